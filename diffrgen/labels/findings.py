@@ -1,0 +1,45 @@
+"""The 14 findings in CheXbert's order and the four states that a report can give each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+
+FINDINGS: tuple[str, ...] = (
+    "enlarged cardiomediastinum",
+    "cardiomegaly",
+    "lung opacity",
+    "lung lesion",
+    "edema",
+    "consolidation",
+    "pneumonia",
+    "atelectasis",
+    "pneumothorax",
+    "pleural effusion",
+    "pleural other",
+    "fracture",
+    "support devices",
+    "no finding",
+)
+
+NO_FINDING = FINDINGS.index("no finding")
+
+
+class State(IntEnum):
+    """What a report says of one finding (PromptMRG's coding)."""
+
+    BLANK = 0
+    POSITIVE = 1
+    NEGATIVE = 2
+    UNCERTAIN = 3
+
+
+class Labeler(Protocol):
+    """Reads the states of the 14 findings out of report texts."""
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return states, (len(texts), 14) int64 in the order of `FINDINGS`, values of `State`."""
+        ...

@@ -1,0 +1,89 @@
+"""R2Gen's annotation file and PromptMRG's variants of it, read into studies and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffrgen.errors import DataError
+from diffrgen.records.location import FileListing, images_folder
+from diffrgen.records.priors import link_priors
+from diffrgen.records.reader import RecordReader
+from diffrgen.records.skip import without_images
+from diffrgen.records.study import SPLITS, Split, StudySplits
+
+
+def read_annotation(
+    path: str | Path, *, images: str | Path | None = None, skip_broken: bool = False, check_files: bool = True
+) -> StudySplits:
+    """Return the studies of the annotation file `path`, each record checked.
+
+    The file is R2Gen's `{"train": [...], "val": [...], "test": [...]}` (val and test may be absent), or a
+    flat list of records, which becomes the test split (PromptMRG's IU X-Ray file). A record holds `id`,
+    `report`, `image_path` (a path or a list) and optionally `labels` (14 or 18 states 0..3), `patient_id`,
+    `days` or `study_date`, `view`, `prior_id`.
+
+    images: the folder of the image paths; default `images/` beside the file, else the file's folder.
+    skip_broken: leave out records with a missing image or, in train, an empty report, and say so in
+        `skipped`; otherwise they are an error, as it is when none is left. Anything else that is wrong is an
+        error either way.
+    check_files: look whether each image file exists (`diffrgen.images.check_images`: whether it can be read).
+
+    Where no record has `prior_id`, priors follow from `patient_id` and `days` within each split. DataError
+    names the file and the record, by split, position from 0 and id.
+    """
+    source = Path(path)
+    root = images_folder(source, None if images is None else Path(images))
+    reader = RecordReader(source, root, FileListing(root) if check_files else None)
+    parts = {split: reader.studies(split, records) for split, records in _splits(source).items()}
+    if reader.faults and not (skip_broken and any(parts.values())):
+        raise DataError(reader.report_faults())
+    if not reader.has_prior_ids:
+        parts = {split: link_priors(studies) for split, studies in parts.items()}
+    splits = StudySplits(source, parts["train"], parts["val"], parts["test"], tuple(reader.faults))
+    if skip_broken:
+        splits = without_images(splits, {})
+    _check_priors(splits)
+    return splits
+
+
+def _splits(source: Path) -> dict[Split, list[Any]]:
+    """Return the records of each split of the JSON file `source`; DataError where its shape is another."""
+    content = _load(source)
+    if isinstance(content, list):
+        return {"train": [], "val": [], "test": content}
+    if not isinstance(content, Mapping):
+        raise DataError(f"{source}: expected an object with train, val, test or a list, got {type(content).__name__}")
+    if "train" not in content:
+        keys = ", ".join(map(repr, list(content)[:10])) or "none"
+        raise DataError(f"{source}: an annotation needs the key 'train', got the keys: {keys}")
+    splits: dict[Split, list[Any]] = {split: content.get(split, []) for split in SPLITS}
+    for split, records in splits.items():
+        if not isinstance(records, list):
+            raise DataError(f"{source}: '{split}' must be a list of records, got {type(records).__name__}")
+    return splits
+
+
+def _load(source: Path) -> object:
+    if not source.is_file():
+        what = "is a folder" if source.is_dir() else "does not exist"
+        raise DataError(f"expected an annotation file (JSON), got {source}, which {what}")
+    try:
+        with source.open(encoding="utf-8-sig") as file:
+            return json.load(file)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{source} is not a JSON file: {error}") from error
+
+
+def _check_priors(splits: StudySplits) -> None:
+    ids = {study.id for study in splits}
+    for study in splits:
+        if study.prior_id is not None and (study.prior_id == study.id or study.prior_id not in ids):
+            raise DataError(
+                f"{splits.source}: {study.split} record with id {study.id!r}: 'prior_id' must name "
+                f"another study of the file, got {study.prior_id!r}; remove the field or add that study"
+            )
