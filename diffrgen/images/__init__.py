@@ -1,0 +1,9 @@
+"""Radiographs: read as grey images, checked, made into the network's input."""
+
+from __future__ import annotations
+
+from diffrgen.images.grey import MAX_PIXELS, probe_grey, read_grey
+from diffrgen.images.integrity import check_images, raise_broken
+from diffrgen.images.transform import ImageTransform
+
+__all__ = ["MAX_PIXELS", "ImageTransform", "check_images", "probe_grey", "raise_broken", "read_grey"]
