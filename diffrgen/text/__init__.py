@@ -1,0 +1,19 @@
+"""Report texts: cleaned by the field's rules, turned into tokens and back."""
+
+from __future__ import annotations
+
+from diffrgen.text.cleaning import RULES, Rules, choose_rules, clean_report
+from diffrgen.text.decoding import decode_report
+from diffrgen.text.loading import load_tokenizer
+from diffrgen.text.vocabulary import PROMPT_TOKENS, train_tokenizer
+
+__all__ = [
+    "PROMPT_TOKENS",
+    "RULES",
+    "Rules",
+    "choose_rules",
+    "clean_report",
+    "decode_report",
+    "load_tokenizer",
+    "train_tokenizer",
+]
