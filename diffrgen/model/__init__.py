@@ -1,0 +1,13 @@
+"""The network of the paper: one file an equation, put together in `modeling`."""
+
+from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.modeling import DiffRGenForReportGeneration
+from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
+
+__all__ = [
+    "DiffRGenConfig",
+    "DiffRGenForReportGeneration",
+    "DiffRGenOutput",
+    "EncodedStudy",
+    "GeneratedReports",
+]

@@ -1,0 +1,62 @@
+"""Eq. 4-5: multi-head co-attention routing (MHCAR), the projections round the routed operator."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from diffrgen_kernels import routed_coattention
+from torch import Tensor, nn
+
+from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.router import Router
+
+
+class Route(NamedTuple):
+    """What one layer takes from the image: keys and values (B, m, P, H, D), alpha (B, P) and the patch grid."""
+
+    key: Tensor
+    value: Tensor
+    alpha: Tensor
+    grid: tuple[int, int]
+
+
+class CoAttentionRouting(nn.Module):
+    """Eq. 4: MHCAR(Z, F) = concat(head_1 .. head_H) O, head_i = sum_j alpha_j softmax(Q_j K_j^T / sqrt(D) (x) A^j) V_j.
+
+    Every mask has projections of its own, as Eq. 5 indexes them (`share_projections`: one set for all); all of one kind
+    come out of a single matrix product. The image side (`route`) is apart from the text side (`forward`), so that two
+    token sequences can attend to one image without projecting it twice.
+    """
+
+    def __init__(self, config: DiffRGenConfig, masks: int) -> None:
+        super().__init__()
+        self.orders = tuple(range(masks))
+        self.masking, self.backend = config.masking, config.operator_backend
+        sets = 1 if config.share_projections else masks
+        self.split = (sets, config.heads, config.width // config.heads)  # (P or 1, H, D)
+        self.query = nn.Linear(config.width, sets * config.width, bias=False)
+        self.key = nn.Linear(config.width, sets * config.width, bias=False)
+        self.value = nn.Linear(config.width, sets * config.width, bias=False)
+        self.output = nn.Linear(config.width, config.width)
+        self.router = Router(config, masks)
+
+    def route(self, patches: Tensor, grid: tuple[int, int], temperature: Tensor) -> Route:
+        """Project patches F (B, m, d) to keys and values and choose alpha (Eq. 7)."""
+        key = self.key(patches).unflatten(-1, self.split)  # (B, m, P, H, D)
+        value = self.value(patches).unflatten(-1, self.split)
+        return Route(key, value, self.router(patches, temperature), grid)
+
+    def forward(self, z: Tensor, route: Route) -> Tensor:
+        """Return MHCAR(Z, F) (B, N, d) for tokens z (B, N, d)."""
+        query = self.query(z).unflatten(-1, self.split)  # (B, N, P, H, D)
+        heads = routed_coattention(
+            query,
+            route.key,
+            route.value,
+            route.alpha,
+            grid=route.grid,
+            orders=self.orders,
+            masking=self.masking,
+            backend=self.backend,
+        )  # (B, N, H, D)
+        return self.output(heads.flatten(-2))

@@ -1,0 +1,96 @@
+"""The configuration of the network: one place for every choice that the paper names or leaves open."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import BertConfig, PretrainedConfig, ResNetConfig
+
+Retrieved = Literal["embeddings", "tokens"]
+Metric = Literal["l2", "cosine", "dot"]
+DIFFERENCE_METRICS: tuple[Metric, ...] = ("l2", "cosine", "dot")
+
+
+class DiffRGenConfig(PretrainedConfig):
+    """Sizes and options of `DiffRGenForReportGeneration`.
+
+    Symbols as in the paper: d = `width`, H = `heads`, p_k = `masks_per_layer[k]` (K = its length), N = `neighbours`,
+    lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. A wrong combination raises
+    ValueError with the value that came.
+    """
+
+    model_type = "diffrgen"
+    sub_configs = {"encoder": ResNetConfig, "decoder": BertConfig}  # noqa: RUF012 (the library's own convention)
+
+    def __init__(
+        self,
+        encoder: ResNetConfig | dict[str, Any] | None = None,
+        decoder: BertConfig | dict[str, Any] | None = None,
+        *,
+        image_size: int = 224,
+        width: int = 512,
+        heads: int = 8,
+        masks_per_layer: tuple[int, ...] = (2, 3),
+        neighbours: int = 21,
+        retrieved: Retrieved = "embeddings",
+        retrieved_width: int = 512,
+        difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS,
+        difference_norm: Literal["batch", "layer", "none"] = "batch",
+        difference_hidden: int = 128,
+        share_fam: bool = True,
+        share_projections: bool = False,
+        masking: Literal["multiplicative", "exclusive"] = "multiplicative",
+        routing: Literal["soft", "straight_through"] = "soft",
+        operator_backend: Literal["auto", "reference", "triton", "native"] = "auto",
+        dropout: float = 0.1,
+        findings: int = 14,
+        disease_weight: float = 4.0,
+        logit_adjustment: bool = True,
+        contrast_weight: float = 0.1,
+        contrast_temperature: float = 0.1,
+        contrast_width: int = 128,
+        contrast_form: Literal["supervised", "printed"] = "supervised",
+        label_smoothing: float = 0.1,
+        prompt_token_ids: tuple[int, int, int, int] = (5, 6, 7, 8),
+        **kwargs: Any,
+    ) -> None:
+        self.encoder = ResNetConfig(**encoder) if isinstance(encoder, dict) else encoder or ResNetConfig()
+        self.decoder = BertConfig(**decoder) if isinstance(decoder, dict) else decoder or BertConfig()
+        self.decoder.is_decoder = self.decoder.add_cross_attention = True
+        self.image_size = image_size
+        self.width, self.heads = width, heads
+        self.masks_per_layer = tuple(masks_per_layer)
+        self.neighbours, self.retrieved, self.retrieved_width = neighbours, retrieved, retrieved_width
+        self.difference_metrics = tuple(difference_metrics)
+        self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
+        self.share_fam, self.share_projections = share_fam, share_projections
+        self.masking, self.routing, self.operator_backend = masking, routing, operator_backend
+        self.dropout = dropout
+        self.findings = findings
+        self.disease_weight, self.logit_adjustment = disease_weight, logit_adjustment
+        self.contrast_weight, self.contrast_temperature = contrast_weight, contrast_temperature
+        self.contrast_width, self.contrast_form = contrast_width, contrast_form
+        self.label_smoothing = label_smoothing
+        self.prompt_token_ids = tuple(prompt_token_ids)
+        kwargs["is_encoder_decoder"] = True
+        kwargs.setdefault("decoder_start_token_id", self.decoder.bos_token_id)
+        kwargs.setdefault("pad_token_id", self.decoder.pad_token_id)
+        kwargs.setdefault("eos_token_id", self.decoder.eos_token_id)
+        super().__init__(**kwargs)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ValueError where values do not fit each other."""
+        if self.width % self.heads:
+            raise ValueError(f"expected width to be a multiple of heads, got {self.width} and {self.heads}")
+        if not self.masks_per_layer or min(self.masks_per_layer) < 1:
+            raise ValueError(f"expected at least one layer of at least one mask, got {self.masks_per_layer}")
+        unknown = set(self.difference_metrics) - set(DIFFERENCE_METRICS)
+        if unknown or not self.difference_metrics:
+            raise ValueError(
+                f"expected one or more difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}"
+            )
+        if self.contrast_form not in ("supervised", "printed"):
+            raise ValueError(f"expected contrast_form 'supervised' or 'printed', got {self.contrast_form!r}")
+        if len(self.prompt_token_ids) != 4:
+            raise ValueError(f"expected 4 prompt tokens, one a state, got {self.prompt_token_ids}")

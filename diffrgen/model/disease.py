@@ -1,0 +1,70 @@
+"""Disease states from image and similar features, and Eq. 9: the logit-adjusted loss with its adaptive prior."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffrgen.labels import State
+from diffrgen.model.config import DiffRGenConfig
+
+# log pi must stay finite for a disease that the training split never shows as positive.
+PRIOR_FLOOR = 1e-4
+
+
+def logit_adjusted_loss(logits: Tensor, states: Tensor, prior: Tensor | None) -> Tensor:
+    """Return the mean over studies and diseases of the cross-entropy of Eq. 9.
+
+        -log( e^(f_P + log pi_D) / (sum_{y != P} e^f_y + e^(f_P + log pi_D)) )   for a positive; likewise for other states
+
+    logits: (B, 4, C); states: (B, C) int64; prior pi: (C,) in (0, 1], or None for no adjustment. A rare disease (small pi)
+    must raise its positive logit further to be right, and the adjustment is absent at inference, so its recall rises.
+    """
+    logits = logits.float()
+    if prior is not None:
+        shift = torch.zeros_like(logits[0])  # (4, C)
+        shift[State.POSITIVE] = prior.clamp_min(PRIOR_FLOOR).log()
+        logits = logits + shift
+    return F.cross_entropy(logits, states)
+
+
+def initial_prior(states: Tensor) -> Tensor:
+    """Return pi_D = frequency of positives / the largest such frequency, (C,), from training states (n, C)."""
+    frequency = (states == State.POSITIVE).float().mean(0)
+    return (frequency / frequency.max().clamp_min(torch.finfo(torch.float32).tiny)).clamp_min(PRIOR_FLOOR)
+
+
+def adapted_prior(prior: Tensor, positive_probability: Tensor, states: Tensor) -> Tensor:
+    """Return pi after an evaluation: mean P(positive) over the validation positives of a disease / the largest mean.
+
+    prior: (C,); positive_probability: (n, C); states: (n, C). A disease without validation positives keeps its pi.
+    """
+    positives = (states == State.POSITIVE).to(positive_probability)
+    counts = positives.sum(0)
+    means = (positive_probability * positives).sum(0) / counts.clamp_min(1)
+    if not (counts > 0).any():
+        return prior.clone()
+    adapted = means / means.max().clamp_min(torch.finfo(means.dtype).tiny)
+    return torch.where(counts > 0, adapted.to(prior), prior).clamp_min(PRIOR_FLOOR)
+
+
+class DiseaseClassifier(nn.Module):
+    """Linear classifier of [pooled image ; mean S] into four states a disease, with the prior pi of Eq. 9 as a buffer."""
+
+    prior: Tensor
+
+    def __init__(self, config: DiffRGenConfig, image_width: int) -> None:
+        super().__init__()
+        self.adjust = config.logit_adjustment
+        self.shape = (len(State), config.findings)
+        self.head = nn.Linear(image_width + config.width, len(State) * config.findings)
+        self.register_buffer("prior", torch.ones(config.findings))
+
+    def forward(self, pooled: Tensor, similar: Tensor) -> Tensor:
+        """Return disease logits (B, 4, C) from pooled image (B, E) and mean S (B, d)."""
+        return self.head(torch.cat([pooled, similar], dim=-1)).unflatten(-1, self.shape)
+
+    def loss(self, logits: Tensor, states: Tensor) -> Tensor:
+        """Return Eq. 9's loss; the prior is applied in training only."""
+        return logit_adjusted_loss(logits, states, self.prior if self.adjust and self.training else None)

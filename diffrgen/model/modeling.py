@@ -1,0 +1,217 @@
+"""DiffRGenNet, whole: encode, difference, aggregate, classify, contrast, decode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertLMHeadModel, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from diffrgen.images.encoder import PatchEncoder
+from diffrgen.labels import State
+from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.contrast import ContrastHead
+from diffrgen.model.difference import FeatureDifference
+from diffrgen.model.disease import DiseaseClassifier
+from diffrgen.model.fam import FlexiRouteAggregation
+from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
+
+IGNORED = -100
+
+
+class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
+    """Writes a radiology report from an image and the reports retrieved for it (Section 2 of the paper).
+
+    Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N reports
+    (or N x T token features); retrieved_mask (B, N) bool, False for a neighbour that is absent (default: all present).
+    """
+
+    config_class = DiffRGenConfig
+    base_model_prefix = "diffrgen"
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: DiffRGenConfig) -> None:
+        super().__init__(config)
+        self.image_encoder = PatchEncoder(config.encoder)
+        image_width = config.encoder.hidden_sizes[-1]
+        self.patch_projection = nn.Sequential(nn.Linear(image_width, config.width), nn.LayerNorm(config.width))
+        self.report_projection = nn.Sequential(
+            nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
+        )
+        self.difference = FeatureDifference(config)
+        self.fam = FlexiRouteAggregation(config)
+        self.difference_fam = None if config.share_fam else FlexiRouteAggregation(config)
+        self.classifier = DiseaseClassifier(config, image_width)
+        self.contrast = ContrastHead(config, image_width)
+        self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
+        self.decoder = BertLMHeadModel(config.decoder)
+        self.post_init()
+
+    def encode(
+        self, pixel_values: Tensor, retrieved: Tensor, retrieved_mask: Tensor | None = None
+    ) -> EncodedStudy:
+        """Turn image and retrieved reports into what the decoder attends to, disease logits and routing weights."""
+        image = self.image_encoder(pixel_values)
+        patches = self.patch_projection(image.patches)  # F (B, m, d)
+        reports = self.report_projection(retrieved)  # Z (B, N, d)
+        if retrieved_mask is None:
+            retrieved_mask = reports.new_ones(reports.shape[:2], dtype=torch.bool)
+
+        difference = self.difference(reports, patches.mean(dim=1))  # Eq. 1 (B, N, d)
+        routes = self.fam.route(patches, image.grid)
+        similar = self.fam(reports, routes, retrieved_mask)  # S (B, N, d), Eq. 2-7
+        fam, own_routes = self.fam, ()
+        if self.difference_fam is not None:
+            fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
+        difference = fam(difference, own_routes or routes, retrieved_mask)  # D (B, N, d), Eq. 2-7
+
+        mean_similar, mean_difference = (_masked_mean(x, retrieved_mask) for x in (similar, difference))
+        present = retrieved_mask.new_ones(patches.shape[:2])
+        return EncodedStudy(
+            last_hidden_state=self.memory_projection(torch.cat([patches, similar, difference], dim=1)),
+            memory_mask=torch.cat([present, retrieved_mask, retrieved_mask], dim=1),
+            disease_logits=self.classifier(image.pooled, mean_similar),
+            routing=tuple(route.alpha for route in routes + own_routes),
+            pooled=image.pooled,
+            similar=mean_similar,
+            difference=mean_difference,
+        )
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        retrieved: Tensor | None = None,
+        retrieved_mask: Tensor | None = None,
+        *,
+        states: Tensor | None = None,
+        labels: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_outputs: EncodedStudy | BaseModelOutput | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        **_: Any,
+    ) -> DiffRGenOutput:
+        """Compute the losses of a batch (with `states` and `labels`), or one decoding step (with `decoder_input_ids`).
+
+        states (B, C) int64: the true disease states; labels (B, T) int64: report tokens and the end token, padded by -100;
+        the report is decoded after the prompt of the true states. The other arguments are `generate`'s.
+        """
+        encoded = encoder_outputs or self.encode(pixel_values, retrieved, retrieved_mask)
+        if labels is not None:
+            prompt = self.prompt_ids(_predicted_states(encoded.disease_logits) if states is None else states)
+            previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
+            decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
+        memory_mask = encoded.get("memory_mask") if attention_mask is None else attention_mask
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=memory_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache and labels is None,
+            logits_to_keep=0 if labels is None else labels.shape[1],
+        )
+        output = DiffRGenOutput(
+            logits=decoded.logits,
+            disease_logits=encoded.get("disease_logits"),
+            routing=encoded.get("routing"),
+            past_key_values=decoded.past_key_values,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+        )
+        return output if labels is None else self._with_losses(output, encoded, states, labels)
+
+    def _with_losses(
+        self, output: DiffRGenOutput, encoded: EncodedStudy, states: Tensor | None, labels: Tensor
+    ) -> DiffRGenOutput:
+        """Add L = L_LM + lambda L_SDL + gamma L_SCL and its terms; without states, L_LM alone."""
+        output.loss = output.language_loss = F.cross_entropy(
+            output.logits.float().flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.config.label_smoothing if self.training else 0.0,
+        )
+        if states is not None:
+            output.disease_loss = self.classifier.loss(encoded.disease_logits, states)
+            output.contrast_loss = self.contrast(encoded.pooled, encoded.similar, encoded.difference, states)
+            output.loss = (
+                output.language_loss
+                + self.config.disease_weight * output.disease_loss
+                + self.config.contrast_weight * output.contrast_loss
+            )
+        return output
+
+    def prompt_ids(self, states: Tensor) -> Tensor:
+        """Return the decoder's first tokens (B, 1 + C): the start token, then one prompt token a disease."""
+        tokens = torch.tensor(self.config.prompt_token_ids, device=states.device)[states]  # (B, C)
+        start = tokens.new_full((len(tokens), 1), self.config.decoder_start_token_id)
+        return torch.cat([start, tokens], dim=1)
+
+    @torch.no_grad()
+    def write_reports(
+        self,
+        pixel_values: Tensor,
+        retrieved: Tensor,
+        retrieved_mask: Tensor | None = None,
+        **generation: Any,
+    ) -> GeneratedReports:
+        """Generate a report for each image, prompted by the most likely disease states.
+
+        `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
+        """
+        encoded = self.encode(pixel_values, retrieved, retrieved_mask)
+        states = _predicted_states(encoded.disease_logits)
+        prompt = self.prompt_ids(states)
+        sequences = super().generate(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
+            attention_mask=encoded.memory_mask,
+            decoder_input_ids=prompt,
+            **generation,
+        )
+        return GeneratedReports(
+            sequences=sequences[:, prompt.shape[1] :],
+            states=states,
+            positive_probability=encoded.disease_logits.float().softmax(1)[:, State.POSITIVE],
+            routing=encoded.routing,
+        )
+
+    def generate(
+        self,
+        pixel_values: Tensor,
+        retrieved: Tensor,
+        retrieved_mask: Tensor | None = None,
+        **generation: Any,
+    ) -> Tensor:
+        """Return the token ids (B, T) of `write_reports`, without the prompt."""
+        return self.write_reports(pixel_values, retrieved, retrieved_mask, **generation).sequences
+
+    def set_temperature(self, value: float) -> None:
+        """Set the routers' Gumbel-softmax temperature (Eq. 7)."""
+        for fam in (self.fam, self.difference_fam):
+            if fam is not None:
+                fam.set_temperature(value)
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """Return the image encoder."""
+        return self.image_encoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the decoder's token embeddings."""
+        return self.decoder.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the decoder's language modelling head."""
+        return self.decoder.get_output_embeddings()
+
+
+def _predicted_states(disease_logits: Tensor) -> Tensor:
+    """Return the most likely state of each disease (B, C) from logits (B, 4, C)."""
+    return disease_logits.argmax(dim=1)
+
+
+def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean (B, d) of tokens (B, N, d) where mask (B, N); zero where a row has no token at all."""
+    weights = mask.to(tokens).unsqueeze(-1)
+    return (tokens * weights).sum(1) / weights.sum(1).clamp_min(1)

@@ -1,0 +1,60 @@
+"""What the network returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import Cache
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class EncodedStudy(ModelOutput):
+    """The image and its retrieved reports, ready for the decoder.
+
+    last_hidden_state (B, m + 2N, decoder width): [patches ; S ; D]; memory_mask (B, m + 2N) bool, False for absent
+    neighbours; disease_logits (B, 4, C); routing: alpha (B, p_k) of each layer, for S, then for D where it has a FAM of its own;
+    pooled (B, E), similar and difference (B, d): the means that Eq. 8 compares.
+    """
+
+    last_hidden_state: Tensor | None = None
+    memory_mask: Tensor | None = None
+    disease_logits: Tensor | None = None
+    routing: tuple[Tensor, ...] | None = None
+    pooled: Tensor | None = None
+    similar: Tensor | None = None
+    difference: Tensor | None = None
+
+
+@dataclass
+class DiffRGenOutput(ModelOutput):
+    """One pass of `DiffRGenForReportGeneration`.
+
+    loss = language_loss + lambda disease_loss + gamma contrast_loss, each a scalar, present where its target was given;
+    logits (B, T, vocabulary) of the report tokens; disease_logits and routing as in `EncodedStudy`.
+    """
+
+    loss: Tensor | None = None
+    language_loss: Tensor | None = None
+    disease_loss: Tensor | None = None
+    contrast_loss: Tensor | None = None
+    logits: Tensor | None = None
+    disease_logits: Tensor | None = None
+    routing: tuple[Tensor, ...] | None = None
+    past_key_values: Cache | None = None
+    encoder_last_hidden_state: Tensor | None = None
+
+
+@dataclass
+class GeneratedReports(ModelOutput):
+    """Reports as token ids (B, T) without prompt, padded, and what the model based them on.
+
+    states (B, C): the disease states that prompted the decoder; positive_probability (B, C): P(positive);
+    routing as in `EncodedStudy`.
+    """
+
+    sequences: Tensor | None = None
+    states: Tensor | None = None
+    positive_probability: Tensor | None = None
+    routing: tuple[Tensor, ...] | None = None

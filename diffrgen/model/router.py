@@ -1,0 +1,48 @@
+"""Eq. 7: how much weight each mask of a layer gets, decided from the image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffrgen.model.config import DiffRGenConfig
+
+MIN_TEMPERATURE = 0.05
+
+
+def gumbel_softmax(logits: Tensor, temperature: Tensor, *, noise: bool, straight_through: bool) -> Tensor:
+    """Return routing weights sigma_g(logits) in float32 (float64 for float64), each row summing to one (Eq. 7).
+
+    logits: (B, P). With `noise`, Gumbel noise is added before the softmax. With `straight_through` the forward value is
+    one-hot and the gradient that of the soft weights.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if noise:
+        return F.gumbel_softmax(logits, tau=temperature, hard=straight_through)
+    soft = F.softmax(logits / temperature, dim=-1)
+    if not straight_through:
+        return soft
+    hard = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
+    return hard + soft - soft.detach()
+
+
+class Router(nn.Module):
+    """Eq. 7: alpha = sigma_g(MLP(APool(F))), a two-layer MLP of hidden width d/2.
+
+    NOTE: Gumbel noise is drawn in training only, so that a trained model gives the same report twice.
+    """
+
+    def __init__(self, config: DiffRGenConfig, masks: int) -> None:
+        super().__init__()
+        self.straight_through = config.routing == "straight_through"
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.width // 2), nn.ReLU(), nn.Linear(config.width // 2, masks)
+        )
+
+    def forward(self, patches: Tensor, temperature: Tensor) -> Tensor:
+        """Return alpha (B, P) from patches F (B, m, d) at `temperature` (a scalar tensor)."""
+        logits = self.mlp(patches.mean(dim=1))  # (B, P)
+        return gumbel_softmax(
+            logits, temperature, noise=self.training, straight_through=self.straight_through
+        )
