@@ -1,0 +1,8 @@
+"""What a report says of each finding: the 14 findings, their states, and the labeler that reads them."""
+
+from __future__ import annotations
+
+from diffrgen.labels.findings import FINDINGS, NO_FINDING, Labeler, State
+from diffrgen.labels.rules import RuleLabeler
+
+__all__ = ["FINDINGS", "NO_FINDING", "Labeler", "RuleLabeler", "State"]

@@ -1,0 +1,85 @@
+"""RuleLabeler: reads the 14 findings out of a report by phrase tables and the scope of negation and doubt.
+
+The conventions are CheXpert's (Irvin 2019): a finding is positive if any mention is, else uncertain if any is,
+else negative if any is, else blank. The tables under `phrases/` are this project's own.
+
+NOTE: where annotators differ, the tables hold that "borderline cardiomegaly", "probable" and "likely" are positive,
+"borderline heart size", "A or B", vascular congestion (edema) and a blunted costophrenic angle (effusion) uncertain,
+"upper limits of normal" negative. A nodular opacity and a calcified nodule are lung lesions. A granuloma is none of
+the 14, and only forbids "no finding": neither CheXpert's labels nor Open-i's indexing count it as a lesion or nodule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
+from diffrgen.labels.patterns import compile_groups, read_table
+from diffrgen.labels.scope import ScopeRules
+from diffrgen.labels.sentences import split_sentences
+
+# An abnormality that is none of the 14, in the table's words: it only forbids "no finding".
+_OTHER = "other"
+_FIXED = {"negative": State.NEGATIVE, "uncertain": State.UNCERTAIN}
+# Which of two states of a finding a report keeps.
+_RANK = {State.BLANK: 0, State.NEGATIVE: 1, State.UNCERTAIN: 2, State.POSITIVE: 3}
+_PRESENT = (State.POSITIVE, State.UNCERTAIN)
+
+
+class RuleLabeler:
+    """Callable of the protocol `Labeler`; holds compiled patterns and remembers the sentences it has read."""
+
+    def __init__(self, *, remember: int = 65536) -> None:
+        """`remember`: so many distinct sentences are kept with their states (reports repeat theirs)."""
+        table = read_table("findings")
+        self._scope = ScopeRules()
+        self._columns = {name: index for index, name in enumerate(FINDINGS)} | {_OTHER: len(FINDINGS)}
+        self._patterns = {
+            name: compile_groups({group: table[name].get(group, []) for group in table["groups"]}, self._scope.gaps)
+            for name in self._columns
+            if name in table
+        }
+        self._read = lru_cache(maxsize=remember)(self._read_sentence)
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the states of `FINDINGS` in each text, (len(texts), 14) int64.
+
+        "no finding" is positive where no other finding, support devices apart, nor another abnormality is positive or
+        uncertain, and else blank; so it is for a text without a word. Raises ValueError for a single string.
+        """
+        if isinstance(texts, str):
+            raise ValueError("expected a list of report texts, got one string: put it into a list")
+        return np.array([self._label(text) for text in texts], dtype=np.int64).reshape(len(texts), len(FINDINGS))
+
+    def _label(self, text: str) -> list[int]:
+        states = [State.BLANK] * (len(FINDINGS) + 1)
+        sentences = split_sentences(text)
+        for sentence in sentences:
+            for column, state in self._read(sentence):
+                states[column] = max(states[column], state, key=_RANK.__getitem__)
+        device = FINDINGS.index("support devices")
+        abnormal = any(state in _PRESENT for column, state in enumerate(states) if column != device)
+        states[NO_FINDING] = State.POSITIVE if sentences and not abnormal else State.BLANK
+        return [int(state) for state in states[: len(FINDINGS)]]
+
+    def _read_sentence(self, sentence: str) -> tuple[tuple[int, State], ...]:
+        """Return (column, state) of every mention in one sentence."""
+        found: list[tuple[int, State]] = []
+        mentions: list[tuple[int, str, tuple[int, int]]] = []
+        for name, pattern in self._patterns.items():
+            column = self._columns[name]
+            for match in pattern.finditer(sentence):
+                group = match.lastgroup or ""
+                if group in _FIXED:
+                    found.append((column, _FIXED[group]))
+                elif group in ("mention", "weak"):
+                    mentions.append((column, group, match.span()))
+        states = self._scope.states(sentence, [span for _, _, span in mentions])
+        for (column, group, _), state in zip(mentions, states, strict=True):
+            # A weak sign is never more than a doubt.
+            weakened = group == "weak" and state is State.POSITIVE
+            found.append((column, State.UNCERTAIN if weakened else state))
+        return tuple(found)

@@ -1,0 +1,22 @@
+"""Scores of written reports: language (BLEU, ROUGE-L, CIDEr, METEOR), clinical efficacy, diversity, their table."""
+
+from __future__ import annotations
+
+from diffrgen.metrics.clinical import ClinicalScores, FindingScore, PrecisionRecallF1, clinical_scores
+from diffrgen.metrics.corpus import corpus_scores
+from diffrgen.metrics.diversity import ReportDiversity, report_diversity
+from diffrgen.metrics.table import markdown_table, published_rows, table_row, terminal_table
+
+__all__ = [
+    "ClinicalScores",
+    "FindingScore",
+    "PrecisionRecallF1",
+    "ReportDiversity",
+    "clinical_scores",
+    "corpus_scores",
+    "markdown_table",
+    "published_rows",
+    "report_diversity",
+    "table_row",
+    "terminal_table",
+]

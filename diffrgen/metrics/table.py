@@ -1,0 +1,103 @@
+"""The rows of the paper's Table 1 as Markdown and as a terminal table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from types import MappingProxyType
+
+from rich.markup import escape
+from rich.table import Table
+
+from diffrgen.metrics.clinical import ClinicalScores
+from diffrgen.metrics.diversity import ReportDiversity
+
+# A number, or in words why there is none.
+Cell = float | str | None
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "precision": "Precision",
+        "recall": "Recall",
+        "f1": "F1",
+        "bleu_1": "BLEU-1",
+        "bleu_4": "BLEU-4",
+        "meteor": "METEOR",
+        "rouge_l": "ROUGE-L",
+        "micro_f1": "micro-F1",
+        "distinct": "distinct",
+    }
+)
+
+
+def table_row(
+    corpus: Mapping[str, float],
+    clinical: ClinicalScores | None = None,
+    diversity: ReportDiversity | None = None,
+) -> dict[str, Cell]:
+    """Return one row of the table, with the reason in words where a number is absent.
+
+    Precision, recall and F1 are the example-based ones, as in PromptMRG and the paper's Table 1.
+    """
+    row: dict[str, Cell] = {key: corpus[key] for key in COLUMNS if key in corpus}
+    row.setdefault("meteor", "METEOR needs a Java runtime, which was not usable where the reports were scored")
+    if clinical is None:
+        row.update(dict.fromkeys(("precision", "recall", "f1", "micro_f1"), "no labels to compare"))
+    else:
+        example, micro = clinical.example, clinical.micro.f1
+        row.update(precision=example.precision, recall=example.recall, f1=example.f1)
+        row["micro_f1"] = micro if micro is not None else "undefined: no positive finding on either side"
+    row["distinct"] = diversity.distinct_ratio if diversity is not None else None
+    return row
+
+
+def published_rows(dataset: str) -> dict[str, dict[str, Cell]]:
+    """Return the rows that the paper's Table 1 prints for `dataset`, their names marked as published.
+
+    They come from other models, images and labels than a run's own, and are there for orientation only.
+
+    Raises:
+        ValueError: `dataset` is neither "mimic-cxr" nor "iu-xray".
+    """
+    datasets = json.loads(files("diffrgen.metrics").joinpath("published.json").read_text(encoding="utf-8"))["datasets"]
+    if dataset not in datasets:
+        raise ValueError(f"expected a data set out of {', '.join(datasets)}, got {dataset!r}")
+    absent = {"micro_f1": "not in the paper's Table 1", "distinct": "not in the paper's Table 1"}
+    return {f"{name} (published)": {**scores, **absent} for name, scores in datasets[dataset].items()}
+
+
+def markdown_table(rows: Mapping[str, Mapping[str, Cell]]) -> str:
+    """Return `rows` {name: {column key: number or reason}} as a Markdown table, reasons as footnotes."""
+    cells, footnotes = _cells(rows)
+    lines = [["Model", *COLUMNS.values()], ["---", *["---:"] * len(COLUMNS)], *cells]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return text + ("\n" + "".join(f"- {note}\n" for note in footnotes) if footnotes else "")
+
+
+def terminal_table(rows: Mapping[str, Mapping[str, Cell]], *, title: str | None = None) -> Table:
+    """Return `rows` as a rich table, reasons in its caption; print it with `rich.console.Console`."""
+    cells, footnotes = _cells(rows)
+    table = Table(title=title, caption=escape("\n".join(footnotes)) or None, caption_justify="left")
+    table.add_column("Model")
+    for label in COLUMNS.values():
+        table.add_column(label, justify="right")
+    for line in cells:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def _cells(rows: Mapping[str, Mapping[str, Cell]]) -> tuple[list[list[str]], list[str]]:
+    """Return the body's texts and the footnotes that they point at."""
+    numbers: dict[str, int] = {}
+    body = []
+    for name, scores in rows.items():
+        line = [name.replace("|", "/")]
+        for key in COLUMNS:
+            value = scores.get(key)
+            if isinstance(value, int | float):
+                line.append(f"{value:.3f}")
+            else:
+                number = numbers.setdefault(value or "not computed", len(numbers) + 1)
+                line.append(f"- ({number})")
+        body.append(line)
+    return body, [f"({number}) {reason}" for reason, number in numbers.items()]
