@@ -1,0 +1,140 @@
+"""From the training split to a fitted retriever and its index: the two steps that precede training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast, ResNetConfig
+
+from diffrgen.images import ImageTransform
+from diffrgen.records import Study
+from diffrgen.retrieval.dual_encoder import DualEncoder, DualEncoderConfig, text_tower_config
+from diffrgen.retrieval.dual_retriever import DualRetriever
+from diffrgen.retrieval.fit import FitReport, fit_dual_encoder
+from diffrgen.retrieval.index import RetrievalIndex
+from diffrgen.retrieval.index_writer import TokenStore, write_index
+from diffrgen.retrieval.options import RetrieverOptions
+from diffrgen.retrieval.pairs import StudyPairs
+from diffrgen.retrieval.retriever import Retriever
+from diffrgen.retrieval.staging import staged
+from diffrgen.retrieval.studies import IndexedStudies
+from diffrgen.text import Rules, clean_report
+
+
+def build_dual_encoder(
+    tokenizer: PreTrainedTokenizerFast, *, encoder: ResNetConfig, transform: ImageTransform, options: RetrieverOptions
+) -> DualEncoder:
+    """Return an unfitted dual encoder, initialised from `options.seed`.
+
+    `transform` is the training transform; its evaluation form is kept in the config so that the retriever is
+    self-contained.
+    """
+    text = text_tower_config(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        width=options.text_width,
+        layers=options.text_layers,
+        max_tokens=options.max_tokens,
+    )
+    config = DualEncoderConfig(
+        encoder,
+        text,
+        embedding_width=options.embedding_width,
+        initial_temperature=options.temperature,
+        image_transform=asdict(replace(transform, train=False)),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        return DualEncoder(config)
+
+
+def fit_retriever(
+    folder: str | Path,
+    train: Sequence[Study],
+    validation: Sequence[Study],
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    encoder: ResNetConfig,
+    transform: ImageTransform,
+    rules: Rules,
+    options: RetrieverOptions,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> tuple[DualRetriever, FitReport]:
+    """Fit a dual encoder on `train`, measure it on `validation`, save it with fit.json to `folder` and return both."""
+    model = build_dual_encoder(tokenizer, encoder=encoder, transform=transform, options=options)
+    splits = [
+        StudyPairs(
+            studies,
+            transform=replace(transform, train=augment),
+            tokenizer=tokenizer,
+            rules=rules,
+            max_tokens=options.max_tokens,
+            seed=options.seed,
+        )
+        for studies, augment in ((train, True), (validation, False))
+    ]
+    report = fit_dual_encoder(
+        model,
+        splits[0],
+        options=options,
+        validation=splits[1] if validation else None,
+        device=device,
+        progress=progress,
+    )
+    retriever = DualRetriever(model, tokenizer)
+    with staged(Path(folder)) as stage:
+        retriever.save(stage)
+        report.save(stage / "fit.json")
+    return retriever, report
+
+
+def build_index(
+    folder: str | Path,
+    retriever: Retriever,
+    studies: Sequence[Study],
+    *,
+    rules: Rules,
+    options: RetrieverOptions,
+    progress: bool = True,
+) -> RetrievalIndex:
+    """Embed the reports of the training studies, write their index to `folder` and return it.
+
+    With `options.tokens_per_report` the token features of each report are kept too.
+    """
+    indexed = IndexedStudies.of(
+        ids=[study.id for study in studies],
+        patients=[study.patient_id for study in studies],
+        reports=[clean_report(study.report, rules=rules) for study in studies],
+    )
+    batches = [
+        indexed.texts[start : start + options.batch_size] for start in range(0, len(indexed.texts), options.batch_size)
+    ]
+    bar = tqdm(batches, desc="embedding reports", unit="batch", disable=not progress)
+    embeddings = torch.cat([retriever.encode_texts(texts).cpu() for texts in bar]).numpy()
+    tokens = None
+    if options.tokens_per_report:
+        stream = _token_batches(retriever, batches, progress)
+        tokens = TokenStore(stream, options.tokens_per_report, retriever.token_width)
+    return write_index(
+        folder,
+        indexed,
+        embeddings,
+        factory=options.index_factory,
+        search=options.index_search,
+        retriever=retriever.fingerprint,
+        tokens=tokens,
+    )
+
+
+def _token_batches(
+    retriever: Retriever, batches: Sequence[Sequence[str]], progress: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for texts in tqdm(batches, desc="token features", unit="batch", disable=not progress):
+        features, mask = retriever.encode_text_tokens(texts)
+        yield features.float().cpu().numpy(), mask.sum(1).cpu().numpy()

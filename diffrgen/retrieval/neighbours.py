@@ -1,0 +1,116 @@
+"""The neighbours of every study of a split, found once by their images and kept beside the index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from diffrgen.errors import DataError
+from diffrgen.images import read_grey
+from diffrgen.records import Study
+from diffrgen.retrieval.fingerprint import fingerprint
+from diffrgen.retrieval.index import Neighbours, RetrievalIndex
+from diffrgen.retrieval.options import RetrieverOptions
+from diffrgen.retrieval.pairs import query_image
+from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
+
+
+class QueryImages(Dataset[Tensor]):
+    """The pixel values of each study's first image."""
+
+    def __init__(self, studies: Sequence[Study], transform: EvaluationTransform) -> None:
+        self.paths = [query_image(study) for study in studies]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> Tensor:
+        """Return (C, S, S) float32."""
+        return self.transform(read_grey(self.paths[position]))
+
+
+def neighbours_of_studies(
+    retriever: Retriever,
+    index: RetrievalIndex,
+    studies: Sequence[Study],
+    *,
+    split: str,
+    options: RetrieverOptions,
+    cache: Path | None = None,
+    progress: bool = True,
+) -> Neighbours:
+    """Return the neighbours of each study by its image; a study is never its own neighbour.
+
+    The result is kept as `neighbours-<split>.npz` in `cache` (default: the index's folder) and used again while the
+    studies, their image files' names and sizes, the retriever, the index and the options are the same.
+
+    Raises DataError when the index was built by another retriever.
+    """
+    if retriever.fingerprint != index.manifest.retriever:
+        raise DataError(
+            f"{index.folder}: its reports were embedded by retriever {index.manifest.retriever or 'unknown'}, but the "
+            f"images would be embedded by {retriever.fingerprint}; build the index again with this retriever"
+        )
+    path = (cache or index.folder) / f"neighbours-{split}.npz"
+    key = _key(retriever, index, studies, options)
+    stored = _load(path, key)
+    if stored is not None:
+        return stored
+    queries = embed_images(retriever, studies, options=options, progress=progress, label=f"retrieving for {split}")
+    neighbours = index.search(
+        queries,
+        options.neighbours,
+        exclude_study=[study.id for study in studies],
+        exclude_patient=[study.patient_id for study in studies] if options.exclude_patient else None,
+    )
+    _save(path, key, neighbours)
+    return neighbours
+
+
+def embed_images(
+    retriever: Retriever, studies: Sequence[Study], *, options: RetrieverOptions, progress: bool, label: str
+) -> np.ndarray:
+    """Return the image embedding of each study, (len(studies), E) float32."""
+    images = QueryImages(studies, retriever.image_transform)
+    loader = DataLoader(images, options.batch_size, num_workers=options.workers)
+    bar = tqdm(loader, desc=label, unit="batch", disable=not progress)
+    return torch.cat([retriever.encode_images(batch).cpu() for batch in bar]).numpy()
+
+
+def _key(retriever: Retriever, index: RetrievalIndex, studies: Sequence[Study], options: RetrieverOptions) -> str:
+    parts = [retriever.fingerprint, repr(retriever.image_transform), index.manifest.fingerprint]
+    parts += [str(options.neighbours), str(options.exclude_patient)]
+    for study in studies:
+        image = query_image(study)
+        parts += [study.id, study.patient_id or "", image.name, str(image.stat().st_size)]
+    return fingerprint(parts)
+
+
+def _load(path: Path, key: str) -> Neighbours | None:
+    """Return what is stored under `key`; None when nothing is, or what is belongs to another key."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        if str(stored["key"]) != key:
+            return None
+        return Neighbours(stored["rows"], stored["similarity"], stored["valid"])
+
+
+def _save(path: Path, key: str, neighbours: Neighbours) -> None:
+    partial = path.with_name(f"{path.stem}.partial.npz")
+    np.savez(
+        partial,
+        key=np.array(key),
+        rows=neighbours.rows,
+        similarity=neighbours.similarity,
+        valid=neighbours.valid,
+    )
+    os.replace(partial, path)
