@@ -1,0 +1,49 @@
+"""Command: write a phantom data set, or a contact sheet of one."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from diffrgen.errors import DataError
+from diffrgen.phantom.options import PhantomOptions
+from diffrgen.phantom.sheet import write_contact_sheet
+from diffrgen.phantom.write import write_phantom
+
+
+@dataclass(frozen=True)
+class Command:
+    """Write a phantom data set to FOLDER, or a picture of some of its studies."""
+
+    folder: Path | None = None
+    """Where the data set goes: annotation.json and images/."""
+    contact_sheet: Path | None = None
+    """Write this PNG of captioned studies."""
+    workers: int | None = None
+    """Processes that draw; default one a CPU."""
+    options: PhantomOptions = field(default_factory=PhantomOptions)
+    """What the data set is made of."""
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    command = tyro.cli(Command, prog="python -m diffrgen.phantom")
+    if command.folder is None and command.contact_sheet is None:
+        print("nothing to do: name --folder, --contact-sheet or both", file=sys.stderr)
+        return 2
+    try:
+        if command.folder is not None:
+            print(write_phantom(command.folder, command.options, workers=command.workers))
+        if command.contact_sheet is not None:
+            print(write_contact_sheet(command.contact_sheet, command.options))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Read one sentence: as a whole wording, as a frame about noun phrases, clause by clause, or by cues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from diffrgen.labels.findings import State
+from diffrgen.phantom.codebook import Codebook, Frame, Sense, load_codebook
+from diffrgen.phantom.lexicon import LIST_MARK, PHRASE_MARK, PLACE_MARK, SEVERITY_MARK, Skeleton, tokenise
+from diffrgen.phantom.near import shortened
+from diffrgen.phantom.states import SIDED, SUPPORT_DEVICES, ZONED, Change, Severity, Side, Zone
+
+SPLITTERS = frozenset({"and", "but", "with", "while", "although", "however"})
+JOINTS = frozenset({"or", "nor"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """One finding told in one sentence."""
+
+    finding: str
+    state: State
+    severity: Severity | None = None
+    side: Side | None = None
+    zone: Zone | None = None
+    change: Change | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceReading:
+    """What a sentence tells; `exact` when the whole of it is one of the grammar's wordings."""
+
+    mentions: tuple[Mention, ...]
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A skeleton whose noun phrases are marks too; `mentions` holds one of unknown state for each."""
+
+    tokens: tuple[str, ...]
+    mentions: tuple[Mention, ...]
+
+
+def read_sentence(sentence: str) -> SentenceReading:
+    """Return what `sentence` (no full stop) tells."""
+    book = load_codebook()
+    skeleton = book.reader(tokenise(sentence))
+    exact = _read_exact(skeleton, book)
+    if exact is not None:
+        return SentenceReading(exact, True)
+    for read in (_read_clauses, _read_near):
+        mentions = read(skeleton, book)
+        if mentions is not None:
+            return SentenceReading(mentions, False)
+    return SentenceReading(_read_cues(_reduce(skeleton, book), book), False)
+
+
+def _read_exact(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
+    for body, change in _bodies(skeleton.tokens, book):
+        cut = Skeleton(body, skeleton.severities, skeleton.places)
+        sense = book.sentences.get(body)
+        if sense is not None:
+            return _whole(sense, cut, change)
+        reduced = _reduce(cut, book)
+        frame = book.frames.get(reduced.tokens) or book.frames.get(_fold(reduced.tokens))
+        if frame is not None:
+            return tuple(_settle(mention, frame, change) for mention in reduced.mentions)
+    return None
+
+
+def _bodies(tokens: tuple[str, ...], book: Codebook) -> list[tuple[tuple[str, ...], Change | None]]:
+    bodies: list[tuple[tuple[str, ...], Change | None]] = [(tokens, None)]
+    for tail, change in book.tails:
+        if len(tail) < len(tokens) and tokens[-len(tail) :] == tail:
+            bodies.append((tokens[: -len(tail)], change))
+    return bodies
+
+
+def _whole(sense: Sense, skeleton: Skeleton, change: Change | None) -> tuple[Mention, ...]:
+    severity = skeleton.severities[0] if skeleton.severities else None
+    side, zone = skeleton.places[0] if skeleton.places else (None, None)
+    return tuple(
+        _trim(Mention(name, sense.state, severity, side, zone, sense.change or change, sense.device))
+        for name in sense.findings
+    )
+
+
+def _settle(mention: Mention, frame: Frame, change: Change | None) -> Mention:
+    return _trim(replace(mention, state=frame.state, change=frame.change or change))
+
+
+def _trim(mention: Mention) -> Mention:
+    keeps_side = mention.finding in SIDED or mention.finding == SUPPORT_DEVICES
+    return replace(
+        mention,
+        severity=mention.severity if mention.state == State.POSITIVE and mention.device is None else None,
+        side=mention.side if keeps_side else None,
+        zone=mention.zone if mention.finding in ZONED else None,
+    )
+
+
+def _reduce(skeleton: Skeleton, book: Codebook) -> Reduced:
+    tokens, mentions = [], []
+    severity_at = place_at = position = 0
+    while position < len(skeleton.tokens):
+        found = book.phrases.longest(skeleton.tokens, position)
+        end = found[0] if found else position + 1
+        span = skeleton.tokens[position:end]
+        severities, places = span.count(SEVERITY_MARK), span.count(PLACE_MARK)
+        if found:
+            severity = skeleton.severities[severity_at] if severities else None
+            side, zone = skeleton.places[place_at] if places else (None, None)
+            mentions.append(Mention(found[1], State.BLANK, severity, side, zone))
+            tokens.append(PHRASE_MARK)
+        else:
+            tokens.extend(span)
+        severity_at, place_at, position = severity_at + severities, place_at + places, end
+    return Reduced(tuple(tokens), tuple(mentions))
+
+
+def _fold(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `tokens` with each "phrase phrase or phrase" as one list mark."""
+    folded: list[str] = []
+    for token in tokens:
+        if token == PHRASE_MARK:
+            joint = len(folded) > 1 and folded[-1] in JOINTS
+            before = folded[-2 if joint else -1 :][:1]
+            if before and before[0] in (PHRASE_MARK, LIST_MARK):
+                folded[-2 if joint else -1 :] = [LIST_MARK]
+                continue
+        folded.append(token)
+    return tuple(folded)
+
+
+def _read_clauses(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
+    """Read a sentence that splits into parts of which each is a wording, or None."""
+    tokens = skeleton.tokens
+    for position in range(1, len(tokens)):
+        left = _read_exact(_slice(skeleton, 0, position), book)
+        if left is None:
+            continue
+        rest = _slice(skeleton, position + (tokens[position] in SPLITTERS), len(tokens))
+        right = _read_exact(rest, book)
+        right = right if right is not None else _read_clauses(rest, book)
+        if right is not None:
+            return (*left, *right)
+    return None
+
+
+def _read_near(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
+    """Read a sentence that is a whole wording but for one word, or None."""
+    for body, change in _bodies(skeleton.tokens, book):
+        sense = book.near.get(body)
+        if sense is None:
+            sense = next((book.sentences[near] for near in shortened(body) if near in book.sentences), None)
+        if sense is not None:
+            return _whole(sense, skeleton, change)
+    return None
+
+
+def _slice(skeleton: Skeleton, start: int, stop: int) -> Skeleton:
+    before, inside = skeleton.tokens[:start], skeleton.tokens[start:stop]
+    first_severity, first_place = before.count(SEVERITY_MARK), before.count(PLACE_MARK)
+    return Skeleton(
+        inside,
+        skeleton.severities[first_severity : first_severity + inside.count(SEVERITY_MARK)],
+        skeleton.places[first_place : first_place + inside.count(PLACE_MARK)],
+    )
+
+
+def _read_cues(reduced: Reduced, book: Codebook) -> tuple[Mention, ...]:
+    change = next(
+        (
+            name
+            for name in ("resolved", "new", "increased", "decreased", "unchanged")
+            if _any(reduced.tokens, book.cues[name])
+        ),
+        None,
+    )
+    tokens = _erase(reduced.tokens, book.cues["not_negative"])
+    uncertain = _any(tokens, book.cues["uncertain"])
+    gone = _any(tokens, book.cues["after_negative"])
+    mentions, found = [], 0
+    denied = False
+    for position, token in enumerate(tokens):
+        if token in ("but", "however", "with", "although"):
+            denied = False
+        denied = denied or any(tokens[position : position + len(cue)] == cue for cue in book.cues["negative"])
+        if token != PHRASE_MARK:
+            continue
+        state = State.NEGATIVE if denied or gone else State.UNCERTAIN if uncertain else State.POSITIVE
+        told = change if (change == "resolved") == (state == State.NEGATIVE) else None
+        mentions.append(_trim(replace(reduced.mentions[found], state=state, change=told)))  # type: ignore[arg-type]
+        found += 1
+    return tuple(mentions)
+
+
+def _any(tokens: tuple[str, ...], cues: Sequence[tuple[str, ...]]) -> bool:
+    return any(
+        tokens[start : start + len(cue)] == cue for cue in cues for start in range(len(tokens) - len(cue) + 1)
+    )
+
+
+def _erase(tokens: tuple[str, ...], cues: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    kept, position = [], 0
+    while position < len(tokens):
+        cue = next((cue for cue in cues if tokens[position : position + len(cue)] == cue), None)
+        if cue is None:
+            kept.append(tokens[position])
+            position += 1
+        else:
+            position += len(cue)
+    return tuple(kept)

@@ -1,0 +1,73 @@
+"""Draw one study: anatomy, findings, devices, film, in the order that the beam and the borders ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from diffrgen.phantom import draw_body, draw_bones
+from diffrgen.phantom.anatomy import Anatomy
+from diffrgen.phantom.chest import open_scene
+from diffrgen.phantom.draw_devices import draw_devices
+from diffrgen.phantom.draw_opacities import (
+    draw_atelectasis,
+    draw_consolidation,
+    draw_edema,
+    draw_haze,
+    draw_lesion,
+    draw_pneumonia,
+)
+from diffrgen.phantom.draw_pleura import clear_pneumothorax, draw_effusion, draw_pneumothorax, draw_thickening
+from diffrgen.phantom.draw_vessels import draw_vessels
+from diffrgen.phantom.film import expose
+from diffrgen.phantom.options import PhantomOptions
+from diffrgen.phantom.scene import Scene
+from diffrgen.phantom.states import FindingState, StudyState
+
+Drawer = Callable[[Scene, FindingState, float], None]
+# Cardiomegaly and an enlarged mediastinum move borders (shape.py); a fracture also breaks the drawn ribs.
+DRAWERS: Mapping[str, Drawer] = MappingProxyType(
+    {
+        "edema": draw_edema,
+        "lung opacity": draw_haze,
+        "consolidation": draw_consolidation,
+        "pneumonia": draw_pneumonia,
+        "lung lesion": draw_lesion,
+        "atelectasis": draw_atelectasis,
+        "pneumothorax": draw_pneumothorax,
+        "pleural effusion": draw_effusion,
+        "pleural other": draw_thickening,
+        "fracture": draw_bones.draw_fracture,
+    }
+)
+
+
+def draw_scene(anatomy: Anatomy, study: StudyState, options: PhantomOptions) -> Scene:
+    """Return the finished density of one study, before exposure."""
+    present = {state.finding: state for state in study.present}
+    scene = open_scene(anatomy, study, size=options.size, contrast=options.contrast)
+    draw_body.draw_trunk(scene)
+    draw_body.draw_lungs(scene)
+    draw_body.draw_mediastinum(scene)
+    draw_body.draw_stomach(scene)
+    draw_body.draw_airway(scene)
+    draw_body.draw_breasts(scene)
+    if "pneumothorax" in present:
+        clear_pneumothorax(scene, present["pneumothorax"])
+    draw_vessels(scene, study, noise=options.noise)
+    draw_bones.draw_spine(scene)
+    draw_bones.draw_ribs(scene, present.get("fracture"), contrast=options.contrast)
+    draw_bones.draw_shoulders(scene)
+    for name, drawer in DRAWERS.items():
+        if name in present:
+            drawer(scene, present[name], options.contrast)
+    draw_body.draw_clutter(scene)
+    draw_devices(scene, study.present_devices, options.contrast)
+    return scene
+
+
+def draw_study(anatomy: Anatomy, study: StudyState, options: PhantomOptions) -> np.ndarray:
+    """Return the film of one study, (size, size) uint8."""
+    return expose(draw_scene(anatomy, study, options), noise=options.noise)
