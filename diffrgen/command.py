@@ -1,0 +1,38 @@
+"""What every command does round its work: an unusable input ends in one message and status 2, not in a traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TextIO
+
+import transformers
+
+from diffrgen.errors import DataError
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Run `main` and return its exit status; 2 with the message on standard error for a DataError."""
+    warnings.showwarning = _show_warning
+    transformers.utils.logging.disable_progress_bar()
+    # It reports the tied output embeddings at each checkpoint, which are meant to be shared.
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
+    try:
+        return main()
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as one line, without the place in the code that a user does not need."""
+    print(f"warning: {message}", file=file or sys.stderr)

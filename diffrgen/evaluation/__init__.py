@@ -1,0 +1,1 @@
+"""Evaluation: reports written for studies or images, scored beside blind baselines."""

@@ -1,0 +1,135 @@
+"""Evaluating a run on a split: reports, scores, baselines, and the files that hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from diffrgen.errors import DataError
+from diffrgen.evaluation.scoring import Scores, score_beside_baselines
+from diffrgen.evaluation.writer import WrittenReport, write_reports
+from diffrgen.metrics import markdown_table, terminal_table
+from diffrgen.pipeline.dataset import StudyDataset
+from diffrgen.pipeline.options import DataOptions, GenerationOptions
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.source import load_source, make_labeler
+from diffrgen.records import Split
+from diffrgen.retrieval import IndexedStudies, neighbours_of_studies
+
+MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Write and score the reports of a split with a trained run."""
+
+    run: Path
+    """Run folder that diffrgen.train wrote."""
+    split: Split = "test"
+    """Split to evaluate."""
+    data: str | None = None
+    """`phantom` or an annotation.json; default: what the run was trained on."""
+    images: Path | None = None
+    """Folder of the images of --data."""
+    skip_broken: bool = False
+    """Leave out records with a missing or unreadable image, counted in a warning."""
+    output: Path | None = None
+    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT."""
+    shuffled_images: bool = False
+    """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
+    fused_kernels: bool = True
+    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    workers: int = 0
+    """Processes that read images."""
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by row name (the model first) and the folder with predictions.jsonl and metrics.json."""
+
+    scores: dict[str, Scores]
+    folder: Path
+
+    @property
+    def model(self) -> Scores:
+        """The scores of the model itself."""
+        return self.scores[MODEL_ROW]
+
+    def print(self, *, title: str) -> None:
+        """Print the columns of the paper's Table 1."""
+        rows = {name: scores.table_row() for name, scores in self.scores.items()}
+        Console().print(terminal_table(rows, title=title))
+
+
+def evaluate(options: EvaluateOptions) -> Evaluation:
+    """Evaluate a run; raises DataError for a folder that is no run, a split without studies, and unusable data."""
+    run = RunFolder(options.run)
+    settings = run.settings()
+    if options.output is not None and options.output.exists() and any(options.output.iterdir()):
+        raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
+    data = settings.data
+    if options.data is not None:
+        data = DataOptions(data=options.data, images=options.images)
+    source = load_source(replace(data, skip_broken=options.skip_broken or data.skip_broken), settings.phantom)
+    studies = source.splits[options.split]
+    if not studies:
+        raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
+
+    model = run.model(fused_kernels=options.fused_kernels)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    sources = run.sources(model.config, settings)
+    key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
+    neighbours = neighbours_of_studies(
+        run.retriever().to(device), sources.index, studies, split=key, options=settings.retriever
+    )
+    dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
+    written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
+    if options.shuffled_images:
+        dataset.shuffle_images(settings.seed)
+        written[SHUFFLED_ROW] = write_reports(model, dataset, options.generation, workers=options.workers)
+
+    scores = score_beside_baselines(
+        {name: [w.report for w in reports] for name, reports in written.items()},
+        dataset.reports,
+        dataset.states.numpy(),
+        labeler=make_labeler(source.labeler),
+        training_reports=_training_reports(sources.index.studies),
+    )
+    evaluation = Evaluation(scores, options.output or _new_folder(run.path / "evaluation", key))
+    _write(evaluation, dataset, written[MODEL_ROW])
+    return evaluation
+
+
+def _training_reports(studies: IndexedStudies) -> list[str]:
+    """Return the cleaned report of each training study, as the index holds them."""
+    return [studies.report(row) for row in range(len(studies))]
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Return the first of parent/name, parent/name-2, ... that does not exist: earlier results are kept."""
+    number, folder = 1, parent / name
+    while folder.exists():
+        number += 1
+        folder = parent / f"{name}-{number}"
+    return folder
+
+
+def _write(evaluation: Evaluation, dataset: StudyDataset, written: Sequence[WrittenReport]) -> None:
+    """Write predictions.jsonl, metrics.json and table.md."""
+    evaluation.folder.mkdir(parents=True, exist_ok=True)
+    with (evaluation.folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
+        for study, reference, report in zip(dataset.studies, dataset.reports, written, strict=True):
+            reasons = report.to_dict()
+            record = {"id": study.id, "reference": reference, "hypothesis": reasons.pop("report"), **reasons}
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+    metrics = {name: scores.to_dict() for name, scores in evaluation.scores.items()}
+    (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    table = markdown_table({name: scores.table_row() for name, scores in evaluation.scores.items()})
+    (evaluation.folder / "table.md").write_text(table, encoding="utf-8")

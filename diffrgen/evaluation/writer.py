@@ -1,0 +1,118 @@
+"""Writes reports with a trained network, and says what each is based on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from diffrgen.labels import FINDINGS, State
+from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports
+from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
+from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.retrieval import Neighbours, RetrievalIndex
+from diffrgen.text import decode_report
+
+
+@dataclass(frozen=True)
+class RetrievedReport:
+    """A retrieved training study: its id, its similarity to the image (cosine) and its report."""
+
+    id: str
+    similarity: float
+    report: str
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """A report and why.
+
+    states and positive_probability: the classifier's, one a finding; neighbours: most similar first; routing: the
+    weights alpha of each layer's masks (Eq. 7), those for similar features first.
+    """
+
+    report: str
+    states: dict[str, str]
+    positive_probability: dict[str, float]
+    neighbours: tuple[RetrievedReport, ...]
+    routing: tuple[tuple[float, ...], ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def write_reports(
+    model: DiffRGenForReportGeneration,
+    dataset: StudyDataset,
+    options: GenerationOptions,
+    *,
+    rows: Sequence[int] | None = None,
+    workers: int = 0,
+    progress: bool = True,
+) -> list[WrittenReport]:
+    """Write a report for every study of `dataset`, or for those in `rows`, in order."""
+    model.eval()
+    rows = range(len(dataset)) if rows is None else rows
+    loader = example_loader(Subset(dataset, rows), batch_size=options.batch_size, workers=workers)
+    sources, written = dataset.sources, []
+    with tqdm(total=len(rows), desc="writing reports", unit="study", disable=not progress, leave=False) as bar:
+        for batch in loader:
+            shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
+            evidence = [retrieved_reports(sources.index, dataset.neighbours, row) for row in shown]
+            written += write_batch(model, batch, sources.tokenizer, evidence, options, max_tokens=sources.max_tokens)
+            bar.update(len(shown))
+    return written
+
+
+def write_batch(
+    model: DiffRGenForReportGeneration,
+    batch: Example,
+    tokenizer: PreTrainedTokenizerFast,
+    evidence: Sequence[tuple[RetrievedReport, ...]],
+    options: GenerationOptions,
+    *,
+    max_tokens: int,
+) -> list[WrittenReport]:
+    """Write the reports of a batch (pixel_values, retrieved, retrieved_mask); `evidence` are its neighbours."""
+    inputs = {name: batch[name].to(model.device) for name in ("pixel_values", "retrieved", "retrieved_mask")}
+    generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
+    texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
+    return list(explain(generated, texts, evidence))
+
+
+def explain(
+    generated: GeneratedReports, texts: Sequence[str], evidence: Sequence[tuple[RetrievedReport, ...]]
+) -> Iterator[WrittenReport]:
+    """Join each report with its disease states, neighbours and routing weights."""
+    names = [name.lower() for name in State.__members__]
+    findings = FINDINGS[: generated.states.shape[1]]
+    for row, (text, neighbours) in enumerate(zip(texts, evidence, strict=True)):
+        states, positive = generated.states[row].tolist(), generated.positive_probability[row].tolist()
+        yield WrittenReport(
+            report=text,
+            states={finding: names[state] for finding, state in zip(findings, states, strict=False)},
+            positive_probability={f: round(p, 4) for f, p in zip(findings, positive, strict=False)},
+            neighbours=neighbours,
+            routing=tuple(_rounded(alpha[row]) for alpha in generated.routing),
+        )
+
+
+def retrieved_reports(index: RetrievalIndex, neighbours: Neighbours, row: int) -> tuple[RetrievedReport, ...]:
+    """Return the studies in `row` of `neighbours`, most similar first."""
+    return tuple(
+        RetrievedReport(index.studies.ids[study], round(float(similarity), 4), index.studies.report(study))
+        for study, similarity, valid in zip(
+            neighbours.rows[row], neighbours.similarity[row], neighbours.valid[row], strict=True
+        )
+        if valid
+    )
+
+
+def _rounded(alpha: Tensor) -> tuple[float, ...]:
+    return tuple(round(weight, 4) for weight in alpha.to(torch.float32).tolist())

@@ -1,0 +1,1 @@
+"""From studies to the network's input: options, data sources, examples and the folder that a run is kept in."""

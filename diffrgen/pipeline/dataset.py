@@ -1,0 +1,128 @@
+"""Studies as the network's input: image, neighbours, disease states and report tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+
+from diffrgen.images import ImageTransform, read_grey
+from diffrgen.records import Study
+from diffrgen.retrieval import Neighbours, RetrievalIndex
+from diffrgen.text import Rules, clean_report
+
+Example = dict[str, Tensor]
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What examples are made with: the image transform, the tokenizer, the cleaning rules and the report index."""
+
+    transform: ImageTransform
+    tokenizer: PreTrainedTokenizerBase
+    rules: Rules
+    max_tokens: int
+    index: RetrievalIndex
+    token_features: bool = False
+
+
+class StudyDataset(Dataset[Example]):
+    """Examples of the studies of one split.
+
+    An example holds pixel_values (C, S, S); retrieved (N, E) and retrieved_mask (N,) bool; states (C,) int64; labels
+    (T,) int64, report tokens and the end token. `neighbours` has one row a study. Augmentation is drawn from (seed,
+    epoch, study), so that an example does not depend on the number of workers or on where training was resumed.
+    """
+
+    def __init__(
+        self, studies: Sequence[Study], neighbours: Neighbours, sources: Sources, *, seed: int = 0
+    ) -> None:
+        if len(neighbours.rows) != len(studies):
+            raise ValueError(f"expected neighbours of {len(studies)} studies, got those of {len(neighbours.rows)}")
+        self.studies, self.neighbours, self.sources, self.seed = tuple(studies), neighbours, sources, seed
+        self.epoch = 0
+        self.pictured = list(range(len(studies)))
+        self.reports = [clean_report(study.report, rules=sources.rules) for study in studies]
+        self.states = torch.tensor([study.labels for study in studies], dtype=torch.int64)  # (n, C)
+        self.labels = [self._report_tokens(report) for report in self.reports]
+
+    def _report_tokens(self, report: str) -> Tensor:
+        tokenizer = self.sources.tokenizer
+        ids = tokenizer(report, add_special_tokens=False).input_ids[: self.sources.max_tokens - 1]
+        return torch.tensor([*ids, tokenizer.sep_token_id])
+
+    def shuffle_images(self, seed: int) -> None:
+        """Give each study the image, and so the neighbours, of another: a control that a blind model passes."""
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.studies), generator=generator).tolist()
+        # A cycle through a random order moves every study (where there are two).
+        for here, there in zip(order, order[1:] + order[:1], strict=True):
+            self.pictured[here] = there
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, row: int) -> Example:
+        """Return the example of study `row`; DataError names an image that cannot be read."""
+        shown = self.pictured[row]
+        draw = hash((self.seed, self.epoch, row)) % 2**63
+        image = read_grey(self.studies[shown].images[0], at_least=self.sources.transform.resize)
+        index, neighbours = self.sources.index, self.neighbours
+        retrieved, mask = neighbour_features(
+            index, neighbours, shown, token_features=self.sources.token_features
+        )
+        return {
+            "pixel_values": self.sources.transform(image, torch.Generator().manual_seed(draw)),
+            "retrieved": retrieved,
+            "retrieved_mask": mask,
+            "states": self.states[row],
+            "labels": self.labels[row],
+        }
+
+
+def neighbour_features(
+    index: RetrievalIndex, neighbours: Neighbours, row: int, *, token_features: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the features (N, E) of the neighbours in `row` and which are real (N,) bool; N T tokens if asked for."""
+    rows, valid = neighbours.rows[row], torch.from_numpy(neighbours.valid[row])
+    if not token_features:
+        return torch.from_numpy(index.gather(rows)), valid
+    block = index.gather_tokens(rows)
+    return torch.from_numpy(block.features).float().flatten(0, 1), torch.from_numpy(block.mask).flatten()
+
+
+def collate(examples: Sequence[Example]) -> Example:
+    """Stack examples into a batch; labels are padded by -100 to the longest report."""
+    batch = {name: torch.stack([e[name] for e in examples]) for name in examples[0] if name != "labels"}
+    labels = [example["labels"] for example in examples]
+    return {**batch, "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED)}
+
+
+def example_loader(
+    dataset: Dataset[Example],
+    *,
+    batch_size: int,
+    workers: int = 0,
+    sampler: Sampler[int] | None = None,
+    drop_last: bool = False,
+) -> DataLoader[Example]:
+    """Return a loader of batches, in order or in the sampler's.
+
+    Its generator is its own: by default a loader draws from the global one each time it is started, and a resumed run
+    would then see other dropout and Gumbel noise than an unbroken one.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=drop_last,
+        collate_fn=collate,
+        num_workers=workers,
+        generator=torch.Generator(),
+    )

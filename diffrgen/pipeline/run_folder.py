@@ -1,0 +1,104 @@
+"""The folder of a run: everything that evaluating or sharing it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from diffrgen.errors import DataError
+from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
+from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.dataset import Sources
+from diffrgen.pipeline.options import DataOptions, ImageOptions
+from diffrgen.pipeline.settings import load_json
+from diffrgen.pipeline.source import LabelerName
+from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
+from diffrgen.text import Rules, load_tokenizer
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run was made with, besides its weights; written as run.json."""
+
+    data: DataOptions
+    phantom: PhantomOptions
+    image: ImageOptions
+    rules: Rules
+    max_tokens: int
+    labeler: LabelerName
+    retriever: RetrieverOptions
+    seed: int
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and parts of one run below `path`; each part is loaded when asked for."""
+
+    path: Path
+
+    @property
+    def retriever_path(self) -> Path:
+        """Towers and tokenizer of the retriever."""
+        return self.path / "retriever"
+
+    @property
+    def index_path(self) -> Path:
+        """The retrieval index and the cached neighbours."""
+        return self.path / "index"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """What training resumes from."""
+        return self.path / "checkpoints"
+
+    @property
+    def settings_path(self) -> Path:
+        """The settings, as JSON."""
+        return self.path / "run.json"
+
+    def settings(self) -> RunSettings:
+        """Read run.json; DataError where there is none or it is of another version."""
+        settings = load_json(RunSettings, self.settings_path)
+        if settings.format_version != FORMAT_VERSION:
+            raise DataError(
+                f"{self.settings_path}: needed format_version {FORMAT_VERSION}, got {settings.format_version}"
+            )
+        return settings
+
+    def model(self, *, fused_kernels: bool = True) -> DiffRGenForReportGeneration:
+        """Load the best weights, in evaluation mode, with the fused operator or the reference."""
+        backend = "auto" if fused_kernels else "reference"
+        try:
+            return DiffRGenForReportGeneration.from_pretrained(
+                self.path, use_safetensors=True, operator_backend=backend
+            ).eval()
+        except OSError as error:
+            raise DataError(f"{self.path}: needed the config.json and model.safetensors of a run: {error}") from error
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Load the tokenizer."""
+        return load_tokenizer(self.path)
+
+    def retriever(self) -> Retriever:
+        """Load the retriever's towers."""
+        return load_retriever(self.retriever_path)
+
+    def index(self) -> RetrievalIndex:
+        """Open the retrieval index."""
+        return RetrievalIndex.load(self.index_path)
+
+    def sources(self, config: DiffRGenConfig, settings: RunSettings) -> Sources:
+        """Return what evaluation examples of this run are made with."""
+        return Sources(
+            transform=settings.image.transform(config.encoder.num_channels),
+            tokenizer=self.tokenizer(),
+            rules=settings.rules,
+            max_tokens=settings.max_tokens,
+            index=self.index(),
+            token_features=config.retrieved == "tokens",
+        )

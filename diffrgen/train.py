@@ -1,0 +1,49 @@
+"""`python -m diffrgen.train`: fit the retriever, train, keep the best, evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import tyro
+
+from diffrgen.command import run_command
+from diffrgen.pipeline.settings import load_json
+from diffrgen.training.options import TrainOptions
+from diffrgen.training.presets import preset_options
+from diffrgen.training.run import train
+
+
+def parse_options(arguments: Sequence[str]) -> TrainOptions:
+    """Parse the command line; unset options come from the preset or, with --resume, from the run that is resumed."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=("tiny", "paper"), default="tiny")
+    first.add_argument("--output", type=Path)
+    first.add_argument("--resume", action="store_true")
+    known, _ = first.parse_known_args(arguments)
+    default = preset_options(known.preset)
+    stored = (known.output or default.output) / "train.json"
+    if known.resume and stored.is_file():
+        default = replace(load_json(TrainOptions, stored), max_steps=None)
+    return tyro.cli(TrainOptions, args=arguments, default=default, prog="python -m diffrgen.train")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train from the command line; return the exit status."""
+    options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    summary, evaluation = train(options)
+    print(
+        f"trained {summary.steps} steps in {summary.seconds / 60:.1f} min, "
+        f"best validation micro-F1 {summary.best_micro_f1:.3f}"
+    )
+    if evaluation is not None:
+        evaluation.print(title=f"{options.output}, test split")
+        print(f"reports and scores: {evaluation.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,116 @@
+"""Builds the network that the options describe."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import nn
+from transformers import AutoConfig, BertConfig, BertLMHeadModel, PreTrainedTokenizerFast, ResNetConfig
+
+from diffrgen.errors import DataError
+from diffrgen.images.encoder import PatchEncoder, encoder_config
+from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
+from diffrgen.retrieval import DualRetriever, Retriever
+from diffrgen.text import PROMPT_TOKENS
+from diffrgen.training.options import ModelOptions, TrainOptions
+
+LAYOUTS = ("tiny", "paper")
+# These options are about how the network is built, not what it is.
+BUILD_ONLY = ("encoder", "decoder", "warm_start")
+
+
+def image_config(encoder: str) -> ResNetConfig:
+    """Return the ResNet layout that `encoder` names: a preset's, or that of a checkpoint by path or hub name."""
+    if encoder in LAYOUTS:
+        return encoder_config(encoder)
+    return PatchEncoder.from_pretrained(encoder).config
+
+
+def decoder_config(
+    decoder: str, tokenizer: PreTrainedTokenizerFast, *, positions: int, dropout: float
+) -> BertConfig:
+    """Return the BERT layout that `decoder` names, for the tokenizer's vocabulary and at least `positions` tokens."""
+    special = {
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "is_decoder": True,
+        "add_cross_attention": True,
+        "tie_word_embeddings": True,
+    }
+    if decoder not in LAYOUTS:
+        config = AutoConfig.from_pretrained(decoder)
+        if not isinstance(config, BertConfig) or config.max_position_embeddings < positions:
+            raise DataError(f"{decoder}: needed a BERT of at least {positions} positions, got {type(config).__name__}")
+        config.update(special)
+        return config
+    tiny = {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 768}
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=max(positions, 128 if decoder == "tiny" else 512),
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        type_vocab_size=1,
+        **special,
+        **(tiny if decoder == "tiny" else {}),
+    )
+
+
+def model_config(
+    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int
+) -> DiffRGenConfig:
+    """Return the configuration of the network for this tokenizer, retriever and number of findings."""
+    model = options.model
+    tokens = model.retrieved == "tokens"
+    choices = {name: value for name, value in asdict(model).items() if name not in BUILD_ONLY}
+    # The start token and one prompt token a finding stand before the report.
+    positions = 1 + findings + options.text.max_tokens
+    return DiffRGenConfig(
+        encoder=image_config(model.encoder),
+        decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
+        image_size=options.image.size,
+        neighbours=options.retriever.neighbours,
+        retrieved_width=retriever.token_width if tokens else retriever.embedding_width,
+        operator_backend="auto" if options.fused_kernels else "reference",
+        findings=findings,
+        prompt_token_ids=tuple(tokenizer.convert_tokens_to_ids(list(PROMPT_TOKENS))),
+        **choices,
+    )
+
+
+def build_model(
+    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int
+) -> DiffRGenForReportGeneration:
+    """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked."""
+    config = model_config(options, tokenizer, retriever, findings=findings)
+    model = DiffRGenForReportGeneration(config)
+    if options.model.encoder not in LAYOUTS:
+        model.image_encoder = PatchEncoder.from_pretrained(options.model.encoder)
+    if options.model.decoder not in LAYOUTS:
+        model.decoder = BertLMHeadModel.from_pretrained(
+            options.model.decoder, config=config.decoder, use_safetensors=True
+        )
+        model.decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        config.decoder.vocab_size = len(tokenizer)
+    if options.model.warm_start:
+        _warm_start(model, retriever, options.model)
+    model.generation_config.update(
+        num_beams=options.generation.beams, max_new_tokens=options.text.max_tokens, early_stopping=False
+    )
+    return model
+
+
+def _warm_start(model: DiffRGenForReportGeneration, retriever: Retriever, options: ModelOptions) -> None:
+    """Copy the retriever's image tower into the image encoder; DataError where their layouts differ."""
+    tower = retriever.model.image_tower if isinstance(retriever, DualRetriever) else None
+    if tower is None or _shapes(tower) != _shapes(model.image_encoder):
+        raise DataError(
+            f"warm_start needs a retriever fitted with the encoder {options.encoder!r}, got {type(retriever).__name__} "
+            "with another image tower; pass --model.no-warm-start"
+        )
+    model.image_encoder.load_state_dict(tower.state_dict())
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}

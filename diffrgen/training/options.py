@@ -1,0 +1,119 @@
+"""Every option of `python -m diffrgen.train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from diffrgen.model.config import DIFFERENCE_METRICS, Metric, Retrieved
+from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, TextOptions
+from diffrgen.retrieval import RetrieverOptions
+
+Preset = Literal["tiny", "paper"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The network: layouts and the paper's choices (see `DiffRGenConfig`)."""
+
+    encoder: str = "paper"
+    """`tiny` or `paper` (ResNet-101) with random weights, or the path or hub name of a transformers ResNet."""
+    decoder: str = "paper"
+    """`tiny` or `paper` (BERT-base) with random weights, or the path or hub name of a transformers BERT."""
+    warm_start: bool = False
+    """Start the image encoder from the retriever's image tower."""
+    width: int = 512
+    """Width d of the aggregation module."""
+    heads: int = 8
+    """Heads H of the aggregation module."""
+    masks_per_layer: tuple[int, ...] = (2, 3)
+    """Masks p_k that each layer routes over (Eq. 7)."""
+    retrieved: Retrieved = "embeddings"
+    """One embedding a retrieved report, or its token features."""
+    difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
+    """Metrics of Eq. 1."""
+    difference_norm: Literal["batch", "layer", "none"] = "batch"
+    """How the metrics are standardised."""
+    share_fam: bool = True
+    """One aggregation module for similar and difference features."""
+    share_projections: bool = False
+    """One query, key and value projection for all masks."""
+    masking: Literal["multiplicative", "exclusive"] = "multiplicative"
+    """A masked logit becomes 0 (Eq. 5) or -inf."""
+    routing: Literal["soft", "straight_through"] = "soft"
+    """Weighted masks, or one mask a study."""
+    dropout: float = 0.1
+    """Dropout in the aggregation module and the decoder."""
+    logit_adjustment: bool = True
+    """Eq. 9's prior."""
+    disease_weight: float = 4.0
+    """lambda, the weight of Eq. 9."""
+    contrast_weight: float = 0.1
+    """gamma, the weight of Eq. 8."""
+    contrast_form: Literal["supervised", "printed"] = "supervised"
+    """Khosla's loss, or Eq. 8 to the letter."""
+    label_smoothing: float = 0.1
+    """Of the language modelling loss."""
+
+
+@dataclass(frozen=True)
+class OptimiserOptions:
+    """AdamW with a cosine schedule."""
+
+    learning_rate: float = 5e-5
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """Decay of weights; none on norms and biases."""
+    warmup: float = 0.0
+    """Share of the steps with a rising learning rate."""
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    epochs: int = 10
+    """Passes over the training split."""
+    batch_size: int = 16
+    """Studies a step and process."""
+    temperature: tuple[float, float] = (10.0, 0.1)
+    """Gumbel-softmax temperature at the first and the last step."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Train DiffRGenNet: fit the retriever and its index, train, keep the best, evaluate on the test split."""
+
+    preset: Preset = "tiny"
+    """Defaults of all other options: `tiny` (two CPU cores, minutes) or `paper` (ResNet-101, BERT-base)."""
+    output: Path = Path("runs/tiny")
+    """Run folder to write."""
+    fused_kernels: bool = True
+    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    max_steps: int | None = None
+    """Stop after so many steps; the schedules stay those of all epochs, and --resume goes on along them."""
+    precision: Precision = "fp32"
+    """Mixed precision of the training step."""
+    compile: bool = False
+    """torch.compile the training step."""
+    resume: bool = False
+    """Go on from the newest checkpoint of the run folder."""
+    overwrite: bool = False
+    """Start anew in a run folder that holds a run already."""
+    seed: int = 0
+    """Of initial weights, order and augmentation."""
+    workers: int = 0
+    """Processes that read images."""
+    retriever_path: Path | None = None
+    """A fitted retriever's folder, or a CLIP-style transformers checkpoint by path or hub name; default: fit one."""
+    validation_studies: int = 256
+    """Validation studies that reports are written for after each epoch."""
+    data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    image: ImageOptions = field(default_factory=ImageOptions)
+    text: TextOptions = field(default_factory=TextOptions)
+    phantom: PhantomOptions = field(default_factory=PhantomOptions)
+    retriever: RetrieverOptions = field(default_factory=RetrieverOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)

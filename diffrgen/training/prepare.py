@@ -1,0 +1,185 @@
+"""Prepares a run: data, tokenizer, retriever, index, neighbours and the network, each made once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from diffrgen.errors import DataError
+from diffrgen.labels import Labeler
+from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model.disease import initial_prior
+from diffrgen.pipeline.dataset import Sources, StudyDataset
+from diffrgen.pipeline.run_folder import RunFolder, RunSettings
+from diffrgen.pipeline.source import Source, load_source, make_labeler
+from diffrgen.records import Split
+from diffrgen.retrieval import (
+    RetrievalIndex,
+    Retriever,
+    RetrieverOptions,
+    build_index,
+    fit_retriever,
+    load_retriever,
+    neighbours_of_studies,
+)
+from diffrgen.retrieval.staging import staged
+from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
+from diffrgen.training.build import build_model, image_config
+from diffrgen.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """All that training and evaluation need."""
+
+    settings: RunSettings
+    model: DiffRGenForReportGeneration
+    train: StudyDataset
+    val: StudyDataset
+    labeler: Labeler
+    test_studies: int
+
+
+def prepare(
+    options: TrainOptions,
+    run: RunFolder,
+    *,
+    device: torch.device,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> PreparedRun:
+    """Read or draw the data, then load from `run` what an earlier start left there and make what it did not."""
+    set_seed(options.seed)
+    say(f"data: {options.data.data}")
+    source = load_source(options.data, options.phantom)
+    _check_splits(source)
+    settings = _settings(options, source)
+    transform = options.image.transform(image_config(options.model.encoder).num_channels, train=True)
+
+    tokenizer = _tokenizer(options, run, source)
+    say(f"tokenizer: {len(tokenizer)} tokens")
+    retriever = _retriever(options, run, source, tokenizer, device=device, progress=progress).to(device)
+    index = _index(options, run, source, retriever, progress=progress)
+    say(f"index: {len(index)} training studies")
+
+    tokens = options.model.retrieved == "tokens"
+    sources = Sources(transform, tokenizer, options.text.rules, options.text.max_tokens, index, tokens)
+    evaluation = replace(sources, transform=replace(transform, train=False))
+
+    def dataset(split: Split, parts: Sources) -> StudyDataset:
+        studies = source.splits[split]
+        neighbours = neighbours_of_studies(
+            retriever, index, studies, split=split, options=_retriever_options(options), progress=progress
+        )
+        return StudyDataset(studies, neighbours, parts, seed=options.seed)
+
+    train, val = dataset("train", sources), dataset("val", evaluation)
+    # Once more, so that the weights do not depend on whether the retriever was fitted or found.
+    set_seed(options.seed)
+    model = build_model(options, tokenizer, retriever, findings=train.states.shape[1])
+    model.classifier.prior.copy_(initial_prior(train.states))
+    return PreparedRun(settings, model, train, val, make_labeler(source.labeler), len(source.splits.test))
+
+
+def _check_splits(source: Source) -> None:
+    """Raise DataError where there is nothing to train on, to choose the best by, or where label widths differ."""
+    for split in ("train", "val"):
+        if not source.splits[split]:
+            raise DataError(f"{source.splits.source}: needed studies in the split {split!r}, got none")
+    widths = {len(study.labels or ()) for study in source.splits}
+    if len(widths) > 1:
+        raise DataError(f"{source.splits.source}: needed labels of one width, got the widths {sorted(widths)}")
+
+
+def _settings(options: TrainOptions, source: Source) -> RunSettings:
+    data = options.data
+    if data.data != "phantom":
+        images = None if data.images is None else data.images.resolve()
+        data = replace(data, data=str(Path(data.data).resolve()), images=images)
+    return RunSettings(
+        data=data,
+        phantom=options.phantom,
+        image=options.image,
+        rules=options.text.rules,
+        max_tokens=options.text.max_tokens,
+        labeler=source.labeler,
+        retriever=_retriever_options(options),
+        seed=options.seed,
+    )
+
+
+def _retriever_options(options: TrainOptions) -> RetrieverOptions:
+    """Return the retriever's options with what they take from the others: seed, workers, token features."""
+    kept = options.text.max_tokens if options.model.retrieved == "tokens" else 0
+    return replace(
+        options.retriever,
+        seed=options.seed,
+        workers=options.workers,
+        max_tokens=options.text.max_tokens,
+        tokens_per_report=options.retriever.tokens_per_report or kept,
+    )
+
+
+def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrainedTokenizerFast:
+    if (run.path / "tokenizer.json").is_file():
+        return run.tokenizer()
+    if options.text.tokenizer is not None:
+        tokenizer = load_tokenizer(options.text.tokenizer)
+    else:
+        texts = (clean_report(study.report, rules=options.text.rules) for study in source.splits.train)
+        tokenizer = train_tokenizer(
+            texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency
+        )
+    tokenizer.save_pretrained(run.path)
+    return tokenizer
+
+
+def _retriever(
+    options: TrainOptions,
+    run: RunFolder,
+    source: Source,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    device: torch.device,
+    progress: bool,
+) -> Retriever:
+    if run.retriever_path.is_dir():
+        return run.retriever()
+    if options.retriever_path is not None:
+        retriever = load_retriever(options.retriever_path)
+        with staged(run.retriever_path) as stage:
+            retriever.save(stage)
+        return retriever
+    encoder = image_config(options.model.encoder)
+    retriever, _ = fit_retriever(
+        run.retriever_path,
+        source.splits.train,
+        source.splits.val,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        transform=options.image.transform(encoder.num_channels, train=True),
+        rules=options.text.rules,
+        options=_retriever_options(options),
+        device=device,
+        progress=progress,
+    )
+    return retriever
+
+
+def _index(
+    options: TrainOptions, run: RunFolder, source: Source, retriever: Retriever, *, progress: bool
+) -> RetrievalIndex:
+    if run.index_path.is_dir():
+        return run.index()
+    return build_index(
+        run.index_path,
+        retriever,
+        source.splits.train,
+        rules=options.text.rules,
+        options=_retriever_options(options),
+        progress=progress,
+    )

@@ -1,0 +1,38 @@
+"""The two presets: every default of `python -m diffrgen.train`, in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.options import GenerationOptions, ImageOptions, TextOptions
+from diffrgen.retrieval import RetrieverOptions
+from diffrgen.training.options import ModelOptions, OptimiserOptions, Preset, TrainOptions
+
+
+def preset_options(preset: Preset) -> TrainOptions:
+    """Return the options of `preset`: `tiny` trains on two CPU cores in minutes, `paper` is the paper's setting."""
+    return {"tiny": _tiny, "paper": _paper}[preset]()
+
+
+def _tiny() -> TrainOptions:
+    return TrainOptions(
+        preset="tiny",
+        output=Path("runs/tiny"),
+        image=ImageOptions(size=112, resize=120, rotation=5.0),
+        text=TextOptions(max_tokens=100),
+        phantom=PhantomOptions(),
+        retriever=RetrieverOptions(epochs=8, batch_size=32, learning_rate=1e-3, embedding_width=128),
+        model=ModelOptions(encoder="tiny", decoder="tiny", warm_start=True, width=128, heads=4),
+        optimiser=OptimiserOptions(learning_rate=1e-3, warmup=0.05, epochs=12),
+        generation=GenerationOptions(batch_size=32),
+    )
+
+
+def _paper() -> TrainOptions:
+    return TrainOptions(
+        preset="paper",
+        output=Path("runs/paper"),
+        image=ImageOptions(size=224, resize=256, rotation=5.0),
+        retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-4, embedding_width=512, text_width=512),
+    )

@@ -1,0 +1,70 @@
+"""One training run from options to scores."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from diffrgen.errors import DataError
+from diffrgen.evaluation.run import EvaluateOptions, Evaluation, evaluate
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.settings import save_json
+from diffrgen.pipeline.source import PHANTOM
+from diffrgen.training.log import TrainingLog
+from diffrgen.training.options import TrainOptions
+from diffrgen.training.prepare import prepare
+from diffrgen.training.trainer import Trainer, TrainingSummary, make_accelerator
+
+
+def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
+    """Fit the retriever where it is missing, train, and evaluate the best weights on the test split.
+
+    Returns how training went and the scores; None where the data have no test split or another process evaluates.
+    Raises DataError for unusable input, and for an output folder that holds a run already unless told to resume or to
+    overwrite.
+    """
+    accelerator = make_accelerator(options)
+    run = RunFolder(options.output)
+    if accelerator.is_main_process:
+        open_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
+        save_json(replace(options, resume=False, overwrite=False), run.path / "train.json")
+    visible = accelerator.is_main_process
+    # The first process makes what is missing; the others then find it made.
+    with accelerator.main_process_first():
+        prepared = prepare(options, run, device=accelerator.device, progress=visible, say=accelerator.print)
+    if visible:
+        save_json(prepared.settings, run.settings_path)
+    with TrainingLog(run.path, enabled=visible) as log:
+        summary = Trainer(options, run, prepared, accelerator, log).fit()
+    accelerator.wait_for_everyone()
+    if not visible or not prepared.test_studies:
+        return summary, None
+    return summary, evaluate(
+        EvaluateOptions(
+            run.path,
+            generation=options.generation,
+            shuffled_images=options.data.data == PHANTOM,
+            fused_kernels=options.fused_kernels,
+            workers=options.workers,
+        )
+    )
+
+
+def open_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder; DataError where it holds something and neither resuming nor overwriting was asked for.
+
+    Overwriting removes a folder only if it holds a run.
+    """
+    is_run = (path / "train.json").is_file()
+    if resume:
+        if not is_run:
+            raise DataError(f"{path}: needed the folder of a run to resume, got no train.json; start without --resume")
+        return
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not (overwrite and is_run):
+            what = "holds a run already" if is_run else "holds something else than a run"
+            advice = "pass --resume to go on, --overwrite to start anew, or another --output"
+            raise DataError(f"{path}: {what}; {advice if is_run else 'choose another --output'}")
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
