@@ -66,11 +66,12 @@ def window(order: int, row: int, grid: tuple[int, int]) -> np.ndarray:
     return np.array([float(order == 0 or max(abs(i - y), abs(j - x)) <= order) for i, j in cells])
 
 
-def mhcar_by_loops(layer: CoAttentionRouting, z: np.ndarray, patches: np.ndarray, alpha: np.ndarray, grid) -> np.ndarray:
+def mhcar_by_loops(layer: CoAttentionRouting, z, patches, alpha, grid) -> np.ndarray:
     """Eq. 4-5, one study, head, mask and token at a time."""
     sets, heads, width = layer.split
     masks = len(layer.orders)
-    wq, wk, wv = (w.weight.detach().numpy().reshape(sets, heads, width, -1) for w in (layer.query, layer.key, layer.value))
+    projections = (layer.query, layer.key, layer.value)
+    wq, wk, wv = (w.weight.detach().numpy().reshape(sets, heads, width, -1) for w in projections)
     out = np.zeros((*z.shape[:2], heads * width))
     for b in range(len(z)):
         for i in range(heads):
@@ -202,7 +203,7 @@ def test_eq8_against_loops(form):
 
 
 def test_eq8_by_hand():
-    """One study, S equal to the image and D orthogonal to it: -log(e / (e + 1)) at temperature 1; printed: -log(e / 1)."""
+    """One study, S equal to the image, D orthogonal to it, temperature 1: -log(e / (e + 1)); printed: -log(e / 1)."""
     image, difference = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     same = torch.tensor([[False]])
     supervised = supervised_contrast(image, image, difference, same, temperature=1.0)

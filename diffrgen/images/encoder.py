@@ -100,7 +100,7 @@ class PatchEncoder(nn.Module):
         """
         self._check(pixel_values)
         stem = self.model.embedder(pixel_values)
-        # channels_last after the stem: 1.2x (1 thread) to 1.7x (2 threads) faster forward + backward on an AVX-512 CPU.
+        # channels_last after the stem: forward + backward 1.5x faster (tiny, 32 x 112 px, one AVX-512 thread).
         stem = stem.contiguous(memory_format=torch.channels_last)
         feature_map = self.model.encoder(stem, return_dict=True).last_hidden_state  # (B, width, gh, gw)
         patches = feature_map.flatten(2).transpose(1, 2)  # (B, m, width)

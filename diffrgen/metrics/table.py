@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -27,6 +28,10 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "micro_f1": "micro-F1",
         "distinct": "distinct",
     }
+)
+# A terminal is 80 columns wide; the paper's Tables 2 and A shorten the same way.
+SHORT: Mapping[str, str] = MappingProxyType(
+    {"Precision": "P", "Recall": "R", "BLEU-1": "B-1", "BLEU-4": "B-4", "METEOR": "M", "ROUGE-L": "R-L"}
 )
 
 
@@ -77,10 +82,11 @@ def markdown_table(rows: Mapping[str, Mapping[str, Cell]]) -> str:
 def terminal_table(rows: Mapping[str, Mapping[str, Cell]], *, title: str | None = None) -> Table:
     """Return `rows` as a rich table, reasons in its caption; print it with `rich.console.Console`."""
     cells, footnotes = _cells(rows)
-    table = Table(title=title, caption=escape("\n".join(footnotes)) or None, caption_justify="left")
-    table.add_column("Model")
+    caption = escape("\n".join(footnotes)) or None
+    table = Table(box=SIMPLE_HEAD, padding=(0, 0), title=title, caption=caption, caption_justify="left")
+    table.add_column("Model", min_width=18)
     for label in COLUMNS.values():
-        table.add_column(label, justify="right")
+        table.add_column(SHORT.get(label, label), justify="right", no_wrap=True)
     for line in cells:
         table.add_row(*map(escape, line))
     return table

@@ -38,11 +38,11 @@ def supervised_contrast(
     """Return L_SCL, a scalar (Eq. 8), f being cosine similarity / temperature.
 
     anchor (B, e): images; similar, difference (B', e): S and D of the whole (gathered) batch; same (B, B') True where
-    anchor and study share a disease; own (B,) each anchor's row in B' (default: 0 .. B-1); images (B', e): the images of
-    the whole batch (default: anchor).
+    anchor and study share a disease; own (B,) each anchor's row in B' (default: 0 .. B-1); images (B', e): the images
+    of the whole batch (default: anchor).
 
-    `supervised`: -mean_i 1/|P(i)| sum_{p in P(i)} log( e^f(i,p) / sum_{a != i} e^f(i,a) ), with P(i) = own S, and every S
-    and image that shares a disease; the denominator runs over all images but the anchor, all S and all D.
+    `supervised`: -mean_i 1/|P(i)| sum_{p in P(i)} log( e^f(i,p) / sum_{a != i} e^f(i,a) ), with P(i) = own S, and
+    every S and image that shares a disease; the denominator runs over all images but the anchor, all S and all D.
     `printed`: Eq. 8 to the letter: the own S over the negatives alone (all D, and what shares no disease).
     NOTE: `supervised` is Khosla's "out" form: with the positive in the denominator the loss is bounded below by 0.
     """

@@ -16,10 +16,11 @@ PRIOR_FLOOR = 1e-4
 def logit_adjusted_loss(logits: Tensor, states: Tensor, prior: Tensor | None) -> Tensor:
     """Return the mean over studies and diseases of the cross-entropy of Eq. 9.
 
-        -log( e^(f_P + log pi_D) / (sum_{y != P} e^f_y + e^(f_P + log pi_D)) )   for a positive; likewise for other states
+        -log( e^(f_P + log pi_D) / (sum_{y != P} e^f_y + e^(f_P + log pi_D)) )   for a positive; others likewise
 
-    logits: (B, 4, C); states: (B, C) int64; prior pi: (C,) in (0, 1], or None for no adjustment. A rare disease (small pi)
-    must raise its positive logit further to be right, and the adjustment is absent at inference, so its recall rises.
+    logits: (B, 4, C); states: (B, C) int64; prior pi: (C,) in (0, 1], or None for no adjustment. A rare disease
+    (small pi) must raise its positive logit further to be right, and the adjustment is absent at inference, so its
+    recall rises.
     """
     logits = logits.float()
     if prior is not None:
@@ -50,7 +51,7 @@ def adapted_prior(prior: Tensor, positive_probability: Tensor, states: Tensor) -
 
 
 class DiseaseClassifier(nn.Module):
-    """Linear classifier of [pooled image ; mean S] into four states a disease, with the prior pi of Eq. 9 as a buffer."""
+    """Linear classifier of [pooled image ; mean S] into four states a disease; the prior pi of Eq. 9 is a buffer."""
 
     prior: Tensor
 

@@ -25,8 +25,8 @@ IGNORED = -100
 class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     """Writes a radiology report from an image and the reports retrieved for it (Section 2 of the paper).
 
-    Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N reports
-    (or N x T token features); retrieved_mask (B, N) bool, False for a neighbour that is absent (default: all present).
+    Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N
+    reports (or N x T token features); retrieved_mask (B, N) bool, False for an absent neighbour (default: none is).
     """
 
     config_class = DiffRGenConfig
@@ -97,10 +97,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     ) -> DiffRGenOutput:
         """Compute the losses of a batch (with `states` and `labels`), or one decoding step (with `decoder_input_ids`).
 
-        states (B, C) int64: the true disease states; labels (B, T) int64: report tokens and the end token, padded by -100;
-        the report is decoded after the prompt of the true states. The other arguments are `generate`'s.
+        states (B, C) int64: the true disease states; labels (B, T) int64: report tokens and the end token, padded by
+        -100; the report is decoded after the prompt of the true states. The other arguments are `generate`'s.
         """
-        encoded = encoder_outputs or self.encode(pixel_values, retrieved, retrieved_mask)
+        encoded = encoder_outputs
+        if encoded is None:
+            encoded = self.encode(pixel_values, retrieved, retrieved_mask)
         if labels is not None:
             prompt = self.prompt_ids(_predicted_states(encoded.disease_logits) if states is None else states)
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
