@@ -20,13 +20,14 @@ ALLOWED = {
     "text": {"errors"},
     "phantom": {"errors", "labels"},
     "metrics": {"errors", "labels"},
-    "retrieval": {"errors", "records", "images", "text"},
+    "optimiser": set(),
+    "retrieval": {"errors", "optimiser", "records", "images", "text"},
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
     "evaluation": {"errors", "labels", "records", "images", "text", "metrics", "retrieval", "model", "pipeline"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
-        "evaluation",
+        *("evaluation", "optimiser"),
     },
 }
 COMMANDS = {"train", "evaluate", "generate", "command"}

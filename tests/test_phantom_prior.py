@@ -30,7 +30,7 @@ def pixels_and_states(studies: tuple[Study, ...]) -> tuple[Tensor, Tensor]:
 
 
 def rare_recall(splits, *, prior: bool, adapt: bool) -> float:
-    """Train a linear classifier with Eq. 9 and return the recall of the rarer half of the diseases on unseen studies."""
+    """Train a linear classifier with Eq. 9; return the recall of the rarer half of the diseases on unseen studies."""
     torch.manual_seed(0)
     pixels, states = pixels_and_states(splits.train)
     unseen, unseen_states = pixels_and_states(splits.val + splits.test)

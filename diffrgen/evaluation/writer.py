@@ -60,7 +60,8 @@ def write_reports(
     model.eval()
     rows = range(len(dataset)) if rows is None else rows
     loader = example_loader(Subset(dataset, rows), batch_size=options.batch_size, workers=workers)
-    sources, written = dataset.sources, []
+    sources = dataset.sources
+    written: list[WrittenReport] = []
     with tqdm(total=len(rows), desc="writing reports", unit="study", disable=not progress, leave=False) as bar:
         for batch in loader:
             shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]

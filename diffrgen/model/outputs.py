@@ -46,15 +46,15 @@ class DiffRGenOutput(ModelOutput):
     encoder_last_hidden_state: Tensor | None = None
 
 
-@dataclass
-class GeneratedReports(ModelOutput):
+@dataclass(frozen=True)
+class GeneratedReports:
     """Reports as token ids (B, T) without prompt, padded, and what the model based them on.
 
     states (B, C): the disease states that prompted the decoder; positive_probability (B, C): P(positive);
     routing as in `EncodedStudy`.
     """
 
-    sequences: Tensor | None = None
-    states: Tensor | None = None
-    positive_probability: Tensor | None = None
-    routing: tuple[Tensor, ...] | None = None
+    sequences: Tensor
+    states: Tensor
+    positive_probability: Tensor
+    routing: tuple[Tensor, ...]

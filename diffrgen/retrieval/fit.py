@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from diffrgen.errors import DataError
+from diffrgen.optimiser import make_adamw
 from diffrgen.retrieval.dual_encoder import DualEncoder
 from diffrgen.retrieval.options import Precision, RetrieverOptions
 from diffrgen.retrieval.pairs import Pair, PairBatch, PairCollator, StudyPairs
@@ -59,7 +60,7 @@ def fit_dual_encoder(
     if options.max_steps is not None:
         steps = min(steps, options.max_steps)
     model.to(device).train()
-    optimiser = torch.optim.AdamW(_groups(model, options.weight_decay), lr=options.learning_rate, fused=True)
+    optimiser = make_adamw(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimiser, int(options.warmup * steps), steps)
     scaler = torch.amp.GradScaler(model.device.type, enabled=options.precision == "fp16")
     losses: list[float] = []
@@ -136,10 +137,3 @@ def _step(
     scaler.step(optimiser)
     scaler.update()
     return loss.item()
-
-
-def _groups(model: DualEncoder, weight_decay: float) -> list[dict[str, object]]:
-    """Split the parameters into those with decay (matrices, kernels) and without (norms, biases, temperature)."""
-    decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from diffrgen.model import DiffRGenForReportGeneration, DiffRGenOutput
 from diffrgen.model.disease import adapted_prior
+from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.training.checkpoints import Progress, load_checkpoint, save_checkpoint
@@ -19,7 +20,7 @@ from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.order import EpochOrder
 from diffrgen.training.prepare import PreparedRun
-from diffrgen.training.schedule import gumbel_temperature, make_optimiser, make_scheduler
+from diffrgen.training.schedule import gumbel_temperature, make_scheduler
 from diffrgen.training.validation import LOSSES, validate
 
 LOG_EVERY = 10
@@ -51,7 +52,13 @@ class Trainer:
             drop_last=True,
         )
         self.model, self.optimiser, self.loader = accelerator.prepare(
-            prepared.model, make_optimiser(prepared.model, options.optimiser), loader
+            prepared.model,
+            make_adamw(
+                prepared.model,
+                learning_rate=options.optimiser.learning_rate,
+                weight_decay=options.optimiser.weight_decay,
+            ),
+            loader,
         )
         # Schedules run over all epochs even if training stops before, so that a resumed run goes on along them.
         self.planned = options.optimiser.epochs * len(self.loader)
