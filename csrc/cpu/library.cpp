@@ -1,0 +1,154 @@
+// diffrgen_native::forward and ::backward on the CPU, on PyTorch's stable ABI. Shapes, dtypes and devices have been checked by
+// the Python side; what is asserted here only keeps a direct caller from reading outside the tensors.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "instruction_sets.h"
+
+namespace diffrgen {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// DIFFRGEN_CPU=avx2 or portable keeps the better instruction sets out, for tests and comparisons.
+std::string instruction_set() {
+  const char* wish = std::getenv("DIFFRGEN_CPU");
+  const std::string limit = wish == nullptr ? "avx512" : wish;
+#ifdef DIFFRGEN_X86
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && limit == "avx512") return "avx512";
+  if (avx2 && limit != "portable") return "avx2";
+#endif
+  return "portable";
+}
+
+template <class S>
+Kernels kernels_of() {
+  static const Kernels chosen = [] {
+    const std::string set = instruction_set();
+#ifdef DIFFRGEN_X86
+    if (set == "avx512") return avx512::kernels<S>();
+    if (set == "avx2") return avx2::kernels<S>();
+#endif
+    return portable::kernels<S>();
+  }();
+  return chosen;
+}
+
+Kernels kernels_for(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float: return kernels_of<float>();
+    case ScalarType::Double: return kernels_of<double>();
+    case ScalarType::Half: return kernels_of<Half>();
+    case ScalarType::BFloat16: return kernels_of<BFloat16>();
+    default: STD_TORCH_CHECK(false, "q: expected float32, float64, float16 or bfloat16");
+  }
+}
+
+View view_of(const Tensor& x) {
+  return {x.const_data_ptr(), x.stride(0), x.stride(1), x.stride(2), x.stride(3), x.stride(4)};
+}
+
+Problem problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& alpha, const std::vector<int64_t>& grid,
+                   const std::vector<int64_t>& orders, bool exclusive, double scale) {
+  STD_TORCH_CHECK(q.dim() == 5 && k.dim() == 5 && v.dim() == 5, "q, k, v: expected 5 axes each");
+  STD_TORCH_CHECK(grid.size() == 2 && grid[0] * grid[1] == k.size(1), "grid: expected gh * gw = M = ", k.size(1));
+  STD_TORCH_CHECK(alpha.dim() == 2 && alpha.size(1) == static_cast<int64_t>(orders.size()) && alpha.is_contiguous(),
+                  "alpha: expected contiguous (B, P) with P = ", orders.size());
+  Problem p{};
+  p.batches = q.size(0), p.rows = q.size(1), p.patches = k.size(1), p.heads = q.size(3), p.dim = q.size(4);
+  p.masks = alpha.size(1), p.shared = q.size(2) == 1;
+  p.grid_height = grid[0], p.grid_width = grid[1], p.orders = orders.data();
+  p.exclusive = exclusive, p.scale = scale, p.alpha = alpha.const_data_ptr();
+  p.q = view_of(q), p.k = view_of(k), p.v = view_of(v);
+  return p;
+}
+
+// Heads whose rows are read together: as many as keep their buffers in half a megabyte of second-level cache, while every
+// thread has two units or more.
+int64_t heads_at_once(const Problem& p) {
+  const int64_t bytes = 4 * (4 * p.rows + 6 * p.patches) * p.dim;
+  const int64_t for_threads = p.batches * p.heads / (2 * static_cast<int64_t>(torch::stable::get_num_threads()));
+  return std::clamp<int64_t>(std::min((int64_t{1} << 19) / bytes, for_threads), 1, p.heads);
+}
+
+void run(Problem& p, Kernel kernel) {
+  p.heads_at_once = heads_at_once(p);
+  const int64_t groups = (p.heads + p.heads_at_once - 1) / p.heads_at_once;
+  torch::stable::parallel_for(0, p.batches * groups, 1, [&](int64_t begin, int64_t end) { kernel(p, begin, end); });
+}
+
+Tensor empty(std::vector<int64_t> shape, ScalarType dtype) { return torch::stable::empty(shape, dtype); }
+
+Tensor forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& alpha, std::vector<int64_t> grid,
+               std::vector<int64_t> orders, bool exclusive, double scale, bool skip_zero) {
+  const Tensor weights = torch::stable::contiguous(alpha);
+  Problem p = problem_of(q, k, v, weights, grid, orders, exclusive, scale);
+  Tensor out = empty({p.batches, p.rows, p.heads, p.dim}, q.scalar_type());
+  p.out = out.mutable_data_ptr();
+  p.skip_zero = skip_zero;
+  run(p, kernels_for(q.scalar_type()).forward);
+  return out;
+}
+
+Tensor sum_heads(const Problem& p, const std::vector<double>& shares, ScalarType dtype) {
+  Tensor dalpha = empty({p.batches, p.masks}, dtype);
+  for (int64_t b = 0; b < p.batches; ++b)
+    for (int64_t j = 0; j < p.masks; ++j) {
+      double total = 0;
+      for (int64_t h = 0; h < p.heads; ++h) total += shares[(b * p.masks + j) * p.heads + h];
+      if (dtype == ScalarType::Double) {
+        static_cast<double*>(dalpha.mutable_data_ptr())[b * p.masks + j] = total;
+      } else {
+        static_cast<float*>(dalpha.mutable_data_ptr())[b * p.masks + j] = static_cast<float>(total);
+      }
+    }
+  return dalpha;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const Tensor& k, const Tensor& v,
+                                                    const Tensor& alpha, std::vector<int64_t> grid,
+                                                    std::vector<int64_t> orders, bool exclusive, double scale) {
+  const Tensor weights = torch::stable::contiguous(alpha);
+  Problem p = problem_of(q, k, v, weights, grid, orders, exclusive, scale);
+  STD_TORCH_CHECK(grad.dim() == 4, "grad: expected 4 axes");
+  const ScalarType dtype = q.scalar_type();
+  Tensor dq = empty({p.batches, p.rows, q.size(2), p.heads, p.dim}, dtype);
+  Tensor dk = empty({p.batches, p.patches, q.size(2), p.heads, p.dim}, dtype);
+  Tensor dv = empty({p.batches, p.patches, q.size(2), p.heads, p.dim}, dtype);
+  std::vector<double> shares(static_cast<size_t>(p.batches * p.heads * p.masks));
+  p.grad = {grad.const_data_ptr(), grad.stride(0), grad.stride(1), 0, grad.stride(2), grad.stride(3)};
+  p.dq = dq.mutable_data_ptr(), p.dk = dk.mutable_data_ptr(), p.dv = dv.mutable_data_ptr();
+  p.dalpha = shares.data();
+  run(p, kernels_for(dtype).backward);
+  return {dq, dk, dv, sum_heads(p, shares, alpha.scalar_type())};
+}
+
+}  // namespace
+}  // namespace diffrgen
+
+STABLE_TORCH_LIBRARY(diffrgen_native, m) {
+  m.def(
+      "forward(Tensor q, Tensor k, Tensor v, Tensor alpha, int[] grid, int[] orders, bool exclusive, float scale, "
+      "bool skip_zero) -> Tensor");
+  m.def(
+      "backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor alpha, int[] grid, int[] orders, bool exclusive, "
+      "float scale) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(diffrgen_native, CPU, m) {
+  m.impl("forward", TORCH_BOX(&diffrgen::forward));
+  m.impl("backward", TORCH_BOX(&diffrgen::backward));
+}

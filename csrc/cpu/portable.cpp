@@ -1,0 +1,7 @@
+// Every other processor: vectors of 4 floats, which the compiler maps to what there is (SSE2, NEON, scalars).
+#include "instruction_sets.h"
+
+#define DIFFRGEN_NAMESPACE portable
+#define DIFFRGEN_VECTOR_BYTES 16
+#define DIFFRGEN_BLOCK_ROWS 4
+#include "kernels.inl"

@@ -1,0 +1,146 @@
+"""The cases that the operator's parity tests and benchmarks share, and Eq. 5-6 written densely as the truth."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the operator.
+
+    layout: how q, k and v lie in memory. logits: "huge" are whole numbers round +-1e4, "low" round -1e4.
+    """
+
+    name: str
+    batch: int = 2
+    rows: int = 5
+    grid: tuple[int, int] = (3, 4)
+    orders: tuple[int, ...] = (0, 1)
+    heads: int = 2
+    dim: int = 16
+    shared: bool = False
+    masking: Literal["multiplicative", "exclusive"] = "multiplicative"
+    weights: Literal["soft", "one_hot", "some_zero"] = "soft"
+    layout: Literal["contiguous", "one_gemm", "transposed", "expanded"] = "contiguous"
+    logits: Literal["normal", "huge", "low"] = "normal"
+    scale: float | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the call."""
+        return {"grid": self.grid, "orders": self.orders, "masking": self.masking, "scale": self.scale}
+
+    def inputs(self, dtype: torch.dtype, device: str = "cpu", seed: int = 0) -> list[Tensor]:
+        """q, k, v and alpha as leaves that require gradients."""
+        generator = torch.Generator().manual_seed(seed)
+        patches, masks = self.grid[0] * self.grid[1], 1 if self.shared else len(self.orders)
+        q, k, v = (self._projection(rows, masks, generator) for rows in (self.rows, patches, patches))
+        if self.logits != "normal":
+            q, k = (torch.randint(-2, 3, x.shape, generator=generator) * 32.0 for x in (q, k))
+        if self.logits == "low":
+            q, k = q.abs(), -k.abs()
+        views = [self._lay_out(x.to(device=device, dtype=dtype)) for x in (q, k, v)]
+        alpha = self._alpha(generator).to(
+            device=device, dtype=torch.float64 if dtype == torch.float64 else torch.float32
+        )
+        return [x.detach().requires_grad_() for x in (*views, alpha)]
+
+    def _projection(self, rows: int, masks: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(self.batch, rows, masks, self.heads, self.dim, generator=generator)
+
+    def _lay_out(self, x: Tensor) -> Tensor:
+        if self.layout == "one_gemm":  # the middle one of three projections made by one GEMM
+            return torch.stack([x - 1, x, x + 1], dim=2)[:, :, 1]
+        if self.layout == "transposed":
+            return x.transpose(1, 4).contiguous().transpose(1, 4)
+        if self.layout == "expanded":
+            return x[:1, :, :, :1].expand(x.shape)
+        return x
+
+    def _alpha(self, generator: torch.Generator) -> Tensor:
+        alpha = torch.softmax(torch.randn(self.batch, len(self.orders), generator=generator), dim=-1)
+        if self.weights == "one_hot":
+            return torch.nn.functional.one_hot(alpha.argmax(-1), len(self.orders)).float()
+        if self.weights == "some_zero":
+            alpha[:, ::2] = 0.0
+        return alpha
+
+
+CASES = [
+    Case("fewer_rows_than_patches"),
+    Case("rows_equal_patches", rows=12),
+    Case("rows_cycle_twice", rows=29),
+    Case("one_row", rows=1),
+    Case("one_study", batch=1, heads=1),
+    Case("wide_grid", grid=(2, 9), rows=18, orders=(0, 1, 2)),
+    Case("tall_grid", grid=(9, 2), rows=20, orders=(0, 1, 2)),
+    Case("one_patch_wide", grid=(7, 1), rows=9, orders=(1, 2)),
+    Case("one_patch", grid=(1, 1), rows=3, orders=(0, 1)),
+    Case("window_covers_grid", grid=(3, 3), rows=10, orders=(5, 2, 1)),
+    Case("window_covers_one_row_only", grid=(5, 3), rows=15, orders=(2,)),
+    Case("one_mask_full", orders=(0,)),
+    Case("one_mask_window", orders=(1,)),
+    Case("three_masks", orders=(0, 1, 2), grid=(5, 5), rows=25),
+    Case("four_masks", orders=(3, 2, 1, 0), grid=(7, 7), rows=21),
+    Case("five_masks_repeated", orders=(1, 1, 0, 2, 0), grid=(4, 4), rows=7),
+    Case("dim_8", dim=8),
+    Case("dim_40", dim=40),
+    Case("dim_64", dim=64, grid=(7, 7), rows=21, orders=(0, 1, 2)),
+    Case("dim_96", dim=96),
+    Case("dim_128", dim=128),
+    Case("dim_256", dim=256, heads=1),
+    Case("dim_odd", dim=19),
+    Case("dim_1", dim=1),
+    Case("views_of_one_gemm", layout="one_gemm", rows=13),
+    Case("transposed_views", layout="transposed"),
+    Case("expanded_views", layout="expanded", rows=13),
+    Case("one_hot_weights", weights="one_hot", orders=(0, 1, 2)),
+    Case("zero_weights", weights="some_zero", orders=(0, 1, 2), rows=14),
+    Case("shared_projections", shared=True, orders=(0, 1, 2), rows=14),
+    Case("exclusive", masking="exclusive", orders=(0, 1, 2), grid=(5, 5), rows=27),
+    Case("exclusive_shared", masking="exclusive", shared=True, orders=(2, 1), layout="one_gemm"),
+    Case("huge_logits", logits="huge", scale=1.0, orders=(0, 1, 2), grid=(5, 5), rows=40),
+    Case("huge_logits_exclusive", logits="huge", scale=1.0, masking="exclusive", orders=(0, 1), grid=(5, 5), rows=40),
+    Case("low_logits", logits="low", scale=1.0, orders=(2, 0), grid=(5, 3), rows=15),
+    Case("low_logits_exclusive", logits="low", scale=1.0, masking="exclusive", orders=(2, 1), grid=(5, 3), rows=15),
+    Case("negative_scale", scale=-0.5),
+    Case("wide_image", grid=(3, 40), rows=50, orders=(0, 1, 3), heads=1),
+    Case("many_patches", batch=1, grid=(18, 17), rows=70, orders=(0, 1, 4), heads=1, dim=24),
+]
+
+# what the model runs: training at batch 16, and the two layers of the paper's 21 neighbours
+BENCH_CASES = [
+    Case("b16_h12_p3_49x49_d64", batch=16, rows=49, grid=(7, 7), orders=(0, 1, 2), heads=12, dim=64),
+    Case("b2_h8_p2_21x49_d64", batch=2, rows=21, grid=(7, 7), orders=(0, 1), heads=8, dim=64),
+    Case("b2_h8_p3_21x49_d64", batch=2, rows=21, grid=(7, 7), orders=(0, 1, 2), heads=8, dim=64),
+]
+
+
+@functools.cache
+def dense_masks(case: Case) -> Tensor:
+    """(P, N, M) booleans, patch by patch from the words of Eq. 6."""
+    height, width = case.grid
+    masks = torch.zeros(len(case.orders), case.rows, height * width, dtype=torch.bool)
+    for j, order in enumerate(case.orders):
+        for i in range(case.rows):
+            y, x = divmod(i % (height * width), width)
+            for patch in range(height * width):
+                inside = abs(patch // width - y) <= order and abs(patch % width - x) <= order
+                masks[j, i, patch] = order == 0 or inside
+    return masks
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, case: Case) -> Tensor:
+    """Eq. 5 over all masks at once, every step in the dtype of q."""
+    scale = case.dim**-0.5 if case.scale is None else case.scale
+    masks = dense_masks(case).to(q.device)[:, None]  # (P, 1, N, M)
+    logits = torch.einsum("bnphd,bmphd->bphnm", q * scale, k)
+    masked = torch.where(masks, logits, -torch.inf if case.masking == "exclusive" else 0.0)  # (B, P, H, N, M)
+    weights = torch.softmax(masked, dim=-1) * alpha.to(q.dtype)[:, :, None, None, None]
+    return torch.einsum("bphnm,bmphd->bnhd", weights, v.expand(-1, -1, len(case.orders), -1, -1))
