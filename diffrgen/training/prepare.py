@@ -28,7 +28,7 @@ from diffrgen.retrieval import (
 )
 from diffrgen.retrieval.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
-from diffrgen.training.build import build_model, image_config
+from diffrgen.training.build import LAYOUTS, build_model, image_config
 from diffrgen.training.options import TrainOptions
 
 
@@ -127,8 +127,12 @@ def _retriever_options(options: TrainOptions) -> RetrieverOptions:
 def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrainedTokenizerFast:
     if (run.path / "tokenizer.json").is_file():
         return run.tokenizer()
-    if options.text.tokenizer is not None:
-        tokenizer = load_tokenizer(options.text.tokenizer)
+    pretrained = options.text.tokenizer
+    if pretrained is None and options.model.decoder not in LAYOUTS:
+        # The embeddings of a pretrained decoder belong to its own vocabulary.
+        pretrained = options.model.decoder
+    if pretrained is not None:
+        tokenizer = load_tokenizer(pretrained)
     else:
         texts = (clean_report(study.report, rules=options.text.rules) for study in source.splits.train)
         tokenizer = train_tokenizer(
