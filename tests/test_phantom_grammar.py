@@ -10,14 +10,14 @@ import pytest
 
 from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
 from diffrgen.phantom import GrammarParser, PhantomOptions
-from diffrgen.phantom.anatomy import Anatomy
-from diffrgen.phantom.codebook import load_codebook
-from diffrgen.phantom.evolution import grade_change
-from diffrgen.phantom.grammar import Report, write_report
-from diffrgen.phantom.lexicon import tokenise
-from diffrgen.phantom.patients import Patient, patient_rng, sample_patient, study_counts
-from diffrgen.phantom.states import DISEASES, SIDED, SUPPORT_DEVICES, ZONED, Grade, StudyState, device_change
-from diffrgen.phantom.wordings import load_wordings
+from diffrgen.phantom.language.codebook import load_codebook
+from diffrgen.phantom.language.grammar import Report, write_report
+from diffrgen.phantom.language.lexicon import tokenise
+from diffrgen.phantom.language.wordings import load_wordings
+from diffrgen.phantom.patients.anatomy import Anatomy
+from diffrgen.phantom.patients.evolution import grade_change
+from diffrgen.phantom.patients.patient import Patient, patient_rng, sample_patient, study_counts
+from diffrgen.phantom.patients.states import DISEASES, SIDED, SUPPORT_DEVICES, ZONED, Grade, StudyState, device_change
 
 Case = tuple[Anatomy, StudyState, Report]
 
@@ -34,9 +34,7 @@ def cases(patients: list[Patient]) -> list[Case]:
     made = []
     for patient in patients:
         rng = patient_rng(options, patient.index, stream=1)
-        made += [
-            (patient.anatomy, study, write_report(patient.anatomy, study, rng)) for study in patient.studies
-        ]
+        made += [(patient.anatomy, study, write_report(patient.anatomy, study, rng)) for study in patient.studies]
     return made
 
 
@@ -90,10 +88,7 @@ def test_parser_reads_severity_side_zone_and_change_exactly(cases: list[Case]) -
             assert parsed.findings[SUPPORT_DEVICES].change == device_change(study.devices), report.text
             kinds = Counter((device.kind, device.change) for device in study.devices)
             assert Counter((device.kind, device.change) for device in parsed.devices) == kinds
-    assert (
-        min(checked[change] for change in (None, "new", "increased", "decreased", "unchanged", "resolved"))
-        > 50
-    )
+    assert min(checked[change] for change in (None, "new", "increased", "decreased", "unchanged", "resolved")) > 50
 
 
 def test_findings_have_side_and_zone_where_they_apply(cases: list[Case]) -> None:
@@ -221,9 +216,7 @@ def test_parser_reads_recombined_sentences(text: str, told: dict[int, int]) -> N
 
 
 def test_parser_counts_what_it_cannot_read() -> None:
-    parsed = GrammarParser().parse(
-        "The heart is mildly enlarged. Bananas are yellow. Big left pleural effusion here."
-    )
+    parsed = GrammarParser().parse("The heart is mildly enlarged. Bananas are yellow. Big left pleural effusion here.")
     assert (parsed.sentences, parsed.partial, parsed.unmatched) == (3, 1, 1)
     assert parsed.findings["cardiomegaly"].severity == "mild"
     assert parsed.findings["pleural effusion"].side == "left"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from diffrgen.phantom import PhantomOptions
-from diffrgen.phantom.chest import heart_borders, open_scene
-from diffrgen.phantom.draw_devices import DEVICE_KINDS, tube_tip
-from diffrgen.phantom.draw_pleura import fluid_level, pneumothorax_space
-from diffrgen.phantom.patients import Patient, sample_patient
-from diffrgen.phantom.render import draw_scene, draw_study
-from diffrgen.phantom.shape import shape_of
-from diffrgen.phantom.states import DISEASES, SIDED, ZONED, Device, FindingState, Grade, StudyState
+from diffrgen.phantom.drawing.chest import heart_borders, open_scene
+from diffrgen.phantom.drawing.devices import DEVICE_KINDS, tube_tip
+from diffrgen.phantom.drawing.pleura import fluid_level, pneumothorax_space
+from diffrgen.phantom.drawing.render import draw_scene, draw_study
+from diffrgen.phantom.drawing.shape import shape_of
+from diffrgen.phantom.patients.patient import Patient, sample_patient
+from diffrgen.phantom.patients.states import DISEASES, SIDED, ZONED, Device, FindingState, Grade, StudyState
 
 OPTIONS = PhantomOptions(size=128)
 GRADES = (Grade.SUBTLE, Grade.MILD, Grade.MODERATE, Grade.SEVERE)
@@ -25,9 +25,7 @@ def patient() -> Patient:
     return sample_patient(OPTIONS, 7, 1)
 
 
-def with_finding(
-    patient: Patient, name: str, grade: Grade, side: str = "right", zone: str = "mid"
-) -> StudyState:
+def with_finding(patient: Patient, name: str, grade: Grade, side: str = "right", zone: str = "mid") -> StudyState:
     state = FindingState(name, grade, side if name in SIDED else None, zone if name in ZONED else None)  # type: ignore[arg-type]
     return replace(bare(patient), findings={name: state})
 
@@ -84,9 +82,7 @@ def test_heart_width_follows_the_ratio(patient: Patient) -> None:
         width = (columns[-1] - columns[0] + 1) * 2.0 / 512 / scene.acquisition.zoom
         ratios.append(width / (2.0 * scene.shape.width))
         right, left = heart_borders(np.linspace(-1.0, 1.0, 2001), scene.shape)
-        assert right.max() + left.max() == pytest.approx(
-            2.0 * scene.shape.width * scene.shape.heart_ratio, rel=1e-3
-        )
+        assert right.max() + left.max() == pytest.approx(2.0 * scene.shape.width * scene.shape.heart_ratio, rel=1e-3)
     assert ratios == sorted(ratios)
     assert ratios[0] < 0.5 < ratios[2]
     assert ratios[-1] > 0.6

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffrgen.errors import DataError
 from diffrgen.phantom import GrammarParser, PhantomOptions, write_phantom
-from diffrgen.phantom.patients import study_counts
+from diffrgen.phantom.patients.patient import study_counts
 from diffrgen.phantom.sheet import caption, write_contact_sheet
 from diffrgen.phantom.write import UNFINISHED, split_patients
 
@@ -131,7 +131,7 @@ def test_contact_sheet_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_caption_of_a_normal_study_says_so() -> None:
-    from diffrgen.phantom.patients import sample_patient
+    from diffrgen.phantom.patients.patient import sample_patient
 
     options = PhantomOptions(seed=0)
     normal = next(

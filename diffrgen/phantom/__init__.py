@@ -1,9 +1,13 @@
-"""A procedural chest radiograph phantom: images, exact states and changes, reports by a grammar, a parser."""
+"""A procedural chest radiograph phantom: images, exact states and changes, reports by a grammar, a parser.
+
+`patients` draws the truth; `drawing` makes a film of it and `language` a report, neither knows the other; `write` puts
+the data set on disk.
+"""
 
 from __future__ import annotations
 
+from diffrgen.phantom.language.parser import FindingReading, GrammarParser, ParsedReport
 from diffrgen.phantom.options import PhantomOptions
-from diffrgen.phantom.parser import FindingReading, GrammarParser, ParsedReport
 from diffrgen.phantom.write import write_phantom
 
 __all__ = ["FindingReading", "GrammarParser", "ParsedReport", "PhantomOptions", "write_phantom"]

@@ -17,11 +17,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
-from diffrgen.phantom.grammar import write_report
+from diffrgen.phantom.drawing.render import draw_study
+from diffrgen.phantom.language.grammar import write_report
 from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
-from diffrgen.phantom.patients import patient_rng, sample_patient, study_counts
-from diffrgen.phantom.render import draw_study
-from diffrgen.phantom.states import SUPPORT_DEVICES, StudyState, device_change
+from diffrgen.phantom.patients.patient import patient_rng, sample_patient, study_counts
+from diffrgen.phantom.patients.states import SUPPORT_DEVICES, StudyState, device_change
 
 MANIFEST = "phantom.json"
 UNFINISHED = "phantom.unfinished.json"
@@ -30,9 +30,7 @@ VAL_SHARE, TEST_SHARE = 0.08, 0.12
 Record = dict[str, Any]
 
 
-def write_phantom(
-    folder: Path, options: PhantomOptions, *, workers: int | None = None, progress: bool = True
-) -> Path:
+def write_phantom(folder: Path, options: PhantomOptions, *, workers: int | None = None, progress: bool = True) -> Path:
     """Write the data set of `options` to `folder` and return its annotation.json.
 
     A folder that is complete for the same options is reused, an unfinished one is continued; all bytes are
@@ -76,14 +74,10 @@ def _claim(folder: Path, options: PhantomOptions) -> bool:
             continue
         found = _read_manifest(path)
         if found != wanted:
-            raise DataError(
-                f"{path}: holds a phantom of {found}, asked for {wanted}; name another folder or remove it"
-            )
+            raise DataError(f"{path}: holds a phantom of {found}, asked for {wanted}; name another folder or remove it")
         return bool(name == MANIFEST and (folder / ANNOTATION).exists())
     if folder.exists() and any(folder.iterdir()):
-        raise DataError(
-            f"{folder}: expected an empty folder or a phantom, found other files; name another folder"
-        )
+        raise DataError(f"{folder}: expected an empty folder or a phantom, found other files; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / UNFINISHED, wanted)
     return False
@@ -104,18 +98,14 @@ def _write_json(path: Path, content: Any) -> None:
     os.replace(partial_path, path)
 
 
-def _make_all(
-    images: Path, options: PhantomOptions, counts: list[int], workers: int
-) -> Iterator[list[Record]]:
+def _make_all(images: Path, options: PhantomOptions, counts: list[int], workers: int) -> Iterator[list[Record]]:
     make = partial(make_patient, images, options)
     if workers == 1 or len(counts) < 2 * workers:
         yield from map(make, range(len(counts)), counts)
         return
     # Fresh processes: forking a process that already runs threads (torch, BLAS) may hang.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(
-            make, range(len(counts)), counts, chunksize=max(1, min(16, len(counts) // (4 * workers)))
-        )
+        yield from pool.map(make, range(len(counts)), counts, chunksize=max(1, min(16, len(counts) // (4 * workers))))
 
 
 def make_patient(images: Path, options: PhantomOptions, index: int, count: int) -> list[Record]:
@@ -157,15 +147,15 @@ def study_record(study: StudyState) -> Record:
         name: {
             "state": int(state.state),
             "severity": state.severity,
-            "side": state.side if state.severity or state.grade else None,
-            "zone": state.zone if state.severity or state.grade else None,
+            "side": state.side if state.grade else None,
+            "zone": state.zone if state.grade else None,
             "change": state.change,
         }
         for name, state in study.findings.items()
     }
     if study.devices:
         record[SUPPORT_DEVICES] = {
-            "state": 1 if study.present_devices else 2,
+            "state": int(study.device_state),
             "severity": None,
             "side": None,
             "zone": None,

@@ -59,7 +59,7 @@ class TextOptions:
     max_tokens: int = 100
     """Tokens of a report, the end token included."""
     tokenizer: Path | None = None
-    """Folder of a pretrained BERT tokenizer; default: the pretrained decoder's, else one trained on the training reports."""
+    """Folder of a pretrained BERT tokenizer; default: the pretrained decoder's, else one trained on the reports."""
     vocab_size: int = 8000
     """Largest vocabulary of a tokenizer trained here."""
     min_frequency: int = 2

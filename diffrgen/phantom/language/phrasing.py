@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrgen.phantom.states import FindingState
-from diffrgen.phantom.wordings import (
+from diffrgen.phantom.language.wordings import (
     PLACE_SLOTS,
     SEVERITY_SLOTS,
     SIDE_SLOTS,
+    VERBS,
     Template,
     Wordings,
     parse_template,
 )
+from diffrgen.phantom.patients.states import FindingState
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
@@ -53,10 +54,9 @@ def fill(template: Template, state: FindingState | None, words: Wordings, rng: n
 
     def replace(match: re.Match[str]) -> str:
         slot = match.group(1)
-        if slot.startswith(("is", "has", "shows")):
-            verb = next(verb for verb in ("is", "has", "shows") if slot.startswith(verb))
-            plural = {"is": "are", "has": "have", "shows": "show"}[verb]
-            return plural if bilateral else verb
+        if slot.startswith(tuple(VERBS)):
+            singular, plural = next(forms for verb, forms in VERBS.items() if slot.startswith(verb))
+            return plural if bilateral else singular
         if state is None:
             raise ValueError(f"the wording {template.text!r} has the slot {slot!r} but tells no finding")
         return pick(words.slots[slot][slot_value(slot, state)], rng)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffrgen.phantom.scene import Point, Scene, Strokes, step
-from diffrgen.phantom.states import FindingState, Grade
+from diffrgen.phantom.drawing.fields import Point, step
+from diffrgen.phantom.drawing.scene import SIDES, Scene
+from diffrgen.phantom.drawing.strokes import Strokes
+from diffrgen.phantom.patients.states import FindingState, Grade
 
-SIDES = (-1, 1)
-RIBS = range(1, 10)
 FRACTURE_STREAM = 40
 # Vertical step between the two ends, and the gap, by grade.
 FRACTURE_STEP = {Grade.SUBTLE: 0.014, Grade.MILD: 0.038, Grade.MODERATE: 0.06, Grade.SEVERE: 0.085}
@@ -80,10 +80,7 @@ def draw_fracture(scene: Scene, fracture: FindingState, amount: float) -> None:
     strokes = Strokes(scene)
     for side, rib, along in fracture_sites(scene, fracture):
         inner = [_on_rib(scene, side, rib, along - back, 0.0) for back in (0.17, 0.09, 0.015)]
-        outer = [
-            _on_rib(scene, side, rib, along + ahead, jump * (1.0 - 2.0 * ahead))
-            for ahead in (0.015, 0.09, 0.19)
-        ]
+        outer = [_on_rib(scene, side, rib, along + ahead, jump * (1.0 - 2.0 * ahead)) for ahead in (0.015, 0.09, 0.19)]
         for ends in (inner, outer):
             strokes.line(ends, width=4.6, value=0.45)
         strokes.line(inner[1:], width=5.6, value=0.95)

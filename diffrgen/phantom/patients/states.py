@@ -15,7 +15,6 @@ Change = Literal["new", "increased", "decreased", "unchanged", "resolved"]
 Severity = Literal["mild", "moderate", "severe"]
 
 SEVERITIES: tuple[Severity, ...] = ("mild", "moderate", "severe")
-CHANGES: tuple[Change, ...] = ("new", "increased", "decreased", "unchanged", "resolved")
 DISEASES: tuple[str, ...] = FINDINGS[:12]
 SUPPORT_DEVICES = "support devices"
 SIDED = frozenset(DISEASES) - {"enlarged cardiomediastinum", "cardiomegaly", "edema"}
@@ -63,7 +62,11 @@ class FindingState:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One support device; `tip` is where it ends (centimetres above the carina for an endotracheal tube)."""
+    """One support device.
+
+    `tip` is where it ends: centimetres above the carina for an endotracheal tube, "stomach" or "esophagus" for a
+    nasogastric one, route and end ("jugular svc") for a central line; for a pacemaker its leads, "single" or "dual".
+    """
 
     kind: str
     side: Side | None = None
@@ -126,6 +129,13 @@ class StudyState:
     def present(self) -> tuple[FindingState, ...]:
         """Return the findings drawn on this film, in the order of `DISEASES`."""
         return tuple(self.findings[name] for name in DISEASES if self.grade(name) > Grade.ABSENT)
+
+    @property
+    def device_state(self) -> State:
+        """Return what a report says of support devices: negative when all are removed, blank when there were none."""
+        if not self.devices:
+            return State.BLANK
+        return State.POSITIVE if self.present_devices else State.NEGATIVE
 
     @property
     def present_devices(self) -> tuple[Device, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffrgen.phantom.scene import Scene, smooth_noise, step
-from diffrgen.phantom.states import FindingState, Grade
+from diffrgen.phantom.drawing.fields import smooth_noise, step
+from diffrgen.phantom.drawing.scene import SIDES, Scene
+from diffrgen.phantom.patients.states import FindingState, Grade
 
 THICKENING_STREAM = 60
 # Height of the fluid at the lateral wall as a share of the lung's height.
 FLUID = {Grade.SUBTLE: 0.10, Grade.MILD: 0.21, Grade.MODERATE: 0.38, Grade.SEVERE: 0.64}
-# Distance of the pleural line from the wall as a share of the lung's width.
+# Distance of the pleural line from the wall at the apex, as a share of half the chest's width.
 COLLAPSE = {Grade.SUBTLE: 0.10, Grade.MILD: 0.20, Grade.MODERATE: 0.33, Grade.SEVERE: 0.60}
 THICKNESS = {Grade.SUBTLE: 0.018, Grade.MILD: 0.035, Grade.MODERATE: 0.056, Grade.SEVERE: 0.085}
 
@@ -70,7 +71,7 @@ def draw_pneumothorax(scene: Scene, state: FindingState, amount: float) -> None:
 def draw_thickening(scene: Scene, state: FindingState, amount: float) -> None:
     """Add a scalloped rind along the lateral wall and calcified plaques in it."""
     rng = scene.rng(THICKENING_STREAM)
-    for side in (-1, 1):
+    for side in SIDES:
         waves = smooth_noise(rng, scene.size, 12)[:, :1]
         start = scene.shape.top + rng.uniform(0.22, 0.34)
         stop = rng.uniform(0.16, 0.3)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffrgen.phantom.anatomy import Anatomy
-from diffrgen.phantom.scene import Scene, step
-from diffrgen.phantom.shape import Shape, shape_of
-from diffrgen.phantom.states import Acquisition, StudyState
-
-SIDES = (-1, 1)
+from diffrgen.phantom.drawing.fields import step
+from diffrgen.phantom.drawing.scene import SIDES, Scene
+from diffrgen.phantom.drawing.shape import Shape, shape_of
+from diffrgen.phantom.patients.anatomy import Anatomy
+from diffrgen.phantom.patients.states import Acquisition, StudyState
 
 
 def open_scene(anatomy: Anatomy, study: StudyState, *, size: int, contrast: float) -> Scene:
@@ -21,12 +20,8 @@ def open_scene(anatomy: Anatomy, study: StudyState, *, size: int, contrast: floa
     middle = spine + np.float32(study.acquisition.rotation + shape.pull)
     medial = _medial(y, shape)
     diaphragm = {side: _diaphragm(x, shape, side) for side in SIDES}
-    heart = _heart(x - middle, y, shape) * (
-        1.0 - 0.7 * step(y - np.minimum(diaphragm[-1], diaphragm[1]), 0.05)
-    )
-    lungs = {
-        side: _lung(side * x, side * (x - middle), y, half_width, medial, diaphragm[side]) for side in SIDES
-    }
+    heart = _heart(x - middle, y, shape) * (1.0 - 0.7 * step(y - np.minimum(diaphragm[-1], diaphragm[1]), 0.05))
+    lungs = {side: _lung(side * x, side * (x - middle), y, half_width, medial, diaphragm[side]) for side in SIDES}
     return Scene(
         anatomy=anatomy,
         shape=shape,

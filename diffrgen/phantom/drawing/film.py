@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from diffrgen.phantom.scene import Scene, Strokes
+from diffrgen.phantom.drawing.scene import Scene
+from diffrgen.phantom.drawing.strokes import Strokes
 
 # How far above the window's white the film still shows differences, so that metal stands out from the heart.
 HEADROOM = 1.7

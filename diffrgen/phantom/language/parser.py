@@ -11,8 +11,9 @@ from typing import TypeVar
 import numpy as np
 
 from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
-from diffrgen.phantom.reading import Mention, read_sentence
-from diffrgen.phantom.states import SUPPORT_DEVICES, Change, Device, Severity, Side, Zone, device_change
+from diffrgen.phantom.language.mention import Mention
+from diffrgen.phantom.language.reading import read_sentence
+from diffrgen.phantom.patients.states import SUPPORT_DEVICES, Change, Device, Severity, Side, Zone, device_change
 
 Value = TypeVar("Value")
 _SENTENCES = re.compile(r"[.;:!?\n]+")
@@ -49,11 +50,7 @@ class ParsedReport:
         """Return the 14 states; no finding is positive iff nothing but devices is positive or uncertain."""
         states = [int(self.findings[name].state) if name in self.findings else 0 for name in FINDINGS]
         told = {State.POSITIVE, State.UNCERTAIN}
-        sick = any(
-            states[i] in told
-            for i, name in enumerate(FINDINGS)
-            if name != SUPPORT_DEVICES and i != NO_FINDING
-        )
+        sick = any(states[i] in told for i, name in enumerate(FINDINGS) if name != SUPPORT_DEVICES and i != NO_FINDING)
         states[NO_FINDING] = int(State.BLANK if sick else State.POSITIVE)
         return tuple(states)
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from diffrgen.phantom.states import DISEASES, ZONED, Device, FindingState, Grade, Side, Zone
+from diffrgen.phantom.patients.states import DISEASES, ZONED, Device, FindingState, Grade, Side, Zone
 
 HEALTHY = 0.33
 
@@ -163,9 +163,7 @@ def sample_device(kind: str, findings: Mapping[str, FindingState], rng: np.rando
         end = str(rng.choice(["svc", "junction", "atrium"], p=[0.5, 0.3, 0.2]))
         return Device(kind, side="right" if rng.random() < 0.65 else "left", tip=f"{route} {end}")
     if kind == "pacemaker":
-        return Device(
-            kind, side="left" if rng.random() < 0.85 else "right", tip=str(rng.choice(["single", "dual"]))
-        )
+        return Device(kind, side="left" if rng.random() < 0.85 else "right", tip=str(rng.choice(["single", "dual"])))
     if kind == "chest tube":
         cause = findings.get("pneumothorax") or findings.get("pleural effusion")
         side = cause.side if cause and cause.side in ("left", "right") else SIDES[int(rng.integers(2))]

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from diffrgen.phantom.sampling import BASE, sample_device, sample_finding
-from diffrgen.phantom.states import DISEASES, Change, Device, FindingState, Grade, StudyState
+from diffrgen.phantom.patients.sampling import BASE, sample_device, sample_finding
+from diffrgen.phantom.patients.states import DISEASES, Change, Device, FindingState, Grade, StudyState
 
 # Chances that a finding grows by one grade, shrinks by one (a mild one resolves), or clears at once.
 COURSE: Mapping[str, tuple[float, float, float]] = MappingProxyType(

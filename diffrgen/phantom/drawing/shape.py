@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffrgen.phantom.anatomy import Anatomy
-from diffrgen.phantom.states import Grade, StudyState
+from diffrgen.phantom.patients.anatomy import Anatomy
+from diffrgen.phantom.patients.states import Grade, StudyState
 
 # Width of the heart over the width of the chest; a normal heart has the patient's own ratio, below 0.48.
 HEART_RATIO = {Grade.SUBTLE: 0.512, Grade.MILD: 0.555, Grade.MODERATE: 0.62, Grade.SEVERE: 0.695}

@@ -9,18 +9,18 @@ from types import MappingProxyType
 import numpy as np
 
 from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
-from diffrgen.phantom.anatomy import Anatomy
-from diffrgen.phantom.devices_wording import device_sentence
-from diffrgen.phantom.incidentals import optional_sentences
-from diffrgen.phantom.phrasing import choose_template, fill, fill_frame, finish, join_list, noun_phrase, pick
-from diffrgen.phantom.states import (
+from diffrgen.phantom.language.devices import device_sentence
+from diffrgen.phantom.language.incidentals import optional_sentences
+from diffrgen.phantom.language.phrasing import choose_template, fill, fill_frame, finish, join_list, noun_phrase, pick
+from diffrgen.phantom.language.wordings import Wordings, load_wordings
+from diffrgen.phantom.patients.anatomy import Anatomy
+from diffrgen.phantom.patients.states import (
     PARENCHYMAL,
     SUPPORT_DEVICES,
     FindingState,
     Grade,
     StudyState,
 )
-from diffrgen.phantom.wordings import Wordings, load_wordings
 
 # How often a report negates a finding that is absent.
 NEGATED: Mapping[str, float] = MappingProxyType(
@@ -68,6 +68,7 @@ ORDERS = (
     (TUBES, HEART, LUNG, PLEURA, BONE),
     (PLEURA, LUNG, HEART, TUBES, BONE),
 )
+# A topic and a sentence about it.
 Told = tuple[str, str]
 
 
@@ -107,7 +108,7 @@ def report_labels(study: StudyState, negated: Iterable[str]) -> tuple[int, ...]:
     labels.update(dict.fromkeys(negated, State.NEGATIVE))
     labels.update({name: state.state for name, state in study.findings.items()})
     if study.devices:
-        labels[SUPPORT_DEVICES] = State.POSITIVE if study.present_devices else State.NEGATIVE
+        labels[SUPPORT_DEVICES] = study.device_state
     if not study.present:
         labels[FINDINGS[NO_FINDING]] = State.POSITIVE
     return tuple(int(labels[name]) for name in FINDINGS)
@@ -175,9 +176,7 @@ def _tell_negatives(negated: list[str], words: Wordings, rng: np.random.Generato
             waiting = [name for name in waiting if name not in joint["negative"]]
     rng.shuffle(waiting)
     listed = [
-        name
-        for name in waiting
-        if TOPIC[name] in (LUNG, PLEURA) and name != "lung opacity" and rng.random() < 0.75
+        name for name in waiting if TOPIC[name] in (LUNG, PLEURA) and name != "lung opacity" and rng.random() < 0.75
     ]
     while listed:
         count = int(rng.integers(1, 4))

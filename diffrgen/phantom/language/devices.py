@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from diffrgen.phantom.phrasing import fill, pick
-from diffrgen.phantom.states import Device, FindingState, Grade
-from diffrgen.phantom.wordings import Template, Wordings
-
-REMOVED_SUBJECT = "the {name}"
+from diffrgen.phantom.language.phrasing import fill, pick
+from diffrgen.phantom.language.wordings import Template, Wordings
+from diffrgen.phantom.patients.states import Device, FindingState, Grade
 
 
 def device_sentence(device: Device, words: Wordings, rng: np.random.Generator) -> str:

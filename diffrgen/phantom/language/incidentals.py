@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrgen.phantom.anatomy import Anatomy
-from diffrgen.phantom.phrasing import pick
-from diffrgen.phantom.states import StudyState
-from diffrgen.phantom.wordings import Wordings
+from diffrgen.phantom.language.phrasing import pick
+from diffrgen.phantom.language.wordings import Wordings
+from diffrgen.phantom.patients.anatomy import Anatomy
+from diffrgen.phantom.patients.states import StudyState
 
 SHORTEST = 36
 LONGEST_FILLED = 62
@@ -39,11 +39,7 @@ def optional_sentences(
         opening.append(pick(words.normals["follow_up"], rng).replace("{days} days", days))
     elif rng.random() < 0.15 and length < 60:
         opening.append(pick(words.normals["first"], rng))
-    closing = [
-        pick(words.normals[key], rng)
-        for key in visible(anatomy, study)
-        if rng.random() < 0.75 and length < 70
-    ]
+    closing = [pick(words.normals[key], rng) for key in visible(anatomy, study) if rng.random() < 0.75 and length < 70]
     if healthy and rng.random() < 0.5:
         closing.append(pick(words.normals["healthy"], rng))
     length += sum(len(sentence.split()) for sentence in (*opening, *closing))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffrgen.phantom.scene import Point, Scene, Strokes, blob, smooth_noise, step
-from diffrgen.phantom.states import FindingState, Grade
+from diffrgen.phantom.drawing.fields import Point, blob, smooth_noise, step
+from diffrgen.phantom.drawing.scene import SIDES, Scene
+from diffrgen.phantom.drawing.strokes import Strokes
+from diffrgen.phantom.patients.states import FindingState, Grade
 
 STREAMS = {
     "edema": 50,
@@ -42,7 +44,7 @@ def draw_edema(scene: Scene, state: FindingState, amount: float) -> None:
     level = EDEMA[state.grade] * amount
     mottle = 1.0 + 0.22 * smooth_noise(rng, scene.size, 26)
     strokes = Strokes(scene)
-    for side in (-1, 1):
+    for side in SIDES:
         wing = blob(scene.x, scene.y, (side * 0.28, 0.05), (0.18, 0.30))
         base = 0.35 * blob(scene.x, scene.y, (side * 0.42, 0.36), (0.25, 0.2))
         scene.density += level * (wing + base) * mottle * scene.lungs[side]
@@ -58,7 +60,7 @@ def draw_edema(scene: Scene, state: FindingState, amount: float) -> None:
 def draw_consolidation(scene: Scene, state: FindingState, amount: float) -> None:
     """Add a dense lobar region with a sharp lower border and dark air bronchograms."""
     rng = scene.rng(STREAMS["consolidation"])
-    for side in (-1, 1):
+    for side in SIDES:
         centre = place(scene, state, side, rng)
         wobble = 0.10 * smooth_noise(rng, scene.size, 9) + 0.10 * smooth_noise(rng, scene.size, 22)
         seed = int(rng.integers(2**32))
@@ -88,7 +90,7 @@ def _bronchogram(scene: Scene, centre: Point, reach: float, side: int, seed: int
 def draw_pneumonia(scene: Scene, state: FindingState, amount: float) -> None:
     """Add a cluster of patchy, mid-dense spots."""
     rng = scene.rng(STREAMS["pneumonia"])
-    for side in (-1, 1):
+    for side in SIDES:
         centre = place(scene, state, side, rng)
         angles = rng.uniform(0.0, 2.0 * np.pi, 15)
         radii = np.sqrt(rng.uniform(0.02, 1.0, 15))
@@ -107,7 +109,7 @@ def draw_pneumonia(scene: Scene, state: FindingState, amount: float) -> None:
 def draw_haze(scene: Scene, state: FindingState, amount: float) -> None:
     """Add one broad, ill-defined, ground-glass haze."""
     rng = scene.rng(STREAMS["lung opacity"])
-    for side in (-1, 1):
+    for side in SIDES:
         centre = place(scene, state, side, rng)
         stretch = rng.uniform(1.0, 1.3)
         if side not in state.sides:
@@ -120,7 +122,7 @@ def draw_haze(scene: Scene, state: FindingState, amount: float) -> None:
 def draw_lesion(scene: Scene, state: FindingState, amount: float) -> None:
     """Add one round, sharply bounded nodule, a mass when severe."""
     rng = scene.rng(STREAMS["lung lesion"])
-    for side in (-1, 1):
+    for side in SIDES:
         centre = place(scene, state, side, rng)
         lobes = rng.uniform(0.0, 2.0 * np.pi, 2).tolist()
         if side not in state.sides:
@@ -137,7 +139,7 @@ def draw_lesion(scene: Scene, state: FindingState, amount: float) -> None:
 def draw_atelectasis(scene: Scene, state: FindingState, amount: float) -> None:
     """Add plate-like bands; with moderate volume loss basal crowding, when severe a collapsed wedge."""
     rng = scene.rng(STREAMS["atelectasis"])
-    for side in (-1, 1):
+    for side in SIDES:
         centre = place(scene, state, side, rng)
         strokes = Strokes(scene)
         slopes = rng.normal(0.0, 0.05, 4)

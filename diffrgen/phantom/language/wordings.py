@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from diffrgen.phantom.states import Severity, Side, Zone
+from diffrgen.phantom.patients.states import SEVERITIES, Severity, Side, Zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
 @cache
 def load_wordings() -> Wordings:
     """Return the wordings that ship with the package."""
-    folder = files("diffrgen.phantom") / "wordings"
+    folder = files("diffrgen.phantom.language") / "wordings"
 
     def read(name: str) -> Any:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -69,9 +69,9 @@ class Template:
 def parse_template(wording: str) -> Template:
     """Return `wording` without its marks."""
     severity: Severity | None = None
-    for name in ("mild", "moderate", "severe"):
+    for name in SEVERITIES:
         if wording.startswith(f"{name}|"):
-            severity, wording = name, wording[len(name) + 1 :]  # type: ignore[assignment]
+            severity, wording = name, wording[len(name) + 1 :]
     return Template(wording.removeprefix("~"), severity, wording.startswith("~"))
 
 

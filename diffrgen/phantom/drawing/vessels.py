@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffrgen.phantom.scene import Scene, Strokes, blob, smooth_noise
-from diffrgen.phantom.states import Grade, StudyState
+from diffrgen.phantom.drawing.fields import blob, smooth_noise
+from diffrgen.phantom.drawing.scene import SIDES, Scene
+from diffrgen.phantom.drawing.strokes import Strokes
+from diffrgen.phantom.patients.states import Grade, StudyState
 
-SIDES = (-1, 1)
 VESSEL_STREAM = 10
 ROOTS = 8
 FORKS = np.array([-0.36, 0.30])

@@ -7,8 +7,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from diffrgen.phantom.scene import Point, Scene, Strokes
-from diffrgen.phantom.states import Device
+from diffrgen.phantom.drawing.fields import Point
+from diffrgen.phantom.drawing.scene import Scene
+from diffrgen.phantom.drawing.strokes import Strokes
+from diffrgen.phantom.patients.states import Device
 
 CARINA = -0.18
 CENTIMETRE = 0.052
@@ -77,9 +79,7 @@ def _pacemaker(scene: Scene, device: Device, strokes: Strokes, rng: np.random.Ge
         np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** 0.6,
         np.sign(np.sin(angles)) * np.abs(np.sin(angles)) ** 0.6,
     )
-    box = [
-        (x + 0.10 * a - 0.02 * tilt * b, y + 0.085 * b + 0.1 * tilt * a) for a, b in zip(*ring, strict=True)
-    ]
+    box = [(x + 0.10 * a - 0.02 * tilt * b, y + 0.085 * b + 0.1 * tilt * a) for a, b in zip(*ring, strict=True)]
     strokes.polygon(box, value=1.0)
     middle = scene.midline(-0.3)
     vein = [

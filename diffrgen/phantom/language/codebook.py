@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from diffrgen.labels.findings import State
-from diffrgen.phantom.devices_wording import device_wordings
-from diffrgen.phantom.lexicon import (
+from diffrgen.phantom.language.devices import device_wordings
+from diffrgen.phantom.language.lexicon import (
     LIST_MARK,
     PHRASE_MARK,
     SEVERITY_MARK,
@@ -16,9 +16,9 @@ from diffrgen.phantom.lexicon import (
     template_tokens,
     tokenise,
 )
-from diffrgen.phantom.near import near_wordings
-from diffrgen.phantom.states import SUPPORT_DEVICES, Change
-from diffrgen.phantom.wordings import Wordings, load_wordings, parse_template
+from diffrgen.phantom.language.near import near_wordings
+from diffrgen.phantom.language.wordings import Wordings, load_wordings, parse_template
+from diffrgen.phantom.patients.states import SUPPORT_DEVICES, Change
 
 Tokens = tuple[str, ...]
 WHOLE_STATES = {"positive": State.POSITIVE, "uncertain": State.UNCERTAIN, "negative": State.NEGATIVE}
@@ -139,8 +139,6 @@ def _add_frames(book: Codebook, words: Wordings) -> None:
                 for tokens in template_tokens(text.replace("{list}", mark), book.reader):
                     known = book.frames.setdefault(tokens, frame)
                     if known != frame:
-                        raise ValueError(
-                            f"the frame {wording!r} means {frame} but reads like one that means {known}"
-                        )
+                        raise ValueError(f"the frame {wording!r} means {frame} but reads like one that means {known}")
     for meaning, cues in words.frames["cues"].items():
         book.cues[meaning] = sorted({tuple(tokenise(cue)) for cue in cues}, key=len, reverse=True)

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from diffrgen.phantom import draw_body, draw_bones
-from diffrgen.phantom.anatomy import Anatomy
-from diffrgen.phantom.chest import open_scene
-from diffrgen.phantom.draw_devices import draw_devices
-from diffrgen.phantom.draw_opacities import (
+from diffrgen.phantom.drawing import body, bones
+from diffrgen.phantom.drawing.chest import open_scene
+from diffrgen.phantom.drawing.devices import draw_devices
+from diffrgen.phantom.drawing.film import expose
+from diffrgen.phantom.drawing.opacities import (
     draw_atelectasis,
     draw_consolidation,
     draw_edema,
@@ -19,12 +19,12 @@ from diffrgen.phantom.draw_opacities import (
     draw_lesion,
     draw_pneumonia,
 )
-from diffrgen.phantom.draw_pleura import clear_pneumothorax, draw_effusion, draw_pneumothorax, draw_thickening
-from diffrgen.phantom.draw_vessels import draw_vessels
-from diffrgen.phantom.film import expose
+from diffrgen.phantom.drawing.pleura import clear_pneumothorax, draw_effusion, draw_pneumothorax, draw_thickening
+from diffrgen.phantom.drawing.scene import Scene
+from diffrgen.phantom.drawing.vessels import draw_vessels
 from diffrgen.phantom.options import PhantomOptions
-from diffrgen.phantom.scene import Scene
-from diffrgen.phantom.states import FindingState, StudyState
+from diffrgen.phantom.patients.anatomy import Anatomy
+from diffrgen.phantom.patients.states import FindingState, StudyState
 
 Drawer = Callable[[Scene, FindingState, float], None]
 # Cardiomegaly and an enlarged mediastinum move borders (shape.py); a fracture also breaks the drawn ribs.
@@ -39,7 +39,7 @@ DRAWERS: Mapping[str, Drawer] = MappingProxyType(
         "pneumothorax": draw_pneumothorax,
         "pleural effusion": draw_effusion,
         "pleural other": draw_thickening,
-        "fracture": draw_bones.draw_fracture,
+        "fracture": bones.draw_fracture,
     }
 )
 
@@ -48,22 +48,22 @@ def draw_scene(anatomy: Anatomy, study: StudyState, options: PhantomOptions) -> 
     """Return the finished density of one study, before exposure."""
     present = {state.finding: state for state in study.present}
     scene = open_scene(anatomy, study, size=options.size, contrast=options.contrast)
-    draw_body.draw_trunk(scene)
-    draw_body.draw_lungs(scene)
-    draw_body.draw_mediastinum(scene)
-    draw_body.draw_stomach(scene)
-    draw_body.draw_airway(scene)
-    draw_body.draw_breasts(scene)
+    body.draw_trunk(scene)
+    body.draw_lungs(scene)
+    body.draw_mediastinum(scene)
+    body.draw_stomach(scene)
+    body.draw_airway(scene)
+    body.draw_breasts(scene)
     if "pneumothorax" in present:
         clear_pneumothorax(scene, present["pneumothorax"])
     draw_vessels(scene, study, noise=options.noise)
-    draw_bones.draw_spine(scene)
-    draw_bones.draw_ribs(scene, present.get("fracture"), contrast=options.contrast)
-    draw_bones.draw_shoulders(scene)
+    bones.draw_spine(scene)
+    bones.draw_ribs(scene, present.get("fracture"), contrast=options.contrast)
+    bones.draw_shoulders(scene)
     for name, drawer in DRAWERS.items():
         if name in present:
             drawer(scene, present[name], options.contrast)
-    draw_body.draw_clutter(scene)
+    body.draw_clutter(scene)
     draw_devices(scene, study.present_devices, options.contrast)
     return scene
 

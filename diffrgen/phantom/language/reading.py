@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from diffrgen.labels.findings import State
-from diffrgen.phantom.codebook import Codebook, Frame, Sense, load_codebook
-from diffrgen.phantom.lexicon import LIST_MARK, PHRASE_MARK, PLACE_MARK, SEVERITY_MARK, Skeleton, tokenise
-from diffrgen.phantom.near import shortened
-from diffrgen.phantom.states import SIDED, SUPPORT_DEVICES, ZONED, Change, Severity, Side, Zone
+from diffrgen.phantom.language.codebook import Codebook, Frame, Sense, load_codebook
+from diffrgen.phantom.language.cues import read_cues
+from diffrgen.phantom.language.lexicon import LIST_MARK, PHRASE_MARK, PLACE_MARK, SEVERITY_MARK, Skeleton, tokenise
+from diffrgen.phantom.language.mention import Mention, trim
+from diffrgen.phantom.language.near import shortened
+from diffrgen.phantom.patients.states import Change
 
 SPLITTERS = frozenset({"and", "but", "with", "while", "although", "however"})
 JOINTS = frozenset({"or", "nor"})
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """One finding told in one sentence."""
-
-    finding: str
-    state: State
-    severity: Severity | None = None
-    side: Side | None = None
-    zone: Zone | None = None
-    change: Change | None = None
-    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +43,8 @@ def read_sentence(sentence: str) -> SentenceReading:
         mentions = read(skeleton, book)
         if mentions is not None:
             return SentenceReading(mentions, False)
-    return SentenceReading(_read_cues(_reduce(skeleton, book), book), False)
+    reduced = _reduce(skeleton, book)
+    return SentenceReading(read_cues(reduced.tokens, reduced.mentions, book), False)
 
 
 def _read_exact(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
@@ -83,23 +72,13 @@ def _whole(sense: Sense, skeleton: Skeleton, change: Change | None) -> tuple[Men
     severity = skeleton.severities[0] if skeleton.severities else None
     side, zone = skeleton.places[0] if skeleton.places else (None, None)
     return tuple(
-        _trim(Mention(name, sense.state, severity, side, zone, sense.change or change, sense.device))
+        trim(Mention(name, sense.state, severity, side, zone, sense.change or change, sense.device))
         for name in sense.findings
     )
 
 
 def _settle(mention: Mention, frame: Frame, change: Change | None) -> Mention:
-    return _trim(replace(mention, state=frame.state, change=frame.change or change))
-
-
-def _trim(mention: Mention) -> Mention:
-    keeps_side = mention.finding in SIDED or mention.finding == SUPPORT_DEVICES
-    return replace(
-        mention,
-        severity=mention.severity if mention.state == State.POSITIVE and mention.device is None else None,
-        side=mention.side if keeps_side else None,
-        zone=mention.zone if mention.finding in ZONED else None,
-    )
+    return trim(replace(mention, state=frame.state, change=frame.change or change))
 
 
 def _reduce(skeleton: Skeleton, book: Codebook) -> Reduced:
@@ -169,48 +148,3 @@ def _slice(skeleton: Skeleton, start: int, stop: int) -> Skeleton:
         skeleton.severities[first_severity : first_severity + inside.count(SEVERITY_MARK)],
         skeleton.places[first_place : first_place + inside.count(PLACE_MARK)],
     )
-
-
-def _read_cues(reduced: Reduced, book: Codebook) -> tuple[Mention, ...]:
-    change = next(
-        (
-            name
-            for name in ("resolved", "new", "increased", "decreased", "unchanged")
-            if _any(reduced.tokens, book.cues[name])
-        ),
-        None,
-    )
-    tokens = _erase(reduced.tokens, book.cues["not_negative"])
-    uncertain = _any(tokens, book.cues["uncertain"])
-    gone = _any(tokens, book.cues["after_negative"])
-    mentions, found = [], 0
-    denied = False
-    for position, token in enumerate(tokens):
-        if token in ("but", "however", "with", "although"):
-            denied = False
-        denied = denied or any(tokens[position : position + len(cue)] == cue for cue in book.cues["negative"])
-        if token != PHRASE_MARK:
-            continue
-        state = State.NEGATIVE if denied or gone else State.UNCERTAIN if uncertain else State.POSITIVE
-        told = change if (change == "resolved") == (state == State.NEGATIVE) else None
-        mentions.append(_trim(replace(reduced.mentions[found], state=state, change=told)))  # type: ignore[arg-type]
-        found += 1
-    return tuple(mentions)
-
-
-def _any(tokens: tuple[str, ...], cues: Sequence[tuple[str, ...]]) -> bool:
-    return any(
-        tokens[start : start + len(cue)] == cue for cue in cues for start in range(len(tokens) - len(cue) + 1)
-    )
-
-
-def _erase(tokens: tuple[str, ...], cues: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    kept, position = [], 0
-    while position < len(tokens):
-        cue = next((cue for cue in cues if tokens[position : position + len(cue)] == cue), None)
-        if cue is None:
-            kept.append(tokens[position])
-            position += 1
-        else:
-            position += len(cue)
-    return tuple(kept)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrgen.phantom.anatomy import Anatomy, sample_anatomy
-from diffrgen.phantom.evolution import evolve_devices, evolve_findings
 from diffrgen.phantom.options import PhantomOptions
-from diffrgen.phantom.sampling import sample_devices, sample_findings
-from diffrgen.phantom.states import Acquisition, Device, StudyState
+from diffrgen.phantom.patients.anatomy import Anatomy, sample_anatomy
+from diffrgen.phantom.patients.evolution import evolve_devices, evolve_findings
+from diffrgen.phantom.patients.sampling import sample_devices, sample_findings
+from diffrgen.phantom.patients.states import Acquisition, Device, StudyState
 
 MAX_STUDIES = 3
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from diffrgen.phantom.states import Severity, Side, Zone
-from diffrgen.phantom.wordings import PLACE_SLOTS, SEVERITY_SLOTS, SIDE_SLOTS, Wordings, read_location
+from diffrgen.phantom.language.wordings import PLACE_SLOTS, SEVERITY_SLOTS, SIDE_SLOTS, Wordings, read_location
+from diffrgen.phantom.patients.states import Severity, Side, Zone
 
 SEVERITY_MARK, PLACE_MARK, PHRASE_MARK, LIST_MARK, NUMBER_MARK = (
     "<severity>",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffrgen.phantom.scene import Scene, blob, smooth_noise, step
-
-SIDES = (-1, 1)
+from diffrgen.phantom.drawing.fields import blob, smooth_noise, step
+from diffrgen.phantom.drawing.scene import SIDES, Scene
 
 
 def draw_trunk(scene: Scene) -> None:
@@ -37,8 +36,7 @@ def draw_breasts(scene: Scene) -> None:
     for side in SIDES:
         centre = (side * 0.48, 0.32 + 0.08 * size)
         radius = np.sqrt(
-            ((scene.x - centre[0]) / (0.27 + 0.06 * size)) ** 2
-            + ((scene.y - centre[1]) / (0.25 + 0.04 * size)) ** 2
+            ((scene.x - centre[0]) / (0.27 + 0.06 * size)) ** 2 + ((scene.y - centre[1]) / (0.25 + 0.04 * size)) ** 2
         )
         cup = step(1.0 - radius, 0.10) * np.clip(0.15 + 1.6 * (scene.y - centre[1] + 0.20), 0.0, 1.0)
         scene.density += (0.13 + 0.15 * size) * cup
@@ -68,9 +66,7 @@ def draw_mediastinum(scene: Scene) -> None:
     soft = np.maximum(great, 0.66 * scene.heart * middle)
     scene.density += np.maximum(soft, 0.44 * step(1.0 - radius, 0.25))
     descending = knob[0] + 0.02 + stretch * np.sin(3.0 * (y + 0.3))
-    scene.density += (
-        0.09 * step(0.045 - np.abs(x - descending), 0.05) * (step(y - knob[1], 0.1) * step(0.55 - y, 0.3))
-    )
+    scene.density += 0.09 * step(0.045 - np.abs(x - descending), 0.05) * (step(y - knob[1], 0.1) * step(0.55 - y, 0.3))
     if anatomy.calcified_aorta:
         rim = np.exp(-0.5 * ((radius - 0.95) / 0.09) ** 2) * step(x - knob[0] + 0.02, 0.05)
         scene.density += 0.30 * rim
@@ -83,9 +79,7 @@ def draw_stomach(scene: Scene) -> None:
     gas = scene.acquisition.stomach_gas
     top = scene.shape.dome[1]
     if gas > 0.0:
-        radius = np.hypot(
-            (scene.x - 0.30) / (0.10 + 0.09 * gas), (scene.y - top - 0.12) / (0.03 + 0.055 * gas)
-        )
+        radius = np.hypot((scene.x - 0.30) / (0.10 + 0.09 * gas), (scene.y - top - 0.12) / (0.03 + 0.055 * gas))
         scene.density -= 0.42 * step(1.0 - radius, 0.35) * (1.0 - 0.6 * scene.heart)
     rng = scene.rng(31)
     for _ in range(int(rng.integers(0, 5))):

@@ -1,0 +1,1 @@
+"""The reports: `grammar` writes them in the wordings of `wordings/*.json`, `parser` reads them back."""
