@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary, evaluation = train(options)
     print(
         f"trained {summary.steps} steps in {summary.seconds / 60:.1f} min, "
-        f"best validation micro-F1 {summary.best_micro_f1:.3f}"
+        f"best validation micro-F1 {summary.best_micro_f1:.3f}, peak memory {summary.peak_memory_gib:.1f} GiB"
     )
     if evaluation is not None:
         evaluation.print(title=f"{options.output}, test split")

@@ -199,6 +199,23 @@ def test_resumed_training_equals_unbroken_training(run, tmp_path):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_resuming_before_the_first_checkpoint_starts_at_the_first_step(run, tmp_path):
+    output = tmp_path / "early"
+    shutil.copytree(run, output, ignore=shutil.ignore_patterns("checkpoints", "evaluation", "model.safetensors"))
+    (output / "metrics.jsonl").unlink()
+    summary, _ = train(train_command.parse_options(["--resume", "--output", str(output), "--max-steps", "8"]))
+    assert summary.steps == 8
+    assert log_lines(output, "train")[-1] == log_lines(run, "train")[-1]
+
+
+def test_fp16_without_a_gpu_is_a_clear_error(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, where fp16 runs")
+    with pytest.raises(DataError, match="precision fp16 needs a GPU"):
+        train(parse(tmp_path / "run", "--precision", "fp16"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_output_that_holds_something_is_not_overwritten(run, tmp_path):
     with pytest.raises(DataError, match="holds a run already; pass --resume"):
         train(parse(run))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
 
 KEPT = 2
@@ -50,9 +49,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path) -> Progress:
-    """Load the newest checkpoint into what `accelerator` has prepared; DataError where there is none."""
+    """Load the newest checkpoint into what `accelerator` has prepared; without one, training is at its start."""
     found = list_checkpoints(folder)
     if not found:
-        raise DataError(f"{folder}: needed a checkpoint to resume from, found none; start without --resume")
+        return Progress()
     accelerator.load_state(str(found[-1]))
     return load_json(Progress, found[-1] / "progress.json")

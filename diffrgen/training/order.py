@@ -1,22 +1,39 @@
-"""The order of the training studies: a new one each epoch, the same for one seed."""
+"""The order of the training studies: a new one each epoch, the same for one seed, batches of similar report lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
 
+BATCHES_SORTED_TOGETHER = 12
+
 
 class EpochOrder(Sampler[int]):
-    """A permutation of `count` studies drawn from (seed, epoch), so that a resumed epoch goes on in the same order."""
+    """A permutation of the studies drawn from (seed, epoch), so that a resumed epoch goes on in the same order.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    Within random blocks of 12 batches, studies are sorted by `lengths` (tokens of each report) and the batches
+    shuffled, so that little of a batch is padding.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
-        yield from torch.randperm(self.count, generator=generator).tolist()
+        order = torch.randperm(len(self), generator=generator).tolist()
+        for block in _parts(order, BATCHES_SORTED_TOGETHER * self.batch_size):
+            batches = _parts(sorted(block, key=self.lengths.__getitem__), self.batch_size)
+            # A batch that is not full stays last: the loader drops the last one of the epoch.
+            full = batches[:-1] if len(batches[-1]) < self.batch_size else batches
+            for number in torch.randperm(len(full), generator=generator).tolist():
+                yield from full[number]
+            yield from (study for batch in batches[len(full) :] for study in batch)
+
+
+def _parts(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -18,13 +18,14 @@ def preset_options(preset: Preset) -> TrainOptions:
 def _tiny() -> TrainOptions:
     return TrainOptions(
         preset="tiny",
+        workers=1,
         output=Path("runs/tiny"),
         image=ImageOptions(size=112, resize=120, rotation=5.0),
         text=TextOptions(max_tokens=100),
         phantom=PhantomOptions(),
         retriever=RetrieverOptions(epochs=8, batch_size=32, learning_rate=1e-3, embedding_width=128),
-        model=ModelOptions(encoder="tiny", decoder="tiny", warm_start=True, width=128, heads=4),
-        optimiser=OptimiserOptions(learning_rate=1e-3, warmup=0.05, epochs=12),
+        model=ModelOptions(encoder="tiny", decoder="tiny", warm_start=True, width=128, heads=4, dropout=0.0),
+        optimiser=OptimiserOptions(learning_rate=1.2e-3, warmup=0.05, epochs=9, batch_size=8),
         generation=GenerationOptions(batch_size=32),
     )
 

@@ -14,7 +14,8 @@ from diffrgen.pipeline.source import PHANTOM
 from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import prepare
-from diffrgen.training.trainer import Trainer, TrainingSummary, make_accelerator
+from diffrgen.training.summary import TrainingSummary
+from diffrgen.training.trainer import Trainer, make_accelerator
 
 
 def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
@@ -37,6 +38,8 @@ def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
         save_json(prepared.settings, run.settings_path)
     with TrainingLog(run.path, enabled=visible) as log:
         summary = Trainer(options, run, prepared, accelerator, log).fit()
+    if visible:
+        save_json(summary, run.path / "training.json")
     accelerator.wait_for_everyone()
     if not visible or not prepared.test_studies:
         return summary, None

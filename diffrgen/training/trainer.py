@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenForReportGeneration, DiffRGenOutput
 from diffrgen.model.disease import adapted_prior
 from diffrgen.optimiser import make_adamw
@@ -21,18 +22,10 @@ from diffrgen.training.options import TrainOptions
 from diffrgen.training.order import EpochOrder
 from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.schedule import gumbel_temperature, make_scheduler
+from diffrgen.training.summary import TrainingSummary
 from diffrgen.training.validation import LOSSES, validate
 
 LOG_EVERY = 10
-
-
-@dataclass(frozen=True)
-class TrainingSummary:
-    """How training ended: steps done, seconds spent in training and validation, best validation micro-F1."""
-
-    steps: int
-    seconds: float
-    best_micro_f1: float
 
 
 class Trainer:
@@ -43,10 +36,12 @@ class Trainer:
     ) -> None:
         self.options, self.run, self.prepared = options, run, prepared
         self.accelerator, self.log = accelerator, log
-        self.order = EpochOrder(len(prepared.train), options.seed)
+        batch_size = min(options.optimiser.batch_size, len(prepared.train))
+        lengths = [len(labels) for labels in prepared.train.labels]
+        self.order = EpochOrder(lengths, batch_size=batch_size, seed=options.seed)
         loader = example_loader(
             prepared.train,
-            batch_size=min(options.optimiser.batch_size, len(prepared.train)),
+            batch_size=batch_size,
             workers=options.workers,
             sampler=self.order,
             drop_last=True,
@@ -76,6 +71,7 @@ class Trainer:
         """Train to the last step, from the newest checkpoint with `options.resume`."""
         if self.options.resume:
             self.progress = load_checkpoint(self.accelerator, self.run.checkpoints_path)
+        if self.progress.step:
             self.scheduler.step(self.progress.step)
         self.started = time.perf_counter() - self.progress.seconds
         visible = self.accelerator.is_local_main_process
@@ -159,9 +155,9 @@ class Trainer:
 
 
 def make_accelerator(options: TrainOptions) -> Accelerator:
-    """Return the accelerator of these options; ValueError where the device cannot run the precision."""
+    """Return the accelerator of these options; DataError where the device cannot run the precision."""
     if options.precision == "fp16" and not torch.cuda.is_available():
-        raise ValueError("precision fp16 needs a GPU and none is visible; use bf16 or fp32 on a CPU")
+        raise DataError("precision fp16 needs a GPU and none is visible; use --precision bf16 or fp32 on a CPU")
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
         dynamo_backend="inductor" if options.compile else None,

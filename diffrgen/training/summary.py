@@ -1,0 +1,46 @@
+"""How a training went, and on what machine: the figures behind a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass, field
+
+import accelerate
+import torch
+import transformers
+
+import diffrgen
+
+
+def _machine() -> str:
+    """Return the GPU's name, or the processor's architecture, vector instructions and cores."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+
+
+def _peak_memory() -> float:
+    """Return the largest resident memory of this process so far, GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def _versions() -> dict[str, str]:
+    return {module.__name__: module.__version__ for module in (diffrgen, torch, transformers, accelerate)}
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """Steps done, seconds of training with its validations (the retriever's fit is apart, in retriever/fit.json), the
+    best validation micro-F1; machine, peak memory (GiB) of the process and versions.
+    """
+
+    steps: int
+    seconds: float
+    best_micro_f1: float
+    machine: str = field(default_factory=_machine)
+    peak_memory_gib: float = field(default_factory=_peak_memory)
+    versions: dict[str, str] = field(default_factory=_versions)
