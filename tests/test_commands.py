@@ -37,7 +37,7 @@ from diffrgen.training.run import train
 SMALL = [
     *("--phantom.studies", "60", "--phantom.size", "64", "--image.size", "64", "--image.resize", "68"),
     *("--retriever.max-steps", "4", "--retriever.batch-size", "8", "--retriever.neighbours", "5"),
-    *("--optimiser.batch-size", "8", "--text.max-tokens", "24", "--generation.beams", "2"),
+    *("--optimiser.batch-size", "8", "--optimiser.epochs", "12", "--text.max-tokens", "24", "--generation.beams", "2"),
 ]
 
 
@@ -201,8 +201,9 @@ def test_resumed_training_equals_unbroken_training(run, tmp_path):
 
 def test_resuming_before_the_first_checkpoint_starts_at_the_first_step(run, tmp_path):
     output = tmp_path / "early"
-    shutil.copytree(run, output, ignore=shutil.ignore_patterns("checkpoints", "evaluation", "model.safetensors"))
-    (output / "metrics.jsonl").unlink()
+    shutil.copytree(run, output, ignore=shutil.ignore_patterns("checkpoints", "evaluation"))
+    for name in ("metrics.jsonl", "model.safetensors"):
+        (output / name).unlink()
     summary, _ = train(train_command.parse_options(["--resume", "--output", str(output), "--max-steps", "8"]))
     assert summary.steps == 8
     assert log_lines(output, "train")[-1] == log_lines(run, "train")[-1]

@@ -161,7 +161,7 @@ def test_checkpoint_round_trip_also_into_the_other_operator(tmp_path, changes):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".safetensors"]
     for backend in ("auto", "reference"):
         loaded = DiffRGenForReportGeneration.from_pretrained(tmp_path, operator_backend=backend).eval()
-        torch.testing.assert_close(logits_of(loaded, batch), logits_of(network, batch), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits_of(loaded, batch), logits_of(network, batch), rtol=1e-4, atol=1e-4)
         assert loaded.fam.temperature.item() == pytest.approx(0.3)
         assert loaded.classifier.prior.tolist() == [0.25] * FINDINGS
 
