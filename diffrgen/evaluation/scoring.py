@@ -30,11 +30,6 @@ class Scores:
     clinical: ClinicalScores
     diversity: ReportDiversity
 
-    @property
-    def micro_f1(self) -> float:
-        """Micro-F1 over the 13 findings; 0 where nothing is positive on either side."""
-        return self.clinical.micro.f1 or 0.0
-
     def table_row(self) -> dict[str, Any]:
         """Return the columns of the paper's Table 1."""
         return table_row(self.corpus, self.clinical, self.diversity)

@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from diffrgen.images import ImageTransform, read_grey
+from diffrgen.model.modeling import IGNORED
 from diffrgen.records import Study
 from diffrgen.retrieval import Neighbours, RetrievalIndex
+from diffrgen.retrieval.pairs import query_image
 from diffrgen.text import Rules, clean_report
 
 Example = dict[str, Tensor]
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class StudyDataset(Dataset[Example]):
         """Return the example of study `row`; DataError names an image that cannot be read."""
         shown = self.pictured[row]
         draw = hash((self.seed, self.epoch, row)) % 2**63
-        image = read_grey(self.studies[shown].images[0], at_least=self.sources.transform.resize)
+        image = read_grey(query_image(self.studies[shown]), at_least=self.sources.transform.resize)
         index, neighbours = self.sources.index, self.neighbours
         retrieved, mask = neighbour_features(
             index, neighbours, shown, token_features=self.sources.token_features

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from diffrgen.errors import DataError
 
 T = TypeVar("T")
-
-
-def plain(options: object) -> dict[str, Any]:
-    """Return a dataclass as nested JSON values."""
-    return TypeAdapter(type(options)).dump_python(options, mode="json")
 
 
 def save_json(options: object, path: Path) -> None:

@@ -60,7 +60,7 @@ def neighbours_of_studies(
             f"images would be embedded by {retriever.fingerprint}; build the index again with this retriever"
         )
     path = (cache or index.folder) / f"neighbours-{split}.npz"
-    key = _key(retriever, index, studies, options)
+    key = _key(retriever.image_transform, index, studies, options)
     stored = _load(path, key)
     if stored is not None:
         return stored
@@ -85,8 +85,11 @@ def embed_images(
     return torch.cat([retriever.encode_images(batch).cpu() for batch in bar]).numpy()
 
 
-def _key(retriever: Retriever, index: RetrievalIndex, studies: Sequence[Study], options: RetrieverOptions) -> str:
-    parts = [retriever.fingerprint, repr(retriever.image_transform), index.manifest.fingerprint]
+def _key(
+    transform: EvaluationTransform, index: RetrievalIndex, studies: Sequence[Study], options: RetrieverOptions
+) -> str:
+    # The index names the retriever, which has been compared: its weights need not be hashed once more.
+    parts = [index.manifest.retriever, repr(transform), index.manifest.fingerprint]
     parts += [str(options.neighbours), str(options.exclude_patient)]
     for study in studies:
         image = query_image(study)

@@ -12,9 +12,9 @@ from diffrgen.model.config import DIFFERENCE_METRICS, Metric, Retrieved
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, TextOptions
 from diffrgen.retrieval import RetrieverOptions
+from diffrgen.retrieval.options import Precision
 
 Preset = Literal["tiny", "paper"]
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)

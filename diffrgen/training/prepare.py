@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast, ResNetConfig, set_seed
 
 from diffrgen.errors import DataError
 from diffrgen.labels import Labeler
@@ -58,11 +58,13 @@ def prepare(
     source = load_source(options.data, options.phantom)
     _check_splits(source)
     settings = _settings(options, source)
-    transform = options.image.transform(image_config(options.model.encoder).num_channels, train=True)
+    # Read once: the layout of a pretrained encoder comes with its weights.
+    encoder = image_config(options.model.encoder)
+    transform = options.image.transform(encoder.num_channels, train=True)
 
     tokenizer = _tokenizer(options, run, source)
     say(f"tokenizer: {len(tokenizer)} tokens")
-    retriever = _retriever(options, run, source, tokenizer, device=device, progress=progress).to(device)
+    retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
     index = _index(options, run, source, retriever, progress=progress)
     say(f"index: {len(index)} training studies")
 
@@ -147,6 +149,7 @@ def _retriever(
     run: RunFolder,
     source: Source,
     tokenizer: PreTrainedTokenizerFast,
+    encoder: ResNetConfig,
     *,
     device: torch.device,
     progress: bool,
@@ -158,7 +161,6 @@ def _retriever(
         with staged(run.retriever_path) as stage:
             retriever.save(stage)
         return retriever
-    encoder = image_config(options.model.encoder)
     retriever, _ = fit_retriever(
         run.retriever_path,
         source.splits.train,
