@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffrgen.errors import DataError
+from diffrgen.images.dicom import read_dicom
 
 # A detector of 43 x 43 cm at 0.1 mm has 18.5 million pixels; this leaves room for five of them.
 MAX_PIXELS = 89_478_485
@@ -33,10 +34,14 @@ def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
     at_least: where given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
         keeps this many pixels, which saves time where the image is made smaller anyway.
 
-    DataError names the file and what came: missing, a folder, empty, no image, DICOM, damaged, over
-    `MAX_PIXELS` pixels, a pixel type with no known range (32-bit float).
+    A DICOM file is shown as `diffrgen.images.dicom.read_dicom` says.
+
+    DataError names the file and what came: missing, a folder, empty, no image, damaged, over `MAX_PIXELS`
+    pixels, a pixel type with no known range (32-bit float).
     """
     file = Path(path)
+    if _is_dicom(file):
+        return read_dicom(file, max_pixels=MAX_PIXELS)
     with _opened(file) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
@@ -52,6 +57,9 @@ def probe_grey(path: str | Path) -> None:
     full.
     """
     file = Path(path)
+    if _is_dicom(file):
+        read_dicom(file, max_pixels=MAX_PIXELS)
+        return
     with _opened(file) as image:
         _check_mode(image, file)
         if image.format == "PNG":
@@ -68,7 +76,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         what = "is not a plain file" if file.exists() else "does not exist"
         raise DataError(f"expected an image file, got {file}, which {'is a folder' if file.is_dir() else what}")
     try:
-        _refuse(file)
+        if not _start(file, 1):
+            raise DataError(f"{file}: expected an image, got an empty file (0 bytes)")
         with Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{file}: {image.width} x {image.height} pixels are over the limit of {MAX_PIXELS}")
@@ -87,13 +96,13 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         raise DataError(f"{file}: the image is damaged or cut off ({type(error).__name__}: {error})") from error
 
 
-def _refuse(file: Path) -> None:
-    """Raise DataError for what is known not to be readable before an image decoder sees it."""
-    start = _start(file, 132)
-    if not start:
-        raise DataError(f"{file}: expected an image, got an empty file (0 bytes)")
-    if start[128:] == b"DICM" or file.suffix.lower() in {".dcm", ".dicom"}:
-        raise DataError(f"{file}: DICOM is not supported yet; convert it to an 8- or 16-bit PNG first")
+def _is_dicom(file: Path) -> bool:
+    """Whether a file says so: by the mark behind its preamble, or by its name where it lacks the mark."""
+    try:
+        start = _start(file, 132)
+    except OSError:
+        return False  # `_opened` says what is wrong with it
+    return start[128:] == b"DICM" or (start != b"" and file.suffix.lower() in {".dcm", ".dicom"})
 
 
 def _start(file: Path, count: int) -> bytes:

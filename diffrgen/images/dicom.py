@@ -1,0 +1,93 @@
+"""A radiograph read from a DICOM file as an 8-bit grey image, as the viewing station would show it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from diffrgen.errors import DataError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+INSTALL = 'DICOM needs pydicom and its decoders: pip install "diffrgen[dicom]"'
+# Its data set is compressed as a whole, so that a small file may claim any amount of memory.
+DEFLATED = "1.2.840.10008.1.2.1.99"
+GREY, COLOUR = (
+    ("MONOCHROME1", "MONOCHROME2"),
+    ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+)
+
+
+def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
+    """Return the picture of the DICOM file `file` as mode "L".
+
+    stored values -> modality LUT or rescale -> VOI LUT or window (the first one) -> 0..255, dark to bright. Without
+    a VOI LUT or window the least value becomes 0 and the greatest 255. MONOCHROME1 is inverted. Colour becomes luma.
+
+    Raises:
+        DataError: pydicom or a decoder is missing, no picture or several frames, over `max_pixels`, or damaged.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise DataError(f"{file}: {INSTALL}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's remarks on values that break the standard but can be read
+            if pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
+                raise DataError(f"{file}: expected pixel data that are at most compressed, got a deflated data set")
+            dataset = pydicom.dcmread(file)
+            _check(dataset, file, max_pixels)
+            return _picture(dataset)
+    except DataError:
+        raise
+    except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on damaged files
+        detail = " ".join(str(error).split())[:300]
+        raise DataError(f"{file}: the DICOM file cannot be read ({type(error).__name__}: {detail})") from error
+
+
+def _check(dataset: Dataset, file: Path, max_pixels: int) -> None:
+    if "PixelData" not in dataset:
+        raise DataError(f"{file}: expected a picture, got a DICOM file without pixel data")
+    if dataset.PhotometricInterpretation not in GREY + COLOUR:
+        wanted = ", ".join(GREY + COLOUR)
+        raise DataError(f"{file}: expected one of {wanted}, got {dataset.PhotometricInterpretation}")
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    if frames != 1:
+        raise DataError(f"{file}: expected one picture, got {frames} frames")
+    if dataset.Rows * dataset.Columns > max_pixels:
+        raise DataError(f"{file}: {dataset.Columns} x {dataset.Rows} pixels are over the limit of {max_pixels}")
+
+
+def _picture(dataset: Dataset) -> Image.Image:
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+
+    values = dataset.pixel_array
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)
+    if dataset.PhotometricInterpretation not in GREY:
+        depth = 8 * values.dtype.itemsize
+        return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("L")
+    values = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)  # (H, W)
+    low, high = _shown_range(dataset, values)
+    share = np.clip((values - low) / (high - low), 0.0, 1.0) if high > low else np.zeros_like(values)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        share = 1.0 - share
+    return Image.fromarray(np.round(255.0 * share).astype(np.uint8))
+
+
+def _shown_range(dataset: Dataset, values: np.ndarray) -> tuple[float, float]:
+    """The values shown as black and as white: the ends that a VOI LUT or window maps to, else the extremes."""
+    if dataset.get("VOILUTSequence"):
+        return 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
+    if dataset.get("WindowCenter") is None or "ModalityLUTSequence" in dataset:
+        return float(values.min()), float(values.max())
+    half = 2.0 ** (dataset.BitsStored - 1)
+    ends = np.array([-half, half - 1] if dataset.PixelRepresentation else [0.0, 2 * half - 1])
+    ends = ends * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
+    return float(ends.min()), float(ends.max())
