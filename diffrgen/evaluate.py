@@ -1,4 +1,4 @@
-"""`python -m diffrgen.evaluate RUN`: write and score the reports of a split."""
+"""`python -m diffrgen.evaluate RUN`: write and score the reports of a split; `--predictions FILE`: score anyone's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,41 @@ import sys
 from collections.abc import Sequence
 
 import tyro
+from rich.console import Console
 
 from diffrgen.command import run_command
+from diffrgen.evaluation.dump import ScoreOptions, score_predictions
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
+from diffrgen.metrics import published_rows, terminal_table
+
+PROGRAM = "python -m diffrgen.evaluate"
+DUMP = "--predictions"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate from the command line; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if any(argument.split("=")[0] == DUMP for argument in arguments):
+        return _score(tyro.cli(ScoreOptions, args=arguments, prog=PROGRAM))
     options = tyro.cli(
-        EvaluateOptions, args=arguments, prog="python -m diffrgen.evaluate", config=(tyro.conf.PositionalRequiredArgs,)
+        EvaluateOptions,
+        args=arguments,
+        prog=PROGRAM,
+        description=f"{EvaluateOptions.__doc__} Or score the reports of a file: {DUMP} FILE, see {DUMP} FILE --help.",
+        config=(tyro.conf.PositionalRequiredArgs,),
     )
     evaluation = evaluate(options)
     evaluation.print(title=f"{options.run}, {options.split} split")
     print(f"reports and scores: {evaluation.folder}")
+    return 0
+
+
+def _score(options: ScoreOptions) -> int:
+    rows = {options.predictions.name: score_predictions(options).table_row()}
+    if options.published is not None:
+        rows |= published_rows(options.published)
+    title = f"protocol {options.protocol}; states read by rules"
+    Console().print(terminal_table(rows, title=title))
     return 0
 
 

@@ -24,7 +24,7 @@ CORPUS = {"bleu_1": 0.4, "bleu_2": 0.3, "bleu_3": 0.2, "bleu_4": 0.1234, "rouge_
 def row():
     states = np.array([[1, 0], [1, 1]])
     clinical = clinical_scores(states, np.array([[1, 1], [0, 1]]), findings=("a", "b"))
-    return table_row(CORPUS, clinical, report_diversity(["a", "a", "b", "c"]))
+    return table_row(CORPUS, clinical, clinical, report_diversity(["a", "a", "b", "c"]))
 
 
 def test_markdown(row):

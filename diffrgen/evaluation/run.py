@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,13 +14,14 @@ from rich.console import Console
 from diffrgen.errors import DataError
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.writer import WrittenReport, write_reports
-from diffrgen.metrics import markdown_table, terminal_table
+from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source, make_labeler
 from diffrgen.records import Split
 from diffrgen.retrieval import IndexedStudies, neighbours_of_studies
+from diffrgen.text import Protocol
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
 
@@ -40,6 +42,10 @@ class EvaluateOptions:
     """Leave out records with a missing or unreadable image, counted in a warning."""
     output: Path | None = None
     """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT."""
+    protocol: Protocol = "promptmrg"
+    """Text handling that the language scores are computed after."""
+    published: PublishedData | None = None
+    """Show the paper's own rows for this data set beside."""
     shuffled_images: bool = False
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
     fused_kernels: bool = True
@@ -55,16 +61,21 @@ class Evaluation:
 
     scores: dict[str, Scores]
     folder: Path
+    published: PublishedData | None = None
 
     @property
     def model(self) -> Scores:
         """The scores of the model itself."""
         return self.scores[MODEL_ROW]
 
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of the table: the run's, the baselines', and the paper's where asked for."""
+        own = {name: scores.table_row() for name, scores in self.scores.items()}
+        return own if self.published is None else own | published_rows(self.published)
+
     def print(self, *, title: str) -> None:
         """Print the columns of the paper's Table 1."""
-        rows = {name: scores.table_row() for name, scores in self.scores.items()}
-        Console().print(terminal_table(rows, title=title))
+        Console().print(terminal_table(self.rows(), title=title))
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -97,12 +108,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
     scores = score_beside_baselines(
         {name: [w.report for w in reports] for name, reports in written.items()},
-        dataset.reports,
+        [study.report for study in studies],
         dataset.states.numpy(),
         labeler=make_labeler(source.labeler),
         training_reports=_training_reports(sources.index.studies),
+        protocol=options.protocol,
     )
-    evaluation = Evaluation(scores, options.output or _new_folder(run.path / "evaluation", key))
+    folder = options.output or _new_folder(run.path / "evaluation", key)
+    evaluation = Evaluation(scores, folder, options.published)
     _write(evaluation, dataset, written[MODEL_ROW])
     return evaluation
 
@@ -131,5 +144,4 @@ def _write(evaluation: Evaluation, dataset: StudyDataset, written: Sequence[Writ
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     metrics = {name: scores.to_dict() for name, scores in evaluation.scores.items()}
     (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    table = markdown_table({name: scores.table_row() for name, scores in evaluation.scores.items()})
-    (evaluation.folder / "table.md").write_text(table, encoding="utf-8")
+    (evaluation.folder / "table.md").write_text(markdown_table(evaluation.rows()), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffrgen.evaluation.baselines import most_frequent_report, random_training_reports
-from diffrgen.labels import FINDINGS, NO_FINDING, Labeler
+from diffrgen.labels import COMMON, DISEASES, FINDINGS, Labeler
 from diffrgen.metrics import (
     ClinicalScores,
     ReportDiversity,
@@ -18,42 +18,55 @@ from diffrgen.metrics import (
     report_diversity,
     table_row,
 )
-
-DISEASES = tuple(name for name in FINDINGS if name != FINDINGS[NO_FINDING])
+from diffrgen.text import Protocol, apply_protocol
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one set of reports against its references; clinical ones over the 13 findings."""
+    """The scores of one set of reports against its references.
+
+    clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
+    CheXpert's five.
+    """
 
     corpus: dict[str, float]
     clinical: ClinicalScores
+    diseases: ClinicalScores
+    common: ClinicalScores
     diversity: ReportDiversity
 
     def table_row(self) -> dict[str, Any]:
-        """Return the columns of the paper's Table 1."""
-        return table_row(self.corpus, self.clinical, self.diversity)
+        """Return the columns of the paper's Table 1, and the micro-F1 over the 13 diseases."""
+        return table_row(self.corpus, self.clinical, self.diseases, self.diversity)
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
-        return {"nlg": self.corpus, "clinical": self.clinical.to_dict(), "diversity": self.diversity.to_dict()}
+        return {
+            "nlg": self.corpus,
+            "clinical_14": self.clinical.to_dict(),
+            "clinical_13": self.diseases.to_dict(),
+            "clinical_5": self.common.to_dict(),
+            "diversity": self.diversity.to_dict(),
+        }
 
 
 def score_reports(
-    hypotheses: Sequence[str], references: Sequence[str], truth: np.ndarray, labeler: Labeler
+    hypotheses: Sequence[str], references: Sequence[str], predicted: np.ndarray, truth: np.ndarray
 ) -> Scores:
-    """Score reports against references; `truth` (n, C >= 14) are the studies' states, the labeler reads the texts'."""
+    """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both."""
     return Scores(
         corpus=corpus_scores(list(hypotheses), list(references)),
-        clinical=disease_scores(hypotheses, truth, labeler),
+        clinical=finding_scores(predicted, truth, FINDINGS),
+        diseases=finding_scores(predicted, truth, DISEASES),
+        common=finding_scores(predicted, truth, COMMON),
         diversity=report_diversity(list(hypotheses)),
     )
 
 
-def disease_scores(hypotheses: Sequence[str], truth: np.ndarray, labeler: Labeler) -> ClinicalScores:
-    """Compare the 13 findings that the labeler reads in the reports with the studies' states (n, C >= 14)."""
-    columns = [FINDINGS.index(name) for name in DISEASES]
-    return clinical_scores(labeler(hypotheses)[:, columns], truth[:, columns], findings=DISEASES)
+def finding_scores(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> ClinicalScores:
+    """Compare states (n, C >= 14) in the columns of `findings`."""
+    columns = [FINDINGS.index(name) for name in findings]
+    return clinical_scores(predicted[:, columns], truth[:, columns], findings=findings)
 
 
 def score_beside_baselines(
@@ -63,12 +76,20 @@ def score_beside_baselines(
     *,
     labeler: Labeler,
     training_reports: Sequence[str],
+    protocol: Protocol,
 ) -> dict[str, Scores]:
-    """Score each named set of reports, then the blind baselines over the same studies."""
+    """Score each named set of reports, then the blind baselines over the same studies.
+
+    references: as they came; truth (n, C >= 14): the studies' states; the labeler reads those of the reports.
+    """
     count = len(references)
     rows = {
         **hypotheses,
         "blind: most frequent report": most_frequent_report(training_reports, count),
         "blind: random training report": random_training_reports(training_reports, count),
     }
-    return {name: score_reports(reports, references, truth, labeler) for name, reports in rows.items()}
+    scores = {}
+    for name, reports in rows.items():
+        said, true = apply_protocol(protocol, reports, references, training=training_reports)
+        scores[name] = score_reports(said, true, labeler(reports), truth)
+    return scores

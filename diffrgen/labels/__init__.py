@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffrgen.labels.findings import FINDINGS, NO_FINDING, Labeler, State
+from diffrgen.labels.findings import COMMON, DISEASES, FINDINGS, NO_FINDING, Labeler, State
 from diffrgen.labels.rules import RuleLabeler
 
-__all__ = ["FINDINGS", "NO_FINDING", "Labeler", "RuleLabeler", "State"]
+__all__ = ["COMMON", "DISEASES", "FINDINGS", "NO_FINDING", "Labeler", "RuleLabeler", "State"]

@@ -26,6 +26,9 @@ FINDINGS: tuple[str, ...] = (
 )
 
 NO_FINDING = FINDINGS.index("no finding")
+DISEASES: tuple[str, ...] = FINDINGS[:NO_FINDING]
+# CheXpert's competition tasks, which the field also reports on their own (Irvin 2019)
+COMMON: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
 
 
 class State(IntEnum):

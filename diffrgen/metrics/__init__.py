@@ -5,12 +5,13 @@ from __future__ import annotations
 from diffrgen.metrics.clinical import ClinicalScores, FindingScore, PrecisionRecallF1, clinical_scores
 from diffrgen.metrics.corpus import corpus_scores
 from diffrgen.metrics.diversity import ReportDiversity, report_diversity
-from diffrgen.metrics.table import markdown_table, published_rows, table_row, terminal_table
+from diffrgen.metrics.table import PublishedData, markdown_table, published_rows, table_row, terminal_table
 
 __all__ = [
     "ClinicalScores",
     "FindingScore",
     "PrecisionRecallF1",
+    "PublishedData",
     "ReportDiversity",
     "clinical_scores",
     "corpus_scores",

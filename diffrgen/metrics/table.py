@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 from types import MappingProxyType
+from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -16,6 +17,7 @@ from diffrgen.metrics.diversity import ReportDiversity
 
 # A number, or in words why there is none.
 Cell = float | str | None
+PublishedData = Literal["mimic-cxr", "iu-xray"]
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
         "precision": "Precision",
@@ -38,25 +40,27 @@ SHORT: Mapping[str, str] = MappingProxyType(
 def table_row(
     corpus: Mapping[str, float],
     clinical: ClinicalScores | None = None,
+    diseases: ClinicalScores | None = None,
     diversity: ReportDiversity | None = None,
 ) -> dict[str, Cell]:
     """Return one row of the table, with the reason in words where a number is absent.
 
-    Precision, recall and F1 are the example-based ones, as in PromptMRG and the paper's Table 1.
+    Precision, recall and F1 are the example-based ones over `clinical`'s findings, as in PromptMRG and the paper's
+    Table 1; micro-F1 is over those of `diseases`.
     """
     row: dict[str, Cell] = {key: corpus[key] for key in COLUMNS if key in corpus}
     row.setdefault("meteor", "METEOR needs a Java runtime, which was not usable where the reports were scored")
-    if clinical is None:
+    if clinical is None or diseases is None:
         row.update(dict.fromkeys(("precision", "recall", "f1", "micro_f1"), "no labels to compare"))
     else:
-        example, micro = clinical.example, clinical.micro.f1
+        example, micro = clinical.example, diseases.micro.f1
         row.update(precision=example.precision, recall=example.recall, f1=example.f1)
         row["micro_f1"] = micro if micro is not None else "undefined: no positive finding on either side"
     row["distinct"] = diversity.distinct_ratio if diversity is not None else None
     return row
 
 
-def published_rows(dataset: str) -> dict[str, dict[str, Cell]]:
+def published_rows(dataset: PublishedData) -> dict[str, dict[str, Cell]]:
     """Return the rows that the paper's Table 1 prints for `dataset`, their names marked as published.
 
     They come from other models, images and labels than a run's own, and are there for orientation only.

@@ -5,12 +5,16 @@ from __future__ import annotations
 from diffrgen.text.cleaning import RULES, Rules, choose_rules, clean_report
 from diffrgen.text.decoding import decode_report
 from diffrgen.text.loading import load_tokenizer
+from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
 from diffrgen.text.vocabulary import PROMPT_TOKENS, train_tokenizer
 
 __all__ = [
     "PROMPT_TOKENS",
+    "PROTOCOLS",
     "RULES",
+    "Protocol",
     "Rules",
+    "apply_protocol",
     "choose_rules",
     "clean_report",
     "decode_report",

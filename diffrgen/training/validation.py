@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffrgen.evaluation.scoring import disease_scores
+from diffrgen.evaluation.scoring import finding_scores
 from diffrgen.evaluation.writer import write_reports
-from diffrgen.labels import Labeler, State
+from diffrgen.labels import DISEASES, Labeler, State
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
@@ -55,5 +55,6 @@ def validate(
     rows = range(min(studies, len(dataset)))
     greedy = GenerationOptions(beams=1, batch_size=batch_size)
     written = write_reports(model, dataset, greedy, rows=rows, workers=workers, progress=progress)
-    scores = disease_scores([w.report for w in written], dataset.states[rows].numpy(), labeler)
+    said = labeler([w.report for w in written])
+    scores = finding_scores(said, dataset.states[rows].numpy(), DISEASES)
     return Validation({**losses, "micro_f1": scores.micro.f1 or 0.0}, positive)

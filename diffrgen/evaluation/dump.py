@@ -1,0 +1,90 @@
+"""Scoring reports that any model wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from diffrgen.errors import DataError
+from diffrgen.evaluation.predictions import Prediction, read_predictions
+from diffrgen.evaluation.scoring import Scores, score_reports
+from diffrgen.labels import RuleLabeler
+from diffrgen.metrics import PublishedData
+from diffrgen.records import Split, Study, read_annotation
+from diffrgen.text import Protocol, apply_protocol
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Score the reports of a file, no matter who wrote them."""
+
+    predictions: Path
+    """JSON, JSON lines or CSV: a report a record, with an id or a reference or both."""
+    data: Path | None = None
+    """annotation.json with references by id, and labels where it brings them; default: the file's own references."""
+    split: Split = "test"
+    """Split of --data that the reports are for."""
+    protocol: Protocol = "promptmrg"
+    """Text handling that the language scores are computed after; the r2gen protocols need --data."""
+    published: PublishedData | None = None
+    """Show the paper's own rows for this data set beside."""
+    output: Path | None = None
+    """File for the scores as JSON."""
+
+
+def score_predictions(options: ScoreOptions) -> Scores:
+    """Score a dump; states that the data do not bring are read from the texts by the rule labeler.
+
+    Raises:
+        DataError: an input file is unusable, ids do not match the split, or `output` exists.
+    """
+    if options.output is not None and options.output.exists():
+        raise DataError(f"{options.output}: needed a new file, got one that exists; choose another")
+    predictions = read_predictions(options.predictions)
+    training, labels = None, None
+    if options.data is not None:
+        splits = read_annotation(options.data, check_files=False)
+        studies = splits[options.split]
+        predictions, labels = _joined(predictions, studies, options)
+        training = [study.report for study in splits["train"]]
+    elif options.protocol.startswith("r2gen"):
+        raise DataError(f"protocol {options.protocol} needs --data: rare words of its training reports become <unk>")
+    references = _references(predictions, options)
+    hypotheses = [prediction.hypothesis for prediction in predictions]
+    said, true = apply_protocol(options.protocol, hypotheses, references, training=training)
+    labeler = RuleLabeler()
+    truth = labeler(references) if labels is None else labels
+    scores = score_reports(said, true, labeler(hypotheses), truth)
+    if options.output is not None:
+        options.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return scores
+
+
+def _joined(
+    predictions: list[Prediction], studies: tuple[Study, ...], options: ScoreOptions
+) -> tuple[list[Prediction], np.ndarray | None]:
+    """The predictions in the split's order with its references; its labels where every study has them."""
+    by_id = {prediction.id: prediction for prediction in predictions}
+    missing = [study.id for study in studies if study.id not in by_id]
+    if missing or len(by_id) != len(studies):
+        strange = sorted(str(name) for name in by_id if name not in {study.id for study in studies})
+        raise DataError(
+            f"{options.predictions}: expected the {len(studies)} studies of {options.data}, split {options.split}; "
+            f"without a prediction: {missing[:3] or 'none'}, not in the split: {strange[:3] or 'none'}"
+        )
+    joined = [replace(by_id[study.id], reference=study.report) for study in studies]
+    labels = [study.labels for study in studies if study.labels is not None]
+    return joined, np.array(labels) if len(labels) == len(studies) else None
+
+
+def _references(predictions: list[Prediction], options: ScoreOptions) -> list[str]:
+    references = [prediction.reference for prediction in predictions if prediction.reference is not None]
+    if len(references) != len(predictions):
+        raise DataError(
+            f"{options.predictions}: expected a reference in every record, or --data with references by id; "
+            f"{len(predictions) - len(references)} of {len(predictions)} records have none"
+        )
+    return references
