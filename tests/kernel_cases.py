@@ -112,14 +112,33 @@ CASES = [
     Case("negative_scale", scale=-0.5),
     Case("wide_image", grid=(3, 40), rows=50, orders=(0, 1, 3), heads=1),
     Case("many_patches", batch=1, grid=(18, 17), rows=70, orders=(0, 1, 4), heads=1, dim=24),
+    Case("many_patches_and_rows", grid=(14, 14), rows=196, orders=(0, 1, 2), heads=1, dim=64),
+    Case("many_patches_shared", batch=1, grid=(10, 13), rows=150, orders=(3, 0, 1), heads=1, dim=32, shared=True),
+    Case("many_rows", batch=1, grid=(9, 8), rows=190, orders=(0, 2), heads=1, dim=48),
 ]
 
-# what the model runs: training at batch 16, and the two layers of the paper's 21 neighbours
-BENCH_CASES = [
-    Case("b16_h12_p3_49x49_d64", batch=16, rows=49, grid=(7, 7), orders=(0, 1, 2), heads=12, dim=64),
-    Case("b2_h8_p2_21x49_d64", batch=2, rows=21, grid=(7, 7), orders=(0, 1), heads=8, dim=64),
-    Case("b2_h8_p3_21x49_d64", batch=2, rows=21, grid=(7, 7), orders=(0, 1, 2), heads=8, dim=64),
-]
+# training at batch 16, more and more patches, and the first layer on the paper's 21 neighbours; CPUs float32, GPUs bf16
+BENCH_CASES = {
+    "cpu": [
+        Case("b2_h8_p2_21x49_d64", batch=2, rows=21, grid=(7, 7), orders=(0, 1), heads=8, dim=64),
+        Case("b16_h12_p3_49x49_d64", batch=16, rows=49, grid=(7, 7), orders=(0, 1, 2), heads=12, dim=64),
+        Case("b4_h12_p3_196x196_d64", batch=4, rows=196, grid=(14, 14), orders=(0, 1, 2), heads=12, dim=64),
+        Case("b1_h12_p4_1024x1024_d64", batch=1, rows=1024, grid=(32, 32), orders=(0, 1, 2, 3), heads=12, dim=64),
+        Case("b1_h8_p4_4096x4096_d64", batch=1, rows=4096, grid=(64, 64), orders=(0, 1, 2, 3), heads=8, dim=64),
+    ],
+    "cuda": [
+        Case(
+            f"b16_h8_p4_{side * side}x{side * side}_d64",
+            batch=16,
+            rows=side * side,
+            grid=(side, side),
+            orders=(0, 1, 2, 3),
+            heads=8,
+            dim=64,
+        )
+        for side in (7, 14, 32, 64)
+    ],
+}
 
 
 @functools.cache

@@ -1,0 +1,61 @@
+"""The operator as Triton kernels, for NVIDIA GPUs (and Triton's interpreter on the CPU, to test them)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from diffrgen_kernels.contract import Routing
+
+SAVES_LSE = True
+_MISSING: ImportError | None = None
+try:
+    from diffrgen_kernels.triton_backend import own_backward, own_forward
+    from diffrgen_kernels.triton_backend import shared_backward, shared_forward, small, small_backward, small_forward
+except ImportError as error:
+    _MISSING = error
+
+
+def unavailable(device_type: str, dtype: torch.dtype) -> str | None:
+    """Why the Triton kernels cannot run there, or None."""
+    if _MISSING is not None:
+        return f"Triton cannot be imported ({_MISSING}): pip install triton"
+    from triton import knobs
+
+    if dtype == torch.float64:
+        return "the Triton kernels compute float32, float16 and bfloat16, not float64"
+    if device_type == "cuda":
+        return None
+    if device_type != "cpu" or not knobs.runtime.interpret:
+        return f"Triton kernels run on NVIDIA GPUs, not on {device_type} (TRITON_INTERPRET=1 tests them on the CPU)"
+    if dtype == torch.bfloat16:
+        return "Triton's interpreter computes bfloat16 products wrongly"
+    return None
+
+
+def _kernels(q: Tensor, k: Tensor, alpha: Tensor) -> tuple[ModuleType, ModuleType]:
+    """The modules whose `forward` and `backward` compute a call."""
+    if small.fits(q, k):
+        return small_forward, small_backward
+    if q.shape[2] == alpha.shape[1]:
+        return own_forward, own_backward
+    return shared_forward, shared_backward
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,)."""
+    found: tuple[Tensor, Tensor] = _kernels(q, k, alpha)[0].forward(q, k, v, alpha, routing, needs_grad=needs_grad)
+    return found
+
+
+def backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Contiguous gradients of q, k, v, alpha."""
+    found: tuple[Tensor, Tensor, Tensor, Tensor]
+    found = _kernels(q, k, alpha)[1].backward(grad, q, k, v, alpha, lse, routing)
+    return found

@@ -1,0 +1,121 @@
+"""The variants of the kernels: every launch of representative calls, to be compiled without a GPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffrgen_kernels import triton_backend
+from diffrgen_kernels.contract import Masking, Routing
+from diffrgen_kernels.triton_backend.compile import Compiled, compile_launch
+from diffrgen_kernels.triton_backend.configs import compiling_for
+from diffrgen_kernels.triton_backend.launch import Launch, recorded
+
+Projections = Literal["own", "shared"]
+Pass = Literal["inference", "forward", "backward"]
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+DIMS = (16, 40, 64, 96, 128, 256)
+GRIDS = {"small": (7, 7), "large": (32, 32)}  # patches of a 224 and of a 1024 pixel image
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A call of the operator with as many rows as patches; defaults are those of training at batch 16.
+
+    projections: "own" for each mask or "shared".
+    """
+
+    dtype: torch.dtype = torch.bfloat16
+    dim: int = 64
+    projections: Projections = "own"
+    masking: Masking = "multiplicative"
+    grid: tuple[int, int] = GRIDS["large"]
+    batch: int = 16
+    heads: int = 8
+    orders: tuple[int, ...] = (0, 1, 2, 3)
+
+    def inputs(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Routing]:
+        """q, k, v, alpha and the routing of the call."""
+        masks = 1 if self.projections == "shared" else len(self.orders)
+        shape = (self.batch, self.grid[0] * self.grid[1], masks, self.heads, self.dim)
+        q, k, v = (torch.randn(shape, dtype=self.dtype, device=device) for _ in range(3))
+        alpha = torch.full((self.batch, len(self.orders)), 1 / len(self.orders), device=device)
+        return q, k, v, alpha, Routing(self.grid, self.orders, self.masking == "exclusive", self.dim**-0.5)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One launch of a problem; `index` counts the launches of `all_launches`."""
+
+    problem: Problem
+    index: int
+    direction: Pass
+    launch: Launch
+
+    @property
+    def kernel(self) -> str:
+        """Its name."""
+        name: str = self.launch.kernel.fn.__name__
+        return name
+
+
+def all_launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing) -> list[tuple[Pass, Launch]]:
+    """Every launch of one call without gradients and of one with them, in their order; none is run.
+
+    It is the backend itself that is asked, so that what is listed is what would run. Tensors may be on the meta device.
+    """
+    with recorded() as inference:
+        triton_backend.forward(q, k, v, alpha, routing, needs_grad=False)
+    with recorded() as forward:
+        out, lse = triton_backend.forward(q, k, v, alpha, routing, needs_grad=True)
+    with recorded() as backward:
+        triton_backend.backward(torch.empty_like(out), q, k, v, alpha, lse, routing)
+    passes: dict[Pass, list[Launch]] = {"inference": inference, "forward": forward, "backward": backward}
+    return [(direction, launch) for direction, launches in passes.items() for launch in launches]
+
+
+def variants_of(problem: Problem, arch: int) -> list[Variant]:
+    """The launches of a problem on sm_{arch}, without tensors behind them."""
+    with compiling_for(arch):
+        found = all_launches(*problem.inputs("meta"))
+    return [Variant(problem, index, direction, launch) for index, (direction, launch) in enumerate(found)]
+
+
+def problems(dtypes: Iterable[torch.dtype] = DTYPES, dims: Iterable[int] = DIMS) -> list[Problem]:
+    """Every combination of dtype, head dimension, projections, masking and size."""
+    return [
+        Problem(dtype, dim, projections, masking, grid)
+        for dtype in dtypes
+        for dim in dims
+        for projections in ("own", "shared")
+        for masking in ("multiplicative", "exclusive")
+        for grid in GRIDS.values()
+    ]
+
+
+def processes(jobs: int) -> ProcessPoolExecutor:
+    """Processes to compile in; they begin afresh, so that they need no GPU and use no tuned configuration."""
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+
+
+def compile_variants(pool: ProcessPoolExecutor, variants: list[Variant], arch: int) -> Iterator[Compiled | Exception]:
+    """For each variant what it needs on sm_{arch}, or why it does not compile."""
+    return pool.map(partial(_compile, arch), [(variant.problem, variant.index) for variant in variants])
+
+
+def _compile(arch: int, key: tuple[Problem, int]) -> Compiled | Exception:
+    """In a process of its own, where the launch is made anew: kernels cannot be sent to another process."""
+    problem, index = key
+    try:
+        return compile_launch(variants_of(problem, arch)[index].launch, arch)
+    # whatever Triton's compiler raises is the result for this variant; its parts cannot all be sent to another process
+    except Exception as error:
+        return RuntimeError(f"{type(error).__name__}: {error}")
