@@ -1,72 +1,91 @@
-"""Throughput of the operator: `pytest --benchmark-only`. Every implementation is checked before it is timed.
+"""Throughput of the operator: `pytest --benchmark-only`. Every contender is checked before it is timed.
 
-Each row shows its time, and beside it (extra_info) the arithmetic it stands for and the tensors it must read and write.
+Beside its time, a row says (extra_info) what arithmetic and bytes it stands for, what that is of the machine's measured
+limits, and what memory it takes. `bench/compare.py` times the contenders in turns, which is the fairer comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 
 import pytest
 import torch
-from diffrgen_kernels import available_backends, routed_coattention, routed_coattention_reference
-from diffrgen_kernels.contract import Routing
-from kernel_cases import BENCH_CASES, Case, dense
+from cases import DIRECTIONS, DTYPES, Case, Direction, work
+from comparison import Rate
+from contenders import CONTENDERS, Absent
+from inputs import Step
+from kernel_cases import BENCH_CASES
+from limits import measured_limits
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor
+from stage import Stage
+from timing import Clock, Replay, make_sampler
 
-Operator = Callable[..., Tensor]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-IMPLEMENTATIONS = ("eager", "compiled", "native", "triton")
+DTYPE = DTYPES[DEVICE]
+SECONDS = 0.5  # a row repeats its call for about so long
+ONCE = 1e11  # a call of more dense FLOP than this is timed once on a CPU
+MAX_ROUNDS = 50
+
+# the cases come one after the other, so that one at a time is in memory
+stage = functools.lru_cache(maxsize=1)(Stage)
 
 
-def operator(implementation: str, case: Case) -> Operator:
-    """The case's call as a function of q, k, v, alpha."""
-    if implementation in ("eager", "compiled"):
-        scale = case.dim**-0.5 if case.scale is None else case.scale
-        routing = Routing(case.grid, case.orders, case.masking == "exclusive", scale)
-
-        def plain(*inputs: Tensor) -> Tensor:
-            return routed_coattention_reference(*inputs, routing)
-
-        return plain if implementation == "eager" else torch.compile(plain, fullgraph=True)
-    if (reason := available_backends(DEVICE)[implementation]) != "ok":
-        pytest.skip(reason)
-    return lambda *inputs: routed_coattention(*inputs, **case.options, backend=implementation)
+def finished() -> float:
+    """The clock once all work is done."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
-def check(function: Operator, case: Case, inputs: list[Tensor], grad: Tensor) -> None:
-    """Output and gradients against Eq. 5 in float64."""
-    wide = [x.detach().double().requires_grad_() for x in inputs]
-    true, found = dense(*wide, case), function(*inputs)
-    pairs = [(found, true)]
-    pairs += zip(torch.autograd.grad(found, inputs, grad), torch.autograd.grad(true, wide, grad.double()), strict=True)
-    for value, exact in pairs:
-        assert (value.double() - exact).norm() <= 2e-6 * exact.norm()
+@contextmanager
+def repeated(steps: list[Step]) -> Iterator[tuple[Step, int]]:
+    """A call that can be repeated, and the number of calls to a round."""
+    sampler = make_sampler(steps, DEVICE)
+    if isinstance(sampler, Clock):
+        yield sampler.step, sampler.calls
+    elif isinstance(sampler, Replay):
+        graph, others = sampler.capture(), len(sampler.steps) - 1
+        # the graph holds a whole round: the first call of each replays it, the others do nothing
+        yield in_turn([graph.replay, *[lambda: None] * others]), others + 1
+        graph.reset()
+    else:
+        yield in_turn(steps), len(steps)
 
 
-@pytest.mark.parametrize("direction", ["forward", "forward_backward"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("case", BENCH_CASES, ids=lambda case: case.name)
-def test_operator(benchmark: BenchmarkFixture, case: Case, implementation: str, direction: str) -> None:
-    inputs = case.inputs(torch.float32, DEVICE)
-    grad = torch.randn(case.batch, case.rows, case.heads, case.dim, device=DEVICE)
-    function = operator(implementation, case)
-    check(function, case, inputs, grad)
-    plain = [x.detach() for x in inputs]
+def in_turn(steps: Sequence[Step]) -> Step:
+    """A call that makes one of the calls after the other."""
+    turns = itertools.cycle(steps)
+    return lambda: next(turns)()
 
-    def step() -> None:
-        if direction == "forward":
-            function(*plain)
-        else:
-            torch.autograd.grad(function(*inputs), inputs, grad)
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
 
-    patches = case.grid[0] * case.grid[1]
-    products = 2 if direction == "forward" else 2 + 5
-    moved = sum(x.numel() * x.element_size() for x in (*inputs, grad))
-    flops = products * 2 * case.batch * len(case.orders) * case.heads * case.rows * patches * case.dim
+@pytest.mark.benchmark(timer=finished)
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("contender", CONTENDERS)
+@pytest.mark.parametrize("case", BENCH_CASES[DEVICE], ids=lambda case: case.name)
+def test_operator(benchmark: BenchmarkFixture, case: Case, contender: str, direction: Direction) -> None:
+    ready = stage(case, DEVICE, DTYPE)
+    try:
+        entrant = ready.enter(contender, direction)
+    except Absent as reason:
+        pytest.skip(str(reason))
     benchmark.group = f"{case.name} {direction}"
-    benchmark.extra_info.update(dense_gflop=flops / 1e9, megabytes=moved * (1 if direction == "forward" else 3) / 1e6)
-    benchmark(step)
+    steps = ready.steps(entrant, direction)
+    if DEVICE == "cpu" and work(case, direction, DTYPE).flops > ONCE:
+        saved = ready.saved_mb(entrant, direction)
+        peak = ready.peak_mb(lambda: benchmark.pedantic(steps[0], rounds=1))
+    else:
+        with repeated(steps) as (step, calls):
+            started = finished()
+            for _ in range(calls):
+                step()
+            rounds = round(SECONDS / (finished() - started))
+            benchmark.pedantic(step, rounds=max(3, min(MAX_ROUNDS, rounds)), iterations=calls)
+        saved, peak = ready.saved_mb(entrant, direction), ready.peak_mb(steps[0])
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info.update(asdict(Rate.of(case, direction, DTYPE, seconds, measured_limits(DEVICE, DTYPE))))
+    benchmark.extra_info.update(errors=entrant.errors, saved_mb=saved, peak_mb=peak, note=entrant.contender.note)

@@ -1,0 +1,75 @@
+"""`python bench/compare.py`: the operator's contenders timed in turns on the benchmark's cases.
+
+Every contender is checked against Eq. 5 in float64 before it is timed, a yardstick against its own mathematics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from cases import DIRECTIONS, DTYPES, select_cases
+from comparison import Comparison, Missing, Row
+from contenders import CONTENDERS
+from limits import measured_limits
+from machine import describe
+from rich.console import Console
+from table import print_rows
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default, help="where (default: %(default)s)")
+    parser.add_argument("--cases", nargs="+", metavar="WORD", help="cases whose names hold one of these words")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS))
+    parser.add_argument("--seconds", type=float, default=20.0, help="of timing a case and direction (%(default)s)")
+    parser.add_argument("--output", type=Path, help="JSON file, written anew after each case and direction")
+    parser.add_argument("--quick", action="store_true", help="two tiny cases instead of the benchmark's")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare; return 1 where a contender is wrong or broke, 0 where the missing ones could not have run."""
+    options = parse(arguments)
+    device, dtype = options.device, DTYPES[options.device]
+    console = Console(width=190, soft_wrap=True)
+    limits = measured_limits(device, dtype)
+    reached = f"a matrix product reaches {limits.flops / 1e9:.0f} GFLOP/s, a copy {limits.bytes / 1e9:.1f} GB/s"
+    console.print(f"{dtype} on {device}: {reached}", highlight=False)
+    rows: list[Row] = []
+    missing: list[Missing] = []
+    for case in select_cases(device, options.cases, quick=options.quick):
+        comparison = Comparison(case, device, dtype)
+        for direction in options.directions:
+            comparison.run(options.contenders, direction, options.seconds, limits)
+            if options.output:
+                write(options.output, rows + comparison.rows, missing + comparison.missing, device, dtype)
+        print_rows(comparison.rows, comparison.missing, console)
+        rows, missing = rows + comparison.rows, missing + comparison.missing
+    return int(any(gap.trace for gap in missing))
+
+
+def write(path: Path, rows: Sequence[Row], missing: Sequence[Missing], device: str, dtype: torch.dtype) -> None:
+    """Everything as JSON, the seconds of each round too."""
+    result = {
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "machine": describe(device),
+        "limits": asdict(measured_limits(device, dtype)),
+        "rows": [asdict(row) for row in rows],
+        "missing": [asdict(gap) for gap in missing],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Commands on a machine that is lent for minutes: each has its time, all are logged, none stops the next."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cases import ROOT
+
+TAIL, SHOWN = 4000, 1500  # characters kept of what a command printed, and shown where it failed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: "ok", "exit N", "out of time" or "not started"; the end of what it printed."""
+
+    step: str
+    command: str
+    status: str
+    seconds: float
+    tail: str
+
+    @property
+    def ok(self) -> bool:
+        """It ended well."""
+        return self.status == "ok"
+
+
+class Session:
+    """Runs commands until the minutes are over; everything they print goes to `log`."""
+
+    def __init__(self, minutes: float, log: Path) -> None:
+        self.deadline = time.monotonic() + 60 * minutes
+        self.log = log
+        self.outcomes: list[Outcome] = []
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("")
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self.deadline - time.monotonic()
+
+    def run(self, step: str, command: Sequence[str], minutes: float) -> Outcome:
+        """Run a command of this Python for at most `minutes`, and not past the session's end."""
+        seconds, status = min(60 * minutes, self.left), "not started"
+        started = time.monotonic()
+        start = self.log.stat().st_size
+        if seconds > 5:
+            status = self._finish(command, seconds)
+        with self.log.open("rb") as log:
+            log.seek(start)
+            tail = log.read().decode(errors="replace")[-TAIL:]
+        outcome = Outcome(step, " ".join(command), status, time.monotonic() - started, tail)
+        self.outcomes.append(outcome)
+        print(f"{outcome.step}: {outcome.status}, {outcome.seconds:.0f} s: {outcome.command}", flush=True)
+        if not outcome.ok:
+            print(tail[-SHOWN:], flush=True)
+        return outcome
+
+    def _finish(self, command: Sequence[str], seconds: float) -> str:
+        # the sources themselves, so that a failed installation leaves what needs no compiler
+        paths = [str(ROOT / "kernels"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+        with self.log.open("a") as log:
+            log.write(f"\n$ python {' '.join(command)}\n")
+            log.flush()
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # its compilers too
+                process.wait()
+                return "out of time"
+        return "ok" if code == 0 else f"exit {code}"
