@@ -12,8 +12,15 @@ from diffrgen_kernels.contract import Routing
 SAVES_LSE = True
 _MISSING: ImportError | None = None
 try:
-    from diffrgen_kernels.triton_backend import own_backward, own_forward
-    from diffrgen_kernels.triton_backend import shared_backward, shared_forward, small, small_backward, small_forward
+    from diffrgen_kernels.triton_backend import (
+        own_backward,
+        own_forward,
+        shared_backward,
+        shared_forward,
+        small,
+        small_backward,
+        small_forward,
+    )
 except ImportError as error:
     _MISSING = error
 

@@ -5,8 +5,9 @@ With W, n, s and lse as in own_forward.py, p = e^(s - lse), u = e^-lse where n >
     Z = sum_W p + n u ;   delta = ( sum_W (p - u) t + u g . sum_all v ) / Z ;   dalpha_j = sum of delta over heads and rows
     dq = alpha scale ( sum_W p t k - delta sum_W p k ) / Z
 
-Z is 1 but for the rounding of lse, which counts where logits are large. delta is known only after the last key, so both sums are kept; t is taken
-relative to its running mean over the keys so far, which leaves little to cancel when the terms are rounded to 16 bits.
+Z is 1 but for the rounding of lse, which counts where logits are large. delta is known only after the last key, so both
+sums are kept; t is taken relative to its running mean over the keys so far, which leaves little to cancel when the terms are
+rounded to 16 bits.
 """
 
 from __future__ import annotations

@@ -66,7 +66,10 @@ def outside_run(index, begin, end):
 
 @triton.jit
 def window_mask(patches, keys, exist, order, gw):
-    """(patches, keys): whether key patch l exists and lies in the window of patch i. Unsigned, so that one comparison is enough."""
+    """(patches, keys): whether key patch l exists and lies in the window of patch i.
+
+    Unsigned differences, so that one comparison is enough.
+    """
     down = tl.where(exist, keys // gw, 1 << 30)[None, :] - (patches // gw - order)[:, None]
     across = (keys % gw)[None, :] - (patches % gw - order)[:, None]
     return tl.maximum(down.to(tl.uint32), across.to(tl.uint32)) <= (2 * order).to(tl.uint32)

@@ -25,9 +25,7 @@ def backward(
     dalpha = alpha.new_empty(blocks, batch, masks, heads)
     rest = alpha.new_empty(blocks, batch, len(windowed), heads, dim)
     value_sum = v.sum(1, dtype=torch.float32).contiguous()  # (B, P, H, D)
-    for launch in backward_queries_launches(
-        grad, q, k, v, value_sum, alpha, lse, dq, terms, dalpha, rest, routing
-    ):
+    for launch in backward_queries_launches(grad, q, k, v, value_sum, alpha, lse, dq, terms, dalpha, rest, routing):
         launch.run()
     for launch in backward_keys_launches(grad, q, k, v, alpha, terms, rest.sum(0), dk, dv, routing):
         launch.run()

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
-from diffrgen_kernels.triton_backend.geometry import outside_count, outside_run, patch_distance, window_run
+from diffrgen_kernels.triton_backend.geometry import outside_run, patch_distance, window_run
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
 from diffrgen_kernels.triton_backend.plan import shared_constants, sizes
 from diffrgen_kernels.triton_backend.tiles import add_product, dot_pairs, load_pair, load_vector, offset, store_pair

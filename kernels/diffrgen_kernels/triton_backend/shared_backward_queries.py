@@ -25,7 +25,15 @@ from diffrgen_kernels.triton_backend.geometry import (
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
 from diffrgen_kernels.triton_backend.plan import row_blocks, shared_constants, sizes
 from diffrgen_kernels.triton_backend.shared_forward import window_alpha
-from diffrgen_kernels.triton_backend.tiles import add_product, dot_pairs, load_pair, load_vector, logits, offset, store_pair
+from diffrgen_kernels.triton_backend.tiles import (
+    add_product,
+    dot_pairs,
+    load_pair,
+    load_vector,
+    logits,
+    offset,
+    store_pair,
+)
 
 
 @triton.jit
