@@ -20,6 +20,7 @@ ALLOWED = {
     "text": {"errors"},
     "phantom": {"errors", "labels"},
     "metrics": {"errors", "labels"},
+    "preparation": {"errors", "labels", "records"},
     "optimiser": set(),
     "retrieval": {"errors", "optimiser", "records", "images", "text"},
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
@@ -30,7 +31,7 @@ ALLOWED = {
         *("evaluation", "optimiser"),
     },
 }
-COMMANDS = {"train", "evaluate", "generate", "command"}
+COMMANDS = {"train", "evaluate", "generate", "prepare", "command"}
 
 
 def rooms_imported(path: Path) -> set[str]:

@@ -1,0 +1,166 @@
+"""The sections of a MIMIC-CXR report: findings and impression told from headings, addenda and wet reads.
+
+The rules follow PhysioNet's own section parser (MIT-LCP/mimic-cxr, txt/section_parser.py): a section starts at a
+heading in capitals at the start of a line, a heading that names views is a report's title and its text counts as
+findings, the last section of a name counts, empty ones do not.
+
+NOTE: three things differ. Text before FINAL REPORT, addenda and wet reads are left out by their form, not by a list
+of study ids; FINDINGS comes before a title's text; headings without colon or with one capital ("Impression:") count.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from diffrgen.preparation.options import CombinedAs, SectionChoice
+from diffrgen.records.entry import is_empty_report
+
+Kind = Literal["findings", "impression", "combined", "title", "context", "aside", "other"]
+
+# One alternative a line: a ruled line, FINAL REPORT, an addendum or wet read, a heading in capitals, a main heading.
+HEADING = re.compile(
+    r"""^[ \t]*(?:
+      (?P<rule>_{10,})[ \t]*$
+    | (?P<final>FINAL[ ]REPORT)[ \t]*:?[ \t]*$
+    | (?P<aside>(?:FINAL[ ])?ADDENDUM\b|(?:PRELIMINARY[ ])?WET[ ]?READ\b)(?:[^:\n]{0,30}:)?
+    | (?P<name>[A-Z][A-Z ()/,&-]*):(?=\s|$)
+    | (?P<main>(?i:(?-i:F)INDINGS?(?:\s*(?:AND|&|/)\s*IMPRESSIONS?)?|(?-i:I)MPRESSIONS?))(?::(?=\s|$)|[ \t]*$)
+    )""",
+    re.MULTILINE | re.VERBOSE,
+)
+BLANK_LINE = re.compile(r"\n[ \t]*\n")
+TITLE = re.compile(
+    "chest|portable|pa and lat|lateral and pa|ap and lat|lateral and ap|frontal and|two views|one view|"
+    "frontal view|pa view|ap view|lateral view|bone window|frontal upright|frontal semi-upright|ribs"
+)
+CONTEXT = re.compile(
+    "history|comparison|^(?:indication|technique|exam|type of exam|reason for|clinical|reference exam)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section: what its heading makes it, and its text with line breaks."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenText:
+    """The text taken from a report, single-spaced, or "" and the reason why there is none."""
+
+    text: str
+    reason: str | None = None
+
+
+def split_sections(report: str) -> list[Section]:
+    """Return the sections of `report` in order, the text before the first heading as "other".
+
+    What stands before FINAL REPORT is left out. So is an addendum or wet read with its own headings, to its end:
+    a ruled line, FINAL REPORT, or, where no findings and no impression came before, the next EXAMINATION,
+    INDICATION, HISTORY, TECHNIQUE or COMPARISON.
+    """
+    text = report.replace("\r\n", "\n")
+    sections: list[Section] = []
+    kind: Kind = "other"
+    start = 0
+    for match in HEADING.finditer(text):
+        _add(sections, kind, text[start : match.start()])
+        start = match.end()
+        if match["final"]:
+            sections.clear()
+            kind = "other"
+        else:
+            kind = _next_kind(kind, match, sections)
+    _add(sections, kind, text[start:])
+    return sections
+
+
+def choose_text(
+    report: str, section: SectionChoice, *, combined: CombinedAs = "impression", last_paragraph: bool = False
+) -> ChosenText:
+    """Return the text of `section` in `report`.
+
+    both: findings, then impression, where at least one is there. combined: as what FINDINGS AND IMPRESSION counts
+    where the section itself is not there. last_paragraph: a report with neither section gives what follows the
+    first paragraph of its last section.
+
+    >>> choose_text(" FINAL REPORT\\n FINDINGS:  Clear\\n lungs.\\n \\n IMPRESSION:  Normal.\\n", "findings").text
+    'Clear lungs.'
+    """
+    sections = split_sections(report)
+    together = _last(sections, "combined")
+    own = {
+        "findings": _last(sections, "findings") or _last(sections, "title"),
+        "impression": _last(sections, "impression"),
+    }
+    texts = own | {combined: own[combined] or together}
+    chosen = " ".join(filter(None, texts.values() if section == "both" else [texts[section]]))
+    if chosen:
+        return ChosenText(chosen)
+    there = [f"{name} only" for name in own if own[name]] + ["findings and impression in one only"] * bool(together)
+    if there:
+        return ChosenText("", f"report without a section of {section}, {there[0]}")
+    if last_paragraph and (text := _last_paragraph(sections)):
+        return ChosenText(text)
+    return ChosenText("", "report with neither findings nor impression")
+
+
+@lru_cache(maxsize=4096)
+def section_kind(name: str) -> Kind:
+    """Return what the heading `name` (any case, without colon) makes of its text."""
+    name = " ".join(name.lower().split())
+    if "impression" in name:
+        return "combined" if "finding" in name else "impression"
+    if name == "conclusion":
+        return "impression"
+    if "finding" in name:
+        return "findings"
+    if "addendum" in name:
+        return "aside"
+    if CONTEXT.search(name):
+        return "context"
+    if TITLE.search(name):
+        return "title"
+    # Misspelt headings: FINDNGS, IMPRESSOIN and the like.
+    close = difflib.get_close_matches(name, ("findings", "impression", "indication", "comparison"), 1, 0.85)
+    kinds: dict[str, Kind] = {"findings": "findings", "impression": "impression"}
+    return kinds.get(close[0], "context") if close else "other"
+
+
+def _next_kind(kind: Kind, match: re.Match[str], sections: list[Section]) -> Kind:
+    """Return the kind of the text after the heading `match`, given that of the text before it."""
+    if match["rule"]:
+        return "other"
+    if match["aside"]:
+        return "aside"
+    following = section_kind(match["name"] or match["main"])
+    if kind == "aside":
+        begun = any(section.kind in ("findings", "impression", "combined", "title") for section in sections)
+        return "aside" if begun or following != "context" else following
+    return following
+
+
+def _add(sections: list[Section], kind: Kind, text: str) -> None:
+    """Add a section; asides and main sections without a word (titles, a heading given twice) are left out."""
+    wordless = kind not in ("context", "other") and is_empty_report(text)
+    if kind != "aside" and not wordless:
+        sections.append(Section(kind, text))
+
+
+def _last(sections: list[Section], kind: Kind) -> str:
+    """Return the text of the last section of `kind`, single-spaced; "" without one."""
+    return next((" ".join(section.text.split()) for section in reversed(sections) if section.kind == kind), "")
+
+
+def _last_paragraph(sections: list[Section]) -> str:
+    if not sections:
+        return ""
+    _, *rest = BLANK_LINE.split(sections[-1].text.strip())
+    text = " ".join(" ".join(rest).split())
+    return "" if is_empty_report(text) else text

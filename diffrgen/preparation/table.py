@@ -1,0 +1,57 @@
+"""A CSV file, plain or gzipped, read row by row with the columns that are needed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from diffrgen.errors import DataError
+
+READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error)
+
+
+def read_table(
+    path: Path, columns: Sequence[str], *, aliases: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, ...]]:
+    """Yield the fields of `columns` (two at least), stripped, for each row of the CSV file `path`.
+
+    Column names are compared without case; `aliases` maps another name of a column to that in `columns`.
+    Memory: one row. DataError names the file, and the line where one is damaged or has too few fields.
+    """
+    line = 0
+    try:
+        with _opened(path) as file:
+            rows = csv.reader(file)
+            places = _places(path, next(rows, []), columns, aliases or {})
+            needed = max(places) + 1
+            for row in rows:
+                line = rows.line_num
+                if not row:
+                    continue
+                if len(row) < needed:
+                    raise DataError(f"{path}: line {line}: expected at least {needed} fields, got {len(row)}")
+                yield tuple([row[place].strip() for place in places])
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: expected a CSV file, could not read on after line {line}: {error}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _places(path: Path, header: list[str], columns: Sequence[str], aliases: Mapping[str, str]) -> list[int]:
+    """Return the position of each of `columns` in `header`."""
+    lowered = [name.strip().lower() for name in header]
+    names = [aliases.get(name, name) for name in lowered]
+    missing = [column for column in columns if column.lower() not in names]
+    if missing:
+        raise DataError(
+            f"{path}: needed the column(s) {', '.join(missing)}, got: {', '.join(header)[:300] or 'an empty file'}"
+        )
+    return [names.index(column.lower()) for column in columns]
