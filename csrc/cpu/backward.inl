@@ -1,115 +1,160 @@
-// Backward of a group of heads of one study; the weights are computed again. With P the softmax weights, u the weight of a
+// Backward of some heads of one study; the weights are computed again. With P the softmax weights, u the weight of a
 // masked key (0 where the window is the whole grid), g the gradient of the output and G = alpha g:
 //   delta = sum_W (P - u)(g.v) + u (g . sum_all v);   dalpha = sum over rows of delta
 //   dS = alpha P (g.v - delta) on W;   dQ = scale dS K;   dK = scale dS^T Q
 //   dV_l = sum_{rows with l in W} (P - u) G + sum_rows u G
 
 template <class S, class T>
-struct Backward : GroupBase<S, T> {
-  using Base = GroupBase<S, T>;
-  using Base::count, Base::head, Base::key_row, Base::kTileRows, Base::p, Base::width;
-  T *q, *grad, *dq, *k, *dk, *dv, *k_t, *v_t, *v_sum, *dv_all;  // one part for each head
-  T *x, *weights, *slopes, *rest;                               // one tile
+struct Backward : Group<S, T> {
+  using Base = Group<S, T>;
+  using Base::count, Base::head, Base::p, Base::width;
+  T *q, *grad, *dq, *k, *v, *dk, *dv;              // one part for each head; q is scaled
+  T *dv_all, *zeros;                               // a row for each head: what is added to every row of dV
+  T *k_t, *v_t, *v_sum, *rest, *weights, *slopes;  // one head
+  ColumnsX<T> x;
+  int64_t mask = 0;
 
   static int64_t size(const Problem& p) {
-    const int64_t width = padded<T>(p.dim), key_row = padded<T>(p.patches) + kLanes<T>;
-    return p.heads_at_once * ((3 * p.rows + 3 * p.patches + 2) * width + 2 * p.dim * key_row) +
-           tile_columns<T>(p) * (2 * kTileRows + 1) + kTileRows + 16 * kLanes<T>;
+    const int64_t width = padded<T>(p.dim);
+    return p.heads_at_once * (3 * p.rows + 4 * p.patches + 2) * width + 2 * panels_size<T>(p) + width + p.rows +
+           2 * weights_size<T>(p) + panels_size<T>(p) / p.dim + 17 * 16;
   }
 
-  Backward(const Problem& problem, T* memory) : Base(problem, memory) {
-    for (T** buffer : {&q, &grad, &dq}) *buffer = this->take(p.heads_at_once * p.rows * width);
-    for (T** buffer : {&k, &dk, &dv}) *buffer = this->take(p.heads_at_once * p.patches * width);
-    for (T** buffer : {&k_t, &v_t}) *buffer = this->take(p.heads_at_once * p.dim * key_row);
-    for (T** buffer : {&v_sum, &dv_all}) *buffer = this->take(p.heads_at_once * width);
-    for (T** buffer : {&weights, &slopes}) *buffer = this->take(tile_columns<T>(p) * kTileRows);
-    x = this->take(tile_columns<T>(p));
-    rest = this->take(kTileRows);
+  Backward(const Problem& problem, T* memory)
+      : Base(problem, memory),
+        q(this->take_rows(p.rows)),
+        grad(this->take_rows(p.rows)),
+        dq(this->take_rows(p.rows)),
+        k(this->take_rows(p.patches)),
+        v(this->take_rows(p.patches)),
+        dk(this->take_rows(p.patches)),
+        dv(this->take_rows(p.patches)),
+        dv_all(this->take_rows(1)),
+        zeros(this->take_rows(1)),
+        k_t(this->take(panels_size<T>(p))),
+        v_t(this->take(panels_size<T>(p))),
+        v_sum(this->take(width)),
+        rest(this->take(p.rows)),
+        weights(this->take(weights_size<T>(p))),
+        slopes(this->take(weights_size<T>(p))),
+        x(this->take(panels_size<T>(p) / p.dim)) {}
+
+  void read(int64_t projection) {
+    this->pack_view(p.q, projection, p.rows, T(p.scale), q);
+    this->pack_view(p.k, projection, p.patches, T(1), k);
+    this->pack_view(p.v, projection, p.patches, T(1), v);
   }
 
-  void read(int64_t mask) {
-    this->pack_view(p.v, mask, p.patches, k);  // k's buffer holds v until it is transposed
-    this->transpose_keys(k, v_t);
-    this->sum_keys(k, v_sum);
-    this->pack_view(p.k, mask, p.patches, k);
-    this->transpose_keys(k, k_t);
-    this->pack_view(p.q, mask, p.rows, q);
-    for (int64_t i = 0; i < count * p.rows * width; ++i) dq[i] = T(0);
-    for (int64_t i = 0; i < count * p.patches * width; ++i) dk[i] = dv[i] = T(0);
-  }
-
-  // Weight and slope hold one row of logits and of g.v; afterwards alpha (P - u) and dS. Returns delta.
-  T differentiate_row(const Tile& tile, int64_t r, T alpha, T through_rest, T* weight, T* slope) {
-    const int64_t columns = tile.pieces * tile.stride;
-    const T outside = softmax_row(p, tile, r, T(1), x, weight);
-    const T delta = dot(weight, slope, columns) + outside * through_rest;
-    const Window<T> window = window_of<T>(p, tile, r);
-    for (int64_t c = 0; c < columns; c += kLanes<T>) {
-      const Vector<T> above = load(weight + c) * splat(alpha);
-      const Vector<T> change = (above + splat(alpha * outside)) * (load(slope + c) - splat(delta));
-      store(slope + c, window.holds(x + c) ? change : Vector<T>{});
-      store(weight + c, above);
-    }
-    rest[r] = alpha * outside;
-    return delta;
-  }
-
-  T add_tile(int64_t h, const Tile& tile, T alpha) {
-    const int64_t columns = tile.pieces * tile.stride, vectors = tile.stride / kLanes<T>;
-    const int64_t first = (h * p.rows + tile.first_row) * width, keys = h * p.patches * width;
-    const T *q_rows = q + first, *grad_rows = grad + first;
-    for (int64_t piece = 0; piece < tile.pieces; ++piece) {
-      const int64_t key = h * p.dim * key_row + tile.key(piece, p.grid_width), column = piece * tile.stride;
-      product<T>(tile.rows, {q_rows, width, 1}, k_t + key, key_row, weights + column, columns, p.dim, vectors, false);
-      product<T>(tile.rows, {grad_rows, width, 1}, v_t + key, key_row, slopes + column, columns, p.dim, vectors, false);
-    }
-    columns_x(p, tile, x);
-    T delta = 0;
+  // Weights alpha (P - u) and slopes dS of a tile, and from them dQ; returns the sum of delta.
+  double add_tile(int64_t h, const Tile& tile, T* weight, T* slope, int64_t row) {
+    const int64_t first = (h * p.rows + tile.first_row) * width;
+    multiply_keys(p, tile, q + first, width, k_t, weight, row);
+    multiply_keys(p, tile, grad + first, width, v_t, slope, row);
+    const T* columns_x = x.of(p, tile);
+    const T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
+    double delta = 0;
     for (int64_t r = 0; r < tile.rows; ++r) {
-      const T through_rest = tile.full ? T(0) : dot(grad_rows + r * width, v_sum + h * width, width);
-      delta += differentiate_row(tile, r, alpha, through_rest, weights + r * columns, slopes + r * columns);
+      const Window<T> window = window_of<T>(p, tile, r);
+      const T through_rest = window.masked ? dot(grad + first + r * width, v_sum, width) : T(0);
+      const RowSlope<T> found =
+          differentiate_row(window, tile.columns(), this->alpha(mask), lse[r * this->lse_row()], through_rest,
+                            columns_x, weight + r * row, slope + r * row);
+      rest[tile.first_row + r] = found.rest;
+      delta += found.delta;
     }
-    const int64_t dim_vectors = width / kLanes<T>;
-    for (int64_t piece = 0; piece < tile.pieces; ++piece) {
-      const int64_t key = keys + tile.key(piece, p.grid_width) * width;
-      const T *weight = weights + piece * tile.stride, *slope = slopes + piece * tile.stride;
-      product<T>(tile.rows, {slope, columns, 1}, k + key, width, dq + first, width, tile.length, dim_vectors, true);
-      product<T>(tile.length, {slope, 1, columns}, q_rows, width, dk + key, width, tile.rows, dim_vectors, true);
-      product<T>(tile.length, {weight, 1, columns}, grad_rows, width, dv + key, width, tile.rows, dim_vectors, true);
-    }
-    if (!tile.full)
-      product<T>(1, {rest, 1, 1}, grad_rows, width, dv_all + h * width, width, tile.rows, dim_vectors, true);
+    multiply_values(p, tile, slope, row, k + h * p.patches * width, width, {dq + first, width, kLanes<T>, adds()});
     return delta;
   }
 
-  void add_mask(int64_t j, T alpha) {
-    for (int64_t d = 0; d < count * width; ++d) dv_all[d] = T(0);
-    double* delta = p.dalpha + (this->batch * p.masks + j) * p.heads + head;
-    for (int64_t h = 0; h < count; ++h) delta[h] = 0;
-    for (int64_t row = 0; row < p.rows;) {
-      const Tile tile = tile_at<T>(p, p.orders[j], row);
-      for (int64_t h = 0; h < count; ++h) delta[h] += add_tile(h, tile, alpha);
-      row += tile.rows;
-    }
-    for (int64_t h = 0; h < count; ++h)
-      for (int64_t i = h * p.patches; i < (h + 1) * p.patches; ++i)
-        for (int64_t d = 0; d < width; ++d) dv[i * width + d] += dv_all[h * width + d];
+  // dK and dV of `keys` keys = or += what `rows` query rows give them; weight and slope are those of the first row and
+  // key.
+  void add_keys(int64_t h, int64_t first_key, int64_t keys, int64_t first_row, int64_t rows, const T* weight,
+                const T* slope, int64_t row, bool add) {
+    const int64_t queries = (h * p.rows + first_row) * width, target = (h * p.patches + first_key) * width;
+    const Shape shape{keys, width / kLanes<T>, rows, 1};
+    product<T>(shape, {slope, 1, row, 0}, {q + queries, width, kLanes<T>, 0}, {dk + target, width, kLanes<T>, add});
+    product<T>(shape, {weight, 1, row, 0}, {grad + queries, width, kLanes<T>, 0}, {dv + target, width, kLanes<T>, add});
   }
 
-  void write(int64_t mask) {
-    const int64_t row = (p.shared ? 1 : p.masks) * p.heads * p.dim, own = (mask * p.heads + head) * p.dim;
+  // A full tile, or a tile of pieces. Returns its delta and goes on to the next row.
+  double add_single(int64_t h, int64_t& next_row) {
+    const Tile tile = tile_at<T>(p, p.orders[mask], next_row);
+    const bool add = tile.reach == Reach::kPieces || next_row > 0 || adds();
+    const int64_t row = tile.reach == Reach::kAll ? patch_row<T>(p) : tile.columns();
+    if (tile.reach == Reach::kPieces && next_row == 0 && !adds()) clear_keys(h, 0, p.patches);
+    const double delta = add_tile(h, tile, weights, slopes, row);
+    for (int64_t piece = 0; piece < tile.pieces; ++piece)
+      add_keys(h, tile.first_key + piece * p.grid_width, tile.length, tile.first_row, tile.rows,
+               weights + piece * tile.stride, slopes + piece * tile.stride, row, add);
+    next_row += tile.rows;
+    return delta;
+  }
+
+  // Tiles of whole grid rows, as many as their weights are held for: then each grid row of keys takes all its rows at
+  // once.
+  double add_band(int64_t h, int64_t& next_row) {
+    const int64_t begin = next_row, row = patch_row<T>(p), grid = p.grid_width, order = p.orders[mask];
+    const bool add = begin > 0 || adds();
+    double delta = 0;
+    do {
+      const Tile tile = tile_at<T>(p, order, next_row);
+      const int64_t at = (next_row - begin) * row + tile.first_key;
+      delta += add_tile(h, tile, weights + at, slopes + at, row);
+      next_row += tile.rows;
+    } while (next_row < p.rows && next_row % p.patches != 0 && next_row - begin + grid <= band_rows<T>(p));
+    for (int64_t y = 0; y < p.grid_height; ++y) {
+      const int64_t above = (y - order) * grid - begin % p.patches, below = above + (2 * order + 1) * grid;
+      const int64_t first = above > 0 ? above : 0, end = below < next_row - begin ? below : next_row - begin;
+      const int64_t at = first * row + y * grid;
+      if (first < end) {
+        add_keys(h, y * grid, grid, begin + first, end - first, weights + at, slopes + at, row, add);
+      } else if (!add) {
+        clear_keys(h, y * grid, grid);
+      }
+    }
+    return delta;
+  }
+
+  // Whether this mask adds to gradients that an earlier one has begun.
+  bool adds() const { return p.shared && mask > 0; }
+
+  void clear_keys(int64_t h, int64_t first, int64_t keys) {
+    const int64_t begin = (h * p.patches + first) * width;
+    for (int64_t i = begin; i < begin + keys * width; ++i) dk[i] = dv[i] = T(0);
+  }
+
+  // Returns the head's share of dalpha.
+  double add_head(int64_t h) {
+    const int64_t order = p.orders[mask], keys = h * p.patches * width;
+    const Panels panels = panels_of<T>(p, order);
+    transpose_keys(p, panels, k + keys, width, k_t);
+    transpose_keys(p, panels, v + keys, width, v_t);
+    sum_rows(v + keys, width, p.patches, v_sum);
+    double delta = 0;
+    for (int64_t row = 0; row < p.rows;)
+      delta += reach_of(p, order) == Reach::kGridRows ? add_band(h, row) : add_single(h, row);
+    product<T>({1, width / kLanes<T>, p.rows, 1}, {rest, 0, 1, 0}, {grad + h * p.rows * width, width, kLanes<T>, 0},
+               {dv_all + h * width, width, kLanes<T>, adds()});
+    return delta;
+  }
+
+  void write(int64_t projection) {
+    const int64_t row = (p.shared ? 1 : p.masks) * p.heads * p.dim, own = (projection * p.heads + head) * p.dim;
     const int64_t row_start = this->batch * p.rows * row + own, patch_start = this->batch * p.patches * row + own;
-    unpack(dq, width, p.rows, count, p.dim, T(p.scale), static_cast<S*>(p.dq) + row_start, row);
-    unpack(dk, width, p.patches, count, p.dim, T(p.scale), static_cast<S*>(p.dk) + patch_start, row);
-    unpack(dv, width, p.patches, count, p.dim, T(1), static_cast<S*>(p.dv) + patch_start, row);
+    const bool past = p.past_caches;
+    unpack(dq, width, p.rows, count, p.dim, T(p.scale), zeros, static_cast<S*>(p.dq) + row_start, row, past);
+    unpack(dk, width, p.patches, count, p.dim, T(1), zeros, static_cast<S*>(p.dk) + patch_start, row, past);
+    unpack(dv, width, p.patches, count, p.dim, T(1), dv_all, static_cast<S*>(p.dv) + patch_start, row, past);
   }
 
   void run() {
-    this->pack_view(p.grad, 0, p.rows, grad);
-    for (int64_t j = 0; j < p.masks; ++j) {
-      if (!p.shared || j == 0) read(p.shared ? 0 : j);
-      add_mask(j, this->alpha(j));
-      if (!p.shared || j == p.masks - 1) write(p.shared ? 0 : j);
+    for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
+    this->pack_view(p.grad, 0, p.rows, T(1), grad);
+    for (mask = 0; mask < p.masks; ++mask) {
+      if (!p.shared || mask == 0) read(p.shared ? 0 : mask);
+      double* share = p.dalpha + (this->batch * p.masks + mask) * p.heads + head;
+      for (int64_t h = 0; h < count; ++h) share[h] = add_head(h);
+      if (!p.shared || mask == p.masks - 1) write(p.shared ? 0 : mask);
     }
   }
 };

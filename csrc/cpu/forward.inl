@@ -1,121 +1,89 @@
-// Forward of a group of heads of one study, with the exact shortcut:
-//   O = sum_j alpha_j ( sum_{l in W} (P - u)_l v_l + u sum_all v ),  P the softmax weights, u the weight of a masked key.
-
-template <class S>
-const S* start_of(const View& view, int64_t batch, int64_t mask, int64_t head) {
-  return static_cast<const S*>(view.data) + batch * view.batch + mask * view.mask + head * view.head;
-}
-
-// The sizes and buffers that forward and backward share; `take` hands out aligned pieces of the thread's scratch memory.
-template <class S, class T>
-struct GroupBase {
-  const Problem& p;
-  int64_t width, key_row;              // padded row lengths of (rows x D) and (D x patches) buffers
-  int64_t batch = 0, head = 0, count = 0;  // the group: study, first head, number of heads
-  T* next;
-
-  static constexpr int64_t kTileRows = 64;
-
-  GroupBase(const Problem& problem, T* memory)
-      : p(problem), width(padded<T>(p.dim)), key_row(padded<T>(p.patches) + kLanes<T>), next(memory) {}
-
-  T* take(int64_t elements) {
-    T* here = next;
-    next += padded<T>(elements);
-    return here;
-  }
-
-  void pack_view(const View& view, int64_t mask, int64_t rows, T* to) const {
-    pack(start_of<S>(view, batch, mask, head), {view.row, view.head, view.dim}, rows, count, p.dim, T(1), to, width);
-  }
-
-  void transpose_keys(const T* from, T* to) const {
-    for (int64_t h = 0; h < count; ++h)
-      transpose(from + h * p.patches * width, width, p.patches, p.dim, to + h * p.dim * key_row, key_row);
-  }
-
-  void sum_keys(const T* from, T* to) const {
-    for (int64_t h = 0; h < count; ++h) sum_rows(from + h * p.patches * width, width, p.patches, to + h * width);
-  }
-
-  T alpha(int64_t mask) const { return static_cast<const T*>(p.alpha)[batch * p.masks + mask]; }
-
-  // The units [begin, end): `run` is called with the group set.
-  template <class Run>
-  void for_each(int64_t begin, int64_t end, Run run) {
-    const int64_t groups = (p.heads + p.heads_at_once - 1) / p.heads_at_once;
-    for (int64_t unit = begin; unit < end; ++unit) {
-      batch = unit / groups;
-      head = unit % groups * p.heads_at_once;
-      count = p.heads - head < p.heads_at_once ? p.heads - head : p.heads_at_once;
-      run();
-    }
-  }
-};
+// Forward of some heads of one study, with the exact shortcut:
+//   O = sum_j alpha_j ( sum_{l in W} (P - u)_l v_l + u sum_all v )
+// with P the softmax weights and u the weight of a masked key.
 
 template <class S, class T>
-struct Forward : GroupBase<S, T> {
-  using Base = GroupBase<S, T>;
-  using Base::count, Base::head, Base::key_row, Base::p, Base::width;
-  T *q, *k_t, *v, *v_sum, *out, *x, *weights;  // the first five: one part for each head
+struct Forward : Group<S, T> {
+  using Base = Group<S, T>;
+  using Base::count, Base::head, Base::p, Base::width;
+  T *q, *k, *v, *out, *zeros;              // one part for each head; q is scaled
+  T *k_t, *v_sum, *tops, *sums, *weights;  // one head
+  ColumnsX<T> x;
 
   static int64_t size(const Problem& p) {
-    const int64_t width = padded<T>(p.dim), key_row = padded<T>(p.patches) + kLanes<T>;
-    return p.heads_at_once * ((2 * p.rows + p.patches + 1) * width + p.dim * key_row) +
-           tile_columns<T>(p) * (Base::kTileRows + 1) + 8 * kLanes<T>;
+    const int64_t width = padded<T>(p.dim);
+    return p.heads_at_once * (2 * p.rows + 2 * p.patches + 1) * width + panels_size<T>(p) + width + 2 * p.rows +
+           weights_size<T>(p) + panels_size<T>(p) / p.dim + 12 * 16;
   }
 
-  Forward(const Problem& problem, T* memory) : Base(problem, memory) {
-    q = this->take(p.heads_at_once * p.rows * width);
-    k_t = this->take(p.heads_at_once * p.dim * key_row);
-    v = this->take(p.heads_at_once * p.patches * width);
-    v_sum = this->take(p.heads_at_once * width);
-    out = this->take(p.heads_at_once * p.rows * width);
-    x = this->take(tile_columns<T>(p));
-    weights = this->take(tile_columns<T>(p) * Base::kTileRows);
-  }
+  Forward(const Problem& problem, T* memory)
+      : Base(problem, memory),
+        q(this->take_rows(p.rows)),
+        k(this->take_rows(p.patches)),
+        v(this->take_rows(p.patches)),
+        out(this->take_rows(p.rows)),
+        zeros(this->take_rows(1)),
+        k_t(this->take(panels_size<T>(p))),
+        v_sum(this->take(width)),
+        tops(this->take(p.rows)),
+        sums(this->take(p.rows)),
+        weights(this->take(weights_size<T>(p))),
+        x(this->take(panels_size<T>(p) / p.dim)) {}
 
   void read(int64_t mask) {
-    this->pack_view(p.k, mask, p.patches, v);  // v's buffer holds k until it is transposed
-    this->transpose_keys(v, k_t);
-    this->pack_view(p.q, mask, p.rows, q);
-    this->pack_view(p.v, mask, p.patches, v);
-    this->sum_keys(v, v_sum);
+    this->pack_view(p.q, mask, p.rows, T(p.scale), q);
+    this->pack_view(p.k, mask, p.patches, T(1), k);
+    this->pack_view(p.v, mask, p.patches, T(1), v);
   }
 
-  void add_tile(int64_t h, const Tile& tile, T alpha) {
-    const int64_t columns = tile.pieces * tile.stride, first = (h * p.rows + tile.first_row) * width;
-    const T *keys = k_t + h * p.dim * key_row, *values = v + h * p.patches * width, *all = v_sum + h * width;
-    for (int64_t piece = 0; piece < tile.pieces; ++piece)
-      product<T>(tile.rows, {q + first, width, 1}, keys + tile.key(piece, p.grid_width), key_row,
-                 weights + piece * tile.stride, columns, p.dim, tile.stride / kLanes<T>, false);
-    columns_x(p, tile, x);
+  void add_tile(int64_t h, int64_t mask, const Tile& tile, bool first) {
+    const int64_t columns = tile.columns(), row = (h * p.rows + tile.first_row) * width;
+    multiply_keys(p, tile, q + row, width, k_t, weights, columns);
+    const T* columns_x = x.of(p, tile);
+    const T alpha = this->alpha(mask);
     for (int64_t r = 0; r < tile.rows; ++r) {
-      T* target = out + first + r * width;
-      const T rest = softmax_row(p, tile, r, alpha, x, weights + r * columns);
-      for (int64_t d = 0; d < width; ++d) target[d] += rest * all[d];
+      const Window<T> window = window_of<T>(p, tile, r);
+      const RowWeights<T> found = softmax_row(window, columns, alpha, columns_x, weights + r * columns);
+      tops[r] = found.top, sums[r] = found.sum;
+      T* target = out + row + r * width;
+      for (int64_t d = 0; d < width; d += kLanes<T>)
+        store(target + d, (first ? Vector<T>{} : load(target + d)) + splat(found.rest) * load(v_sum + d));
     }
-    for (int64_t piece = 0; piece < tile.pieces; ++piece)
-      product<T>(tile.rows, {weights + piece * tile.stride, columns, 1}, values + tile.key(piece, p.grid_width) * width,
-                 width, out + first, width, tile.length, width / kLanes<T>, true);
+    if (p.lse != nullptr) save_lse(h, mask, tile);
+    multiply_values(p, tile, weights, columns, v + h * p.patches * width, width, {out + row, width, kLanes<T>, true});
   }
 
-  void run() {
-    for (int64_t i = 0; i < count * p.rows * width; ++i) out[i] = T(0);
-    bool was_read = false;
-    for (int64_t j = 0; j < p.masks; ++j) {
-      const T alpha = this->alpha(j);
-      if (p.skip_zero && alpha == T(0)) continue;
-      if (!p.shared || !was_read) read(p.shared ? 0 : j);
-      was_read = true;
+  // A loop of its own: a call of log between the rows would empty the vector registers.
+  void save_lse(int64_t h, int64_t mask, const Tile& tile) {
+    T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
+    for (int64_t r = 0; r < tile.rows; ++r) lse[r * this->lse_row()] = tops[r] + std::log(sums[r]);
+  }
+
+  void add_mask(int64_t mask, bool first) {
+    for (int64_t h = 0; h < count; ++h) {
+      transpose_keys(p, panels_of<T>(p, p.orders[mask]), k + h * p.patches * width, width, k_t);
+      sum_rows(v + h * p.patches * width, width, p.patches, v_sum);
       for (int64_t row = 0; row < p.rows;) {
-        const Tile tile = tile_at<T>(p, p.orders[j], row);
-        for (int64_t h = 0; h < count; ++h) add_tile(h, tile, alpha);
+        const Tile tile = tile_at<T>(p, p.orders[mask], row);
+        add_tile(h, mask, tile, first);
         row += tile.rows;
       }
     }
+  }
+
+  void run() {
+    bool first = true;
+    for (int64_t j = 0; j < p.masks; ++j) {
+      if (p.lse == nullptr && this->alpha(j) == T(0)) continue;
+      if (!p.shared || first) read(p.shared ? 0 : j);
+      add_mask(j, first);
+      first = false;
+    }
+    if (first)
+      for (int64_t i = 0; i < count * p.rows * width; ++i) out[i] = T(0);
     S* target = static_cast<S*>(p.out) + (this->batch * p.rows * p.heads + head) * p.dim;
-    unpack(out, width, p.rows, count, p.dim, T(1), target, p.heads * p.dim);
+    for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
+    unpack(out, width, p.rows, count, p.dim, T(1), zeros, target, p.heads * p.dim, false);
   }
 };
 

@@ -1,6 +1,6 @@
-// The kernels of one instruction set. The including file sets DIFFRGEN_NAMESPACE, DIFFRGEN_VECTOR_BYTES, DIFFRGEN_BLOCK_ROWS
-// and the compiler's target; the standard headers are included before that, so that no shared inline function is compiled
-// for a processor that may be absent.
+// The kernels of one instruction set. The including file sets DIFFRGEN_NAMESPACE, DIFFRGEN_VECTOR_BYTES,
+// DIFFRGEN_REGISTERS and the compiler's target; the standard headers are included before that, so that no shared inline
+// function is compiled for a processor that may be absent.
 
 namespace diffrgen {
 namespace DIFFRGEN_NAMESPACE {
@@ -9,6 +9,8 @@ namespace {
 #include "product.inl"
 #include "pack.inl"
 #include "tile.inl"
+#include "softmax.inl"
+#include "group.inl"
 #include "forward.inl"
 #include "backward.inl"
 }  // namespace

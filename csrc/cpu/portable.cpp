@@ -3,5 +3,5 @@
 
 #define DIFFRGEN_NAMESPACE portable
 #define DIFFRGEN_VECTOR_BYTES 16
-#define DIFFRGEN_BLOCK_ROWS 4
+#define DIFFRGEN_REGISTERS 16
 #include "kernels.inl"

@@ -1,124 +1,152 @@
-// A tile: consecutive query rows of one grid row, and the keys that at least one of their windows holds.
+// A tile: consecutive query rows, and the keys that at least one of their windows holds.
 //
-// All rows of a window tile lie in the same grid row, so their windows span the same grid rows of keys and differ in x only.
-// The keys are `pieces` runs of `length` consecutive patches; run t starts at patch `first_key + t * grid_width` and at
-// column t * stride of the tile. A run that spans the grid's width is merged with the next ones to a single one.
+// The rows of a window tile lie in the same grid row, so their windows span the same grid rows of keys and differ in x
+// only. The keys are `pieces` runs of `length` consecutive patches, one for each grid row, or a single run where the
+// tile takes whole grid rows (narrow grids) or every key (a full mask). Run t starts at patch first_key +
+// t * grid_width and at column t * stride of the tile.
+
+enum class Reach { kAll, kGridRows, kPieces };
 
 struct Tile {
+  Reach reach;
   int64_t first_row, rows;
-  bool full;               // the mask is all ones
   int64_t x, order, left;  // x of the first row's patch; window order; x of the first column
   int64_t first_key, pieces, length, stride;
   int64_t window_height;
 
-  int64_t key(int64_t piece, int64_t grid_width) const { return first_key + piece * grid_width; }
+  int64_t columns() const { return pieces * stride; }
 };
 
-template <class T>
-int64_t full_tile_rows(const Problem& p) {
-  // 16,384 weights are 64 KB of float32: they stay in the second-level cache with their products
-  const int64_t rows = 16384 / padded<T>(p.patches);
-  return rows < DIFFRGEN_BLOCK_ROWS ? DIFFRGEN_BLOCK_ROWS : (rows > 64 ? 64 : rows);
+constexpr int64_t kNarrow = 16;        // widest grid whose windows take whole grid rows
+constexpr int64_t kWeights = 1 << 16;  // held at a time: 256 KB of float32, which stay in the second-level cache
+constexpr int64_t kLeastRows = 28;     // of a tile of a full mask: two blocks of the products
+
+inline Reach reach_of(const Problem& p, int64_t order) {
+  if (order == 0 || (order >= p.grid_height - 1 && order >= p.grid_width - 1)) return Reach::kAll;
+  return p.grid_width <= kNarrow ? Reach::kGridRows : Reach::kPieces;
 }
 
-constexpr int64_t kMergedWidth = 16;  // grids up to this width take whole grid rows as tiles
+// The near-equal part of `total`, in parts of at most `limit`.
+inline int64_t even_part(int64_t total, int64_t limit) {
+  const int64_t parts = (total + limit - 1) / limit;
+  return (total + parts - 1) / parts;
+}
 
-// Columns that a tile can have, padding included.
+// Row length of weights that hold a column for each patch; products may write whole vectors from any column on.
 template <class T>
-int64_t tile_columns(const Problem& p) {
-  return p.grid_height * (padded<T>(p.grid_width) + kLanes<T>) + padded<T>(p.patches);
+int64_t patch_row(const Problem& p) {
+  return padded<T>(p.patches) + kLanes<T>;
+}
+
+// Query rows whose weights for every patch are held at a time.
+template <class T>
+int64_t band_rows(const Problem& p) {
+  const int64_t rows = kWeights / patch_row<T>(p);
+  return rows < kLeastRows ? kLeastRows : rows;
+}
+
+// Weights of a tile or a band at most: a tile of pieces has no more than 8 + 2 vectors of rows.
+template <class T>
+int64_t weights_size(const Problem& p) {
+  const int64_t pieces = (8 + 2 * kLanes<T>) * p.grid_height * (padded<T>(p.grid_width) + kLanes<T>);
+  const int64_t narrow = (kNarrow + kLeastRows) * patch_row<T>(p);
+  return kWeights + (pieces > narrow ? pieces : narrow);
+}
+
+template <class T>
+Tile full_tile(const Problem& p, int64_t row) {
+  const int64_t even = even_part(p.rows, band_rows<T>(p)), left = p.rows - row;
+  Tile tile{};
+  tile.first_row = row, tile.rows = left < even ? left : even;
+  tile.pieces = 1, tile.length = p.patches, tile.stride = padded<T>(p.patches);
+  tile.window_height = p.grid_height;
+  return tile;
 }
 
 template <class T>
 Tile tile_at(const Problem& p, int64_t order, int64_t row) {
-  const int64_t height = p.grid_height, width = p.grid_width, rows_left = p.rows - row;
+  const Reach reach = reach_of(p, order);
+  if (reach == Reach::kAll) return full_tile<T>(p, row);
+  const int64_t height = p.grid_height, width = p.grid_width;
+  const int64_t patch = row % p.patches, y = patch / width, x = patch % width;
+  const int64_t top = y - order > 0 ? y - order : 0, below = y + order + 1 < height ? y + order + 1 : height;
   Tile tile{};
-  tile.first_row = row;
-  tile.order = order;
-  tile.full = order == 0 || (order >= height - 1 && order >= width - 1);
-  if (tile.full) {
-    const int64_t limit = full_tile_rows<T>(p), blocks = (p.rows + limit - 1) / limit;
-    const int64_t even = (p.rows + blocks - 1) / blocks;
-    tile.rows = rows_left < even ? rows_left : even;
-    tile.pieces = 1;
-    tile.length = p.patches;
-    tile.window_height = height;
+  tile.reach = reach;
+  tile.first_row = row, tile.x = x, tile.order = order;
+  tile.window_height = below - top;
+  if (reach == Reach::kGridRows) {
+    tile.rows = width - x;
+    tile.pieces = 1, tile.length = tile.window_height * width;
+    tile.first_key = top * width;
   } else {
-    const int64_t patch = row % p.patches, y = patch / width, x = patch % width;
-    const int64_t limit = width <= kMergedWidth ? width : 8;
-    tile.x = x;
-    tile.rows = width - x < limit ? width - x : limit;
-    if (rows_left < tile.rows) tile.rows = rows_left;
-    const int64_t top = y - order > 0 ? y - order : 0, below = y + order + 1 < height ? y + order + 1 : height;
-    const int64_t last = x + tile.rows - 1 + order + 1;
-    const int64_t right = last < width ? last : width;
+    // as many rows as fill the vectors of a piece
+    tile.rows = even_part(width, padded<T>(8 + 2 * order) - 2 * order);
+    if (tile.rows > width - x) tile.rows = width - x;
     tile.left = x - order > 0 ? x - order : 0;
-    tile.window_height = below - top;
+    const int64_t end = x + tile.rows + order;
+    tile.pieces = tile.window_height, tile.length = (end < width ? end : width) - tile.left;
     tile.first_key = top * width + tile.left;
-    if (right - tile.left == width) {
-      tile.pieces = 1;
-      tile.length = tile.window_height * width;
-    } else {
-      tile.pieces = tile.window_height;
-      tile.length = right - tile.left;
-    }
   }
+  if (tile.rows > p.rows - row) tile.rows = p.rows - row;
   tile.stride = padded<T>(tile.length);
   return tile;
 }
 
-// x[c] = x of the patch in column c, or a number that no window holds where the column is padding.
-template <class T>
-void columns_x(const Problem& p, const Tile& tile, T* x) {
-  for (int64_t piece = 0; piece < tile.pieces; ++piece)
-    for (int64_t c = 0; c < tile.stride; ++c)
-      x[piece * tile.stride + c] = c < tile.length ? T((tile.left + c) % p.grid_width) : T(-1e9);
-}
-
-// The keys of one row's window in a tile: an interval of x, since its grid rows are the tile's own.
-template <class T>
-struct Window {
-  int64_t from, to, outside;  // first and last x; number of patches outside
-  typename VectorOf<T>::bits holds(const T* x) const {
-    const Vector<T> at = load(x);
-    return (at >= splat(T(from))) & (at <= splat(T(to)));
-  }
+// Transposed keys (D x patches) are cut into panels of `panel` patches, in which the rows of D are `stride` apart.
+struct Panels {
+  int64_t panel, stride;
 };
 
 template <class T>
-Window<T> window_of(const Problem& p, const Tile& tile, int64_t r) {
-  const int64_t own = tile.x + r, reach = tile.order, last = p.grid_width - 1;
-  const int64_t from = tile.full || own - reach < 0 ? 0 : own - reach;
-  const int64_t to = tile.full || own + reach > last ? last : own + reach;
-  return {from, to, p.patches - tile.window_height * (to - from + 1)};
+Panels panels_of(const Problem& p, int64_t order) {
+  switch (reach_of(p, order)) {
+    case Reach::kAll: return {2 * kLanes<T>, 2 * kLanes<T>};  // a block of the products
+    case Reach::kGridRows: return {p.patches, patch_row<T>(p)};
+    default: return {p.grid_width, padded<T>(p.grid_width) + kLanes<T>};
+  }
 }
 
-// One row of products q.k -> factor (P - u) inside the window, 0 in other columns; P are the softmax weights and u the
-// weight of a key outside. Returns factor u.  With s = scale q.k:
-//   M0 = max(0, max_W s), c = e^-M0 (w = M or exclusive: M0 = max_W s, c = 0), L = sum_W e^(s - M0) + (M - w) c
-//   P = e^(s - M0) / L on W;   u = c / L
 template <class T>
-T softmax_row(const Problem& p, const Tile& tile, int64_t r, T factor, const T* x, T* logits) {
-  const int64_t columns = tile.pieces * tile.stride;
-  const Window<T> window = window_of<T>(p, tile, r);
-  const bool floored = window.outside > 0 && !p.exclusive;
-  Vector<T> largest = splat(floored ? T(0) : -std::numeric_limits<T>::infinity());
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> value = window.holds(x + c) ? load(logits + c) * splat(T(p.scale)) : largest;
-    largest = value > largest ? value : largest;
+int64_t panels_size(const Problem& p) {
+  return p.dim * p.grid_height * (padded<T>(p.grid_width) + kLanes<T>);
+}
+
+template <class T>
+void transpose_keys(const Problem& p, Panels panels, const T* from, int64_t width, T* to) {
+  for (int64_t first = 0; first < p.patches; first += panels.panel) {
+    const int64_t left = p.patches - first, count = left < panels.panel ? left : panels.panel;
+    T* target = to + first / panels.panel * p.dim * panels.stride;
+    transpose(from + first * width, width, count, p.dim, target, panels.stride);
   }
-  const T top = largest_lane<T>(largest);
-  const T floor = floored ? std::exp(-top) : T(0);
-  Vector<T> total{};
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> weight = window.holds(x + c) ? exp_of(load(logits + c) * splat(T(p.scale)) - splat(top)) : Vector<T>{};
-    total += weight;
-    store(logits + c, weight);
+}
+
+// to (rows of the tile x its columns) = rows (x D) times the transposed keys.
+template <class T>
+void multiply_keys(const Problem& p, const Tile& tile, const T* rows, int64_t width, const T* keys_t, T* to,
+                   int64_t to_row) {
+  const Panels panels = panels_of<T>(p, tile.order);
+  const Left<T> left{rows, width, 1, 0};
+  if (tile.reach == Reach::kPieces) {
+    const T* first = keys_t + tile.first_key / p.grid_width * p.dim * panels.stride + tile.left;
+    for (int64_t c = 0; c < tile.stride; c += kLanes<T>)
+      product<T>({tile.rows, tile.pieces, p.dim, 1}, left, {first + c, panels.stride, p.dim * panels.stride, 0},
+                 {to + c, to_row, tile.stride, false});
+    return;
   }
-  const T inverse = factor / (sum<T>(total) + T(window.outside) * floor);
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> above = (load(logits + c) - splat(floor)) * splat(inverse);
-    store(logits + c, window.holds(x + c) ? above : Vector<T>{});
+  const int64_t step = tile.reach == Reach::kAll ? panels.panel : tile.stride;
+  for (int64_t c = 0; c < tile.stride; c += step) {
+    const int64_t columns = tile.stride - c < step ? tile.stride - c : step;
+    product<T>({tile.rows, columns / kLanes<T>, p.dim, 1}, left,
+               {keys_t + tile.first_key + c * p.dim, panels.stride, kLanes<T>, 0}, {to + c, to_row, kLanes<T>, false});
   }
-  return floor * inverse;
+}
+
+// to (rows of the tile x D) += weights (x columns) times the tile's rows of values (x D).
+template <class T>
+void multiply_values(const Problem& p, const Tile& tile, const T* weights, int64_t row, const T* values, int64_t width,
+                     Target<T> to) {
+  const Shape shape{tile.rows, width / kLanes<T>, tile.length, tile.pieces};
+  const Left<T> left{weights, row, 1, tile.stride};
+  const Right<T> right{values + tile.first_key * width, width, kLanes<T>, p.grid_width * width};
+  tile.pieces == 1 ? deep_product<T>(shape, left, right, to) : product<T>(shape, left, right, to);
 }

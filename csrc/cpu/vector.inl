@@ -35,32 +35,88 @@ inline void store(T* to, Vector<T> value) {
   *reinterpret_cast<typename VectorOf<T>::loose*>(to) = value;
 }
 
+// A store past the caches, for results larger than they are; `to` is aligned to the vector. end_stream() orders these.
+inline void stream(float* to, Vector<float> value) {
+#if defined(__x86_64__) && !defined(__clang__) && DIFFRGEN_VECTOR_BYTES == 64
+  __builtin_ia32_movntps512(to, value);
+#elif defined(__x86_64__) && !defined(__clang__) && DIFFRGEN_VECTOR_BYTES == 32
+  __builtin_ia32_movntps256(to, value);
+#else
+  store(to, value);
+#endif
+}
+
+inline void end_stream() {
+#if defined(__x86_64__)
+  __builtin_ia32_sfence();
+#endif
+}
+
 template <class T>
 inline Vector<T> splat(T value) {
   return value - Vector<T>{};
 }
 
-// Halves are combined until one lane is left.
-template <class T>
-inline T sum(Vector<T> value) {
-  T lanes[kLanes<T>];
-  store(lanes, value);
-  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  return lanes[0];
+// Lane i of the result is lane Index[i] of a followed by b.
+template <class T, int64_t... Index>
+inline Vector<T> shuffle(Vector<T> a, Vector<T> b, std::integer_sequence<int64_t, Index...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, Index...);
+#else
+  return __builtin_shuffle(a, b, typename VectorOf<T>::bits{Index...});
+#endif
 }
 
 template <class T>
-inline T largest_lane(Vector<T> value) {
-  T lanes[kLanes<T>];
-  store(lanes, value);
-  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane)
-      lanes[lane] = lanes[lane + half] > lanes[lane] ? lanes[lane + half] : lanes[lane];
-  return lanes[0];
+using Lanes = std::make_integer_sequence<int64_t, kLanes<T>>;
+
+template <int64_t Distance, int64_t... Lane>
+constexpr auto exchanged(std::integer_sequence<int64_t, Lane...>) {
+  return std::integer_sequence<int64_t, (Lane ^ Distance)...>{};
 }
 
-// exp for x <= 0 within 2 ulp; 0 below the normal numbers; NaN stays NaN.
+// The sum of all lanes, in every lane.
+template <class T, int64_t Distance = kLanes<T> / 2>
+inline Vector<T> sum(Vector<T> value) {
+  value += shuffle<T>(value, value, exchanged<Distance>(Lanes<T>{}));
+  if constexpr (Distance > 1) value = sum<T, Distance / 2>(value);
+  return value;
+}
+
+// The largest lane, in every lane.
+template <class T, int64_t Distance = kLanes<T> / 2>
+inline Vector<T> largest(Vector<T> value) {
+  const Vector<T> other = shuffle<T>(value, value, exchanged<Distance>(Lanes<T>{}));
+  value = other > value ? other : value;
+  if constexpr (Distance > 1) value = largest<T, Distance / 2>(value);
+  return value;
+}
+
+// a0 b0 a1 b1 ... of the lower (Half = 0) or upper (Half = 1) halves of a and b.
+template <int64_t Half, int64_t... Lane>
+constexpr auto interleaved(std::integer_sequence<int64_t, Lane...>) {
+  constexpr int64_t lanes = sizeof...(Lane);
+  return std::integer_sequence<int64_t, (Half * lanes / 2 + Lane / 2 + Lane % 2 * lanes)...>{};
+}
+
+// Transposes a square of vectors: interleaving i with i + n/2 moves one bit of the row number into the lane number.
+template <class T>
+inline void transpose_square(Vector<T>* rows) {
+  constexpr int64_t lanes = kLanes<T>;
+#pragma GCC unroll 4
+  for (int64_t bit = 1; bit < lanes; bit *= 2) {
+    Vector<T> next[lanes];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < lanes / 2; ++i) {
+      next[2 * i] = shuffle<T>(rows[i], rows[i + lanes / 2], interleaved<0>(Lanes<T>{}));
+      next[2 * i + 1] = shuffle<T>(rows[i], rows[i + lanes / 2], interleaved<1>(Lanes<T>{}));
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < lanes; ++i) rows[i] = next[i];
+  }
+}
+
+// exp for x <= 0 (and just above) within 2 ulp; 0 below the normal numbers; NaN stays NaN.
 inline Vector<float> exp_of(Vector<float> x) {
   using Bits = VectorOf<float>::bits;
   const Vector<float> lowest = splat(-87.3f), magic = splat(12582912.0f);  // 1.5 * 2^23 rounds to a whole number
