@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffrgen_kernels.contract import Routing
 
-SAVES_LSE = False
+SAVES_LSE = True
 _FOLDER = Path(__file__).parent
 
 
@@ -31,26 +31,46 @@ def _load() -> str | None:
 
 def unavailable(device_type: str, dtype: torch.dtype) -> str | None:
     """Why the extension cannot run there, or None."""
-    if device_type != "cpu":
+    if device_type not in ("cpu", "cuda"):
         return f"the extension has no kernels for {device_type}"
-    return _load()
+    return _load() or (_cuda_unavailable(dtype) if device_type == "cuda" else None)
+
+
+def _cuda_unavailable(dtype: torch.dtype) -> str | None:
+    note = _FOLDER / "_native_cuda_skipped.txt"
+    if note.exists():
+        return f"the extension was built without CUDA: {note.read_text().strip()}"
+    if not torch._C._dispatch_has_kernel_for_dispatch_key("diffrgen_native::forward", "CUDA"):
+        return "the extension was built without CUDA"
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f"its CUDA kernels take float32, float16 and bfloat16, not {dtype}"
+    if not torch.cuda.is_available():
+        return "PyTorch sees no GPU"
+    if (capability := torch.cuda.get_device_capability()) < (8, 0):
+        return f"its CUDA kernels need compute capability 8.0, and this GPU has {capability[0]}.{capability[1]}"
+    return None
+
+
+def _stream(q: Tensor) -> int:
+    """The handle of the stream to launch on."""
+    return torch.cuda.current_stream(q.device).cuda_stream if q.is_cuda else 0
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """csrc/cpu: the exact shortcut; without gradients a mask with alpha = 0 is not run."""
-    out: Tensor = torch.ops.diffrgen_native.forward(
-        q, k, v, alpha, routing.grid, routing.orders, routing.exclusive, routing.scale, not needs_grad
+    """csrc/cpu and csrc/cuda: the exact shortcut; without gradients a mask with alpha = 0 is not run."""
+    out, lse = torch.ops.diffrgen_native.forward(
+        q, k, v, alpha, routing.grid, routing.orders, routing.exclusive, routing.scale, needs_grad, _stream(q)
     )
-    return out, alpha.new_empty(0)
+    return out, lse
 
 
 def backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """csrc/cpu: logits are recomputed, so only the inputs are needed."""
+    """csrc/cpu and csrc/cuda: logits are recomputed from the inputs and the log-sum-exp of forward."""
     dq, dk, dv, dalpha = torch.ops.diffrgen_native.backward(
-        grad, q, k, v, alpha, routing.grid, routing.orders, routing.exclusive, routing.scale
+        grad, q, k, v, alpha, lse, routing.grid, routing.orders, routing.exclusive, routing.scale, _stream(q)
     )
     return dq, dk, dv, dalpha
