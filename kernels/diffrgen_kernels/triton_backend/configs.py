@@ -25,11 +25,11 @@ class Config:
 # kernel -> largest head dimension -> configuration, for 16-bit types and for float32
 NARROW = {
     "forward": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(32, 64, 8, 2)},
-    "shared_forward": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(32, 64, 8, 2)},
+    "shared_forward": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(64, 16, 8, 2)},
     "backward_queries": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(64, 32, 8, 2)},
     "backward_keys": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(32, 64, 8, 2)},
-    "shared_backward_queries": {64: Config(64, 64, 8, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 32, 8, 2)},
-    "shared_backward_keys": {64: Config(32, 64, 8, 2), 128: Config(32, 64, 8, 2), 256: Config(32, 32, 8, 2)},
+    "shared_backward_queries": {64: Config(128, 32, 8, 2), 128: Config(64, 32, 8, 2), 256: Config(64, 32, 8, 2)},
+    "shared_backward_keys": {64: Config(32, 128, 8, 2), 128: Config(16, 128, 8, 2), 256: Config(32, 32, 8, 2)},
     # small shapes: the least rows and keys, and the warps of up to 64 rows
     "small_forward": {
         32: Config(64, 16, 4, 3),
@@ -41,10 +41,10 @@ NARROW = {
 }
 WIDE = {
     "forward": {64: Config(64, 32, 8, 2), 256: Config(32, 32, 8, 2)},
-    "shared_forward": {64: Config(32, 16, 8, 2), 256: Config(16, 16, 8, 2)},
+    "shared_forward": {256: Config(32, 16, 8, 2)},
     "backward_queries": {64: Config(32, 32, 4, 2), 256: Config(32, 16, 8, 2)},
     "backward_keys": {64: Config(32, 32, 4, 2), 256: Config(16, 32, 8, 2)},
-    "shared_backward_queries": {64: Config(32, 32, 4, 2), 256: Config(32, 16, 8, 2)},
+    "shared_backward_queries": {64: Config(32, 16, 4, 2), 256: Config(32, 16, 8, 2)},
     "shared_backward_keys": {64: Config(32, 32, 4, 2), 256: Config(16, 32, 8, 2)},
     "small_forward": {32: Config(16, 16, 8, 1)},
     "small_backward": {32: Config(16, 16, 8, 1)},
@@ -54,9 +54,9 @@ WIDE = {
 # what GPUs before Hopper need instead: their tensor cores take both factors from registers
 BEFORE_HOPPER: dict[str, dict[int, Config]] = {
     "forward": {64: Config(64, 32, 4, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 64, 8, 2)},
-    "shared_forward": {64: Config(64, 64, 8, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 64, 8, 2)},
+    "shared_forward": {64: Config(64, 32, 4, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 32, 8, 2)},
     "backward_queries": {64: Config(64, 32, 4, 2), 128: Config(64, 32, 8, 2), 256: Config(64, 32, 8, 2)},
-    "shared_backward_keys": {64: Config(64, 32, 4, 2), 128: Config(32, 64, 8, 2), 256: Config(32, 32, 8, 2)},
+    "shared_backward_keys": {64: Config(32, 64, 4, 2), 128: Config(32, 64, 8, 2), 256: Config(32, 32, 8, 2)},
     "small_forward": {
         32: Config(64, 16, 4, 3),
         63: Config(64, 16, 8, 2),
@@ -64,6 +64,7 @@ BEFORE_HOPPER: dict[str, dict[int, Config]] = {
         128: Config(64, 16, 8, 2),
     },
     "small_backward": {64: Config(64, 16, 4, 1), 96: Config(64, 16, 8, 1), 128: Config(64, 16, 8, 2)},
+    "shared_backward_queries": {64: Config(64, 32, 4, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 32, 8, 2)},
 }
 
 _arch: ContextVar[int | None] = ContextVar("_arch", default=None)

@@ -65,6 +65,13 @@ def outside_run(index, begin, end):
 
 
 @triton.jit
+def far_keys(first, far, begin, end, KEYS: tl.constexpr):
+    """The tile from the first-th of the `far` patches outside begin .. end - 1, and which of its patches exist."""
+    index = first + tl.arange(0, KEYS)
+    return outside_run(index, begin, end), index < far
+
+
+@triton.jit
 def window_mask(patches, keys, exist, order, gw):
     """(patches, keys): whether key patch l exists and lies in the window of patch i.
 

@@ -2,7 +2,7 @@
 
 With ds of shared_backward_queries.py, and over the rows of which a window W_w holds a key:
 
-    dk = scale sum_rows ds q ;   dv = sum_rows g sum_w alpha_w / Z_w (p_w - u_w)[l in W_w]  +  sum_all g sum_w alpha_w u_w / Z_w
+    dk = scale sum_rows ds q ;   dv = sum_rows g sum_w alpha_w / Z_w (p_w - u_w)[l in W_w] + sum_all g sum_w alpha_w u_w / Z_w
 
 Rows whose windows can hold a key ("near") are those of the patches round it, once in every cycle of M rows; the others
 ("far") are visited only where a mask is the whole grid, and for it alone.
@@ -29,7 +29,10 @@ def _visit_rows(
     dk0, dk1, dv0, dv1, scale, REACHES: tl.constexpr, FLOORED: tl.constexpr,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, NEAR: tl.constexpr,
 ):  # fmt: skip
-    """Add a tile of rows to the sums of every key: all windows if NEAR, else the first; a row that does not exist has p = 0."""
+    """Add a tile of rows to the sums of every key: of all windows if NEAR, else of the first.
+
+    A row that does not exist has p = 0.
+    """
     q0, q1 = load_pair(q, q_start, rows, valid, D, D0, D1)
     g0, g1 = load_pair(grad, grad_start, rows, valid, D, D0, D1)
     s = scale * dot_pairs(k0, k1, q0, q1, D1)

@@ -16,8 +16,8 @@ from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import (
+    far_keys,
     outside_count,
-    outside_run,
     patch_distance,
     rows_of_block,
     window_run,
@@ -37,6 +37,16 @@ from diffrgen_kernels.triton_backend.tiles import (
 
 
 @triton.jit
+def _visit_keys(
+    q0, q1, g0, g1, k, v, k_start, v_start, keys, exist, scale, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr
+):  # fmt: skip
+    """Logits and slopes g.v of a tile of keys, (ROWS, KEYS) each, and the keys."""
+    k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
+    v0, v1 = load_pair(v, v_start, keys, exist, D, D0, D1)
+    return logits(q0, q1, k0, k1, exist, scale, D1), dot_pairs(g0, g1, v0, v1, D1), k0, k1
+
+
+@triton.jit
 def _share_rest(g, rest, sums, shares, FROM: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr):
     """Store sum_rows rest g, a share of dv for all keys; return g . sum_all v of every row, for WIDTH elements."""
     wide = g.to(tl.float32)
@@ -51,7 +61,7 @@ def shared_backward_queries_kernel(
     REACHES: tl.constexpr, WINDOW_OF: tl.constexpr, WHOLE: tl.constexpr, FLOORED: tl.constexpr,
     D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Program: one block of rows of one study and head: every key once for Z and delta, and once for dq."""
+    """Program: one block of rows of one study and head; visits every key once for Z and delta, and once for dq."""
     blocks = tl.cdiv(N, M) * tl.cdiv(tl.minimum(N, M), ROWS)
     block = tl.program_id(0) % blocks
     b, h = tl.program_id(0) // blocks // H, tl.program_id(0) // blocks % H
@@ -83,23 +93,16 @@ def shared_backward_queries_kernel(
         far_total, far_slope = totals[0], slopes[0]
         far = M - (end - begin)
         for first in range(0, far, KEYS):
-            index = first + tl.arange(0, KEYS)
-            exist = index < far
-            keys = outside_run(index, begin, end)
-            k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
-            v0, v1 = load_pair(v, v_start, keys, exist, D, D0, D1)
-            p = tl.exp2(logits(q0, q1, k0, k1, exist, scale, D1) - lses[0][:, None])  # (ROWS, KEYS)
-            slope = dot_pairs(g0, g1, v0, v1, D1)
+            keys, exist = far_keys(first, far, begin, end, KEYS)
+            s, slope, k0, k1 = _visit_keys(q0, q1, g0, g1, k, v, k_start, v_start, keys, exist, scale, D, D0, D1)
+            p = tl.exp2(s - lses[0][:, None])
             far_total += tl.sum(p, 1)
             far_slope += tl.sum(p * slope, 1)
         totals, slopes = (far_total,) + totals[1:], (far_slope,) + slopes[1:]
     for first in range(begin, end, KEYS):
         keys = first + tl.arange(0, KEYS)
         exist = keys < end
-        k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
-        v0, v1 = load_pair(v, v_start, keys, exist, D, D0, D1)
-        s = logits(q0, q1, k0, k1, exist, scale, D1)  # (ROWS, KEYS)
-        slope = dot_pairs(g0, g1, v0, v1, D1)
+        s, slope, k0, k1 = _visit_keys(q0, q1, g0, g1, k, v, k_start, v_start, keys, exist, scale, D, D0, D1)
         rings = patch_distance(patches[:, None], keys[None, :], gw)
         new_totals, new_slopes = (), ()
         for w in tl.static_range(len(REACHES)):
@@ -144,22 +147,15 @@ def shared_backward_queries_kernel(
     dq1 = tl.zeros((ROWS, D1 if D1 > 0 else 1), tl.float32)
     if WHOLE:
         for first in range(0, far, KEYS):
-            index = first + tl.arange(0, KEYS)
-            exist = index < far
-            keys = outside_run(index, begin, end)
-            k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
-            v0, v1 = load_pair(v, v_start, keys, exist, D, D0, D1)
-            p = tl.exp2(logits(q0, q1, k0, k1, exist, scale, D1) - lses[0][:, None])
-            slope = dot_pairs(g0, g1, v0, v1, D1)
+            keys, exist = far_keys(first, far, begin, end, KEYS)
+            s, slope, k0, k1 = _visit_keys(q0, q1, g0, g1, k, v, k_start, v_start, keys, exist, scale, D, D0, D1)
+            p = tl.exp2(s - lses[0][:, None])
             d_logits = factors[0][:, None] * p * (slope - deltas[0][:, None])
             dq0, dq1 = add_product(dq0, dq1, d_logits, k0, k1, D1)
     for first in range(begin, end, KEYS):
         keys = first + tl.arange(0, KEYS)
         exist = keys < end
-        k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
-        v0, v1 = load_pair(v, v_start, keys, exist, D, D0, D1)
-        s = logits(q0, q1, k0, k1, exist, scale, D1)
-        slope = dot_pairs(g0, g1, v0, v1, D1)
+        s, slope, k0, k1 = _visit_keys(q0, q1, g0, g1, k, v, k_start, v_start, keys, exist, scale, D, D0, D1)
         rings = patch_distance(patches[:, None], keys[None, :], gw)
         d_logits = tl.zeros((ROWS, KEYS), tl.float32)
         for w in tl.static_range(len(REACHES)):
@@ -189,8 +185,10 @@ def shared_backward_queries_launch(
     shares: Tensor,
     routing: Routing,
 ) -> Launch:
-    """The launch. terms: of each window (B, windows, H, N). For every block of rows: dalpha (blocks, B, P, H), and the shares of
-    dv for all keys (blocks, B, H, D)."""
+    """The launch; terms of each window (B, windows, H, N).
+
+    Shares of every block of rows: dalpha (blocks, B, P, H), and of dv for all keys (blocks, B, H, D).
+    """
     dim = q.shape[4]
     config = config_for("shared_backward_queries", q.dtype, dim)
     return Launch(

@@ -5,8 +5,8 @@ of all windows are summed before the one product with v:
 
     out = sum_l v_l sum_w alpha_w / L_w (e^(s_l - M0_w) - c_w)[l in W_w]  +  (sum_w alpha_w c_w / L_w) sum_all v
 
-with M0, c and L of each window as in own_forward.py. Keys that only the whole grid holds ("far") are visited once, with an online
-softmax; the run of keys round the block that the other windows hold ("near") twice: for M0 and L, then for the values.
+with M0, c and L of each window as in own_forward.py. Keys that only the whole grid holds ("far") are visited once, with an
+online softmax; the run of keys round the block that the other windows hold ("near") twice: for M0 and L, then for the values.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import (
+    far_keys,
     outside_count,
-    outside_run,
     patch_distance,
     rows_of_block,
     window_run,
@@ -86,9 +86,7 @@ def shared_forward_kernel(
         far_top, far_total = tops[0], totals[0]
         far = tl.where(SAVE_LSE or alphas[0] != 0, M - (end - begin), 0)
         for first in range(0, far, KEYS):
-            index = first + tl.arange(0, KEYS)
-            exist = index < far
-            keys = outside_run(index, begin, end)
+            keys, exist = far_keys(first, far, begin, end, KEYS)
             k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
             s = logits(q0, q1, k0, k1, exist, scale, D1)  # (ROWS, KEYS)
             far_top, far_total, weight, keep = _advance(s, far_top, far_total)
