@@ -11,6 +11,7 @@ import tyro
 
 from diffrgen.evaluation.run import EvaluateOptions
 from diffrgen.generate import GenerateOptions
+from diffrgen.prepare import parse_options as parse_prepare_options
 from diffrgen.train import parse_options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,13 +37,18 @@ def test_evaluate_commands_parse(arguments):
     assert tyro.cli(EvaluateOptions, args=arguments, config=(tyro.conf.PositionalRequiredArgs,)).run
 
 
+@pytest.mark.parametrize("arguments", commands("prepare"))
+def test_prepare_commands_parse(arguments):
+    assert parse_prepare_options(arguments).out
+
+
 @pytest.mark.parametrize("arguments", commands("generate"))
 def test_generate_commands_parse(arguments):
     assert tyro.cli(GenerateOptions, args=arguments).images
 
 
-def test_readme_shows_all_three_commands():
-    assert all(commands(module) for module in ("train", "evaluate", "generate"))
+def test_readme_shows_every_command():
+    assert all(commands(module) for module in ("train", "evaluate", "generate", "prepare"))
 
 
 def test_every_path_and_link_of_the_readme_exists():
