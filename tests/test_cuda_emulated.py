@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_backends import NAMES, error, truth_and_eager
 from kernel_cases import CASES, Case, dense
-from test_kernels import NAMES, error, truth_and_eager
 from torch import Tensor
 from torch.utils.cpp_extension import include_paths
 
