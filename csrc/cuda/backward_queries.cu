@@ -101,7 +101,6 @@ struct BackwardQueries {
       products.at[e] = is_set(inside, e) ? weight * (changes.at[e] - own.delta) : 0.0f;
     }
     if (p.dim > kSide) {  // the tile holds the last columns, not the block's own
-      __syncthreads();
       keys.load(Rows<T>(p.k, block.batch, block.mask, block.head), first, count, block.first_column, block.columns);
       finish_loads();
     }

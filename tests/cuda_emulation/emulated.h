@@ -148,8 +148,8 @@ float element(uint32_t pair, int i) {
   return static_cast<float>(T(static_cast<unsigned short>(pair >> 16 * i), T::from_bits()));
 }
 
-// PTX, mma.m16n8k16: with g = lane / 4, t = lane % 4, pair p of a holds a[g + 8 (p % 2)][2 t + 8 (p / 2) + {0, 1}], pair
-// p of b holds b[2 t + 8 p + {0, 1}][g], element i of c is c[g + 8 (i / 2)][2 t + i % 2].
+// PTX, mma.m16n8k16: with g = lane / 4 and t = lane % 4, pair p of a holds a[g + 8 (p % 2)][2 t + 8 (p / 2) + {0, 1}],
+// pair p of b holds b[2 t + 8 p + {0, 1}][g], element i of c is c[g + 8 (i / 2)][2 t + i % 2].
 template <class T>
 void multiply_add(float* c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   const Deposit* lanes = exchange({0.0f, nullptr, {a[0], a[1], a[2], a[3], b0, b1}});
