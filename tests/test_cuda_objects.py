@@ -10,10 +10,14 @@ from diffrgen_kernels import cuda_objects
 from diffrgen_kernels.cuda_objects import cuda_kernels
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc in PATH")
-def test_kernels_do_not_spill(monkeypatch: pytest.MonkeyPatch) -> None:
-    # an installed package has no sources beside it
+@pytest.fixture(autouse=True)
+def sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkout's: an installed package has none beside it."""
     monkeypatch.setattr(cuda_objects, "SOURCES", Path(__file__).resolve().parents[1] / "csrc" / "cuda")
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc in PATH")
+def test_kernels_do_not_spill() -> None:
     records = cuda_kernels(90)
     names = {"routed_coattention", "routed_coattention_dq", "routed_coattention_dk_dv", "sum_rows"}
     dtypes = ("float32", "float16", "bfloat16")
