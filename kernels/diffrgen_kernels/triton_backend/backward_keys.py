@@ -17,8 +17,9 @@ from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import element_of, window_mask, window_run
+from diffrgen_kernels.triton_backend.large import operands
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
-from diffrgen_kernels.triton_backend.plan import mask_kinds, sizes
+from diffrgen_kernels.triton_backend.plan import mask_kinds
 from diffrgen_kernels.triton_backend.tiles import dot_pairs, load_pair, load_vector, offset, store_pair
 
 
@@ -114,16 +115,13 @@ def backward_keys_launches(
     dim = q.shape[4]
     config = config_for("backward_keys", q.dtype, dim)
     arguments = {
-        "grad": output_view(grad),
-        "q": projection_view(q),
-        "k": projection_view(k),
-        "v": projection_view(v),
+        **operands(q, k, v, alpha, routing),
         "alpha": alpha,
+        "grad": output_view(grad),
         "terms": terms,
         "rest": rest,
         "dk": projection_view(dk),
         "dv": projection_view(dv),
-        **sizes(q, k, alpha, routing),
         "logit_scale": routing.scale,
     }
     return [

@@ -21,8 +21,9 @@ from torch import Tensor
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import element_of, outside_count, rows_of_block, window_mask, window_run
+from diffrgen_kernels.triton_backend.large import operands
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
-from diffrgen_kernels.triton_backend.plan import mask_kinds, row_blocks, sizes
+from diffrgen_kernels.triton_backend.plan import mask_kinds, row_blocks
 from diffrgen_kernels.triton_backend.tiles import dot_pairs, load_pair, load_rows, load_vector, offset, store_pair
 
 
@@ -185,19 +186,16 @@ def backward_queries_launches(
     dim = q.shape[4]
     config = config_for("backward_queries", q.dtype, dim)
     arguments = {
-        "grad": output_view(grad),
-        "q": projection_view(q),
-        "k": projection_view(k),
-        "v": projection_view(v),
-        "value_sum": value_sum,
+        **operands(q, k, v, alpha, routing),
         "alpha": alpha,
+        "grad": output_view(grad),
+        "value_sum": value_sum,
         "lse": lse,
         "dq": projection_view(dq),
         "terms": terms,
         "dalpha": dalpha,
         "rest": rest,
         "B": q.shape[0],
-        **sizes(q, k, alpha, routing),
         "logit_scale": routing.scale,
     }
     return [

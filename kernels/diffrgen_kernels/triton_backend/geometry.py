@@ -36,14 +36,6 @@ def window_run(first, order, M, gh, gw, COUNT: tl.constexpr):
 
 
 @triton.jit
-def is_inside(patches, keys, order, gw):
-    """Whether key patch l lies in the window of patch i; the arguments broadcast."""
-    down = tl.abs(patches // gw - keys // gw) <= order
-    across = tl.abs(patches % gw - keys % gw) <= order
-    return down & across
-
-
-@triton.jit
 def outside_count(patches, order, gh, gw):
     """M - w: the number of patches outside the window of each patch."""
     y, x = patches // gw, patches % gw

@@ -34,6 +34,13 @@ def output_view(x: Tensor) -> View:
     return View(x, batch, row, 0, head, dim)
 
 
+def empty_results(q: Tensor, alpha: Tensor, *, needs_grad: bool) -> tuple[Tensor, Tensor]:
+    """Memory of forward's results: out (B, N, H, D), and lse (B, N, P, H) if `needs_grad`, else (0,)."""
+    batch, rows, _, heads, dim = q.shape
+    lse = alpha.new_empty((batch, rows, alpha.shape[1], heads) if needs_grad else 0)
+    return q.new_empty(batch, rows, heads, dim), lse
+
+
 @dataclass(frozen=True)
 class Launch:
     """One kernel launch.

@@ -8,6 +8,7 @@ from torch import Tensor
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.backward_keys import backward_keys_launches
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms, backward_queries_launches, row_blocks_of
+from diffrgen_kernels.triton_backend.large import sum_over_keys
 from diffrgen_kernels.triton_backend.plan import constants
 
 
@@ -24,7 +25,7 @@ def backward(
     blocks = row_blocks_of(q, k)
     dalpha = alpha.new_empty(blocks, batch, masks, heads)
     rest = alpha.new_empty(blocks, batch, len(windowed), heads, dim)
-    value_sum = v.sum(1, dtype=torch.float32).contiguous()  # (B, P, H, D)
+    value_sum = sum_over_keys(v, bool(windowed) and not routing.exclusive)
     for launch in backward_queries_launches(grad, q, k, v, value_sum, alpha, lse, dq, terms, dalpha, rest, routing):
         launch.run()
     for launch in backward_keys_launches(grad, q, k, v, alpha, terms, rest.sum(0), dk, dv, routing):

@@ -10,17 +10,24 @@ the saved lse is M0 + log2 L.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from diffrgen_kernels.contract import Routing
-from diffrgen_kernels.triton_backend.configs import config_for
-from diffrgen_kernels.triton_backend.geometry import element_of, is_inside, outside_count, rows_of_block, window_run
-from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
-from diffrgen_kernels.triton_backend.plan import constants, row_blocks, sizes
-from diffrgen_kernels.triton_backend.tiles import load_rows, offset, store_rows
+from diffrgen_kernels.triton_backend.geometry import element_of, outside_count, rows_of_block, window_mask, window_run
+from diffrgen_kernels.triton_backend.large import forward_launch, sum_over_keys
+from diffrgen_kernels.triton_backend.launch import empty_results
+from diffrgen_kernels.triton_backend.plan import constants
+from diffrgen_kernels.triton_backend.tiles import (
+    add_product,
+    add_vector,
+    advance,
+    dot_pairs,
+    load_pair,
+    offset,
+    store_pair,
+)
 
 
 @triton.jit
@@ -31,29 +38,20 @@ def _attend_tile(
     """Bring the keys first .. first + KEYS - 1 into the running maximum, sum and values of every row."""
     keys = first + tl.arange(0, KEYS)
     valid = keys < end
-    s = tl.dot(q0, load_rows(k, k_start, keys, valid, D, 0, D0).T, input_precision="ieee")
-    if D1 > 0:
-        s = tl.dot(q1, load_rows(k, k_start, keys, valid, D, D0, D1).T, s, input_precision="ieee")
+    k0, k1 = load_pair(k, k_start, keys, valid, D, D0, D1)
+    s = dot_pairs(q0, q1, k0, k1, D1)
     inside = valid[None, :]
     if not FULL:
-        inside = inside & is_inside(patches[:, None], keys[None, :], order, gw)
+        inside = window_mask(patches, keys, valid, order, gw)
     s = tl.where(inside, s * scale, float("-inf"))  # (ROWS, KEYS)
-    new_top = tl.maximum(top, tl.max(s, 1))
-    shift = tl.where(new_top == float("-inf"), 0.0, new_top)  # -inf: no key of the window yet
-    weight = tl.exp2(s - shift[:, None])
-    keep = tl.exp2(top - shift)
-    total = total * keep + tl.sum(weight, 1)
+    top, total, weight, keep = advance(s, top, total)
     if not FULL:
         # c = e^-M0 for the running M0, so that it shrinks with the sums when M0 grows
-        c = tl.where(floored, tl.exp2(-shift), 0.0)
+        c = tl.where(floored, tl.exp2(-top), 0.0)
         weight = tl.where(inside, weight - c[:, None], 0.0)
-    narrow = weight.to(v.data.dtype.element_ty)
-    values = load_rows(v, v_start, keys, valid, D, 0, D0)
-    acc0 = tl.dot(narrow, values, acc0 * keep[:, None], input_precision="ieee")
-    if D1 > 0:
-        values = load_rows(v, v_start, keys, valid, D, D0, D1)
-        acc1 = tl.dot(narrow, values, acc1 * keep[:, None], input_precision="ieee")
-    return new_top, total, acc0, acc1
+    v0, v1 = load_pair(v, v_start, keys, valid, D, D0, D1)
+    acc0, acc1 = add_product(acc0 * keep[:, None], acc1 * keep[:, None], weight, v0, v1, D1)
+    return top, total, acc0, acc1
 
 
 @triton.jit
@@ -64,11 +62,8 @@ def _attend_mask(
     ROWS: tl.constexpr, KEYS: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
     """out + alpha_j O_j for a block of rows."""
-    q_start, k_start, v_start = offset(q, b, j, h), offset(k, b, j, h), offset(v, b, j, h)
-    q0 = load_rows(q, q_start, rows, valid, D, 0, D0)
-    q1 = q0
-    if D1 > 0:
-        q1 = load_rows(q, q_start, rows, valid, D, D0, D1)
+    k_start, v_start = offset(k, b, j, h), offset(v, b, j, h)
+    q0, q1 = load_pair(q, offset(q, b, j, h), rows, valid, D, D0, D1)
     begin, end, outside = 0, M, tl.zeros((ROWS,), tl.int32)
     if not FULL:
         begin, end = window_run(first_patch, order, M, gh, gw, ROWS)
@@ -91,12 +86,7 @@ def _attend_mask(
     if D1 > 0:
         out1 += acc1 * weight[:, None]
     if not FULL and not EXCLUSIVE:
-        sums = value_sum + ((b * P + j) * H + h) * D
-        dims = tl.arange(0, D0)
-        out0 += (weight * c)[:, None] * tl.load(sums + dims, mask=dims < D, other=0.0)[None, :]
-        if D1 > 0:
-            dims = D0 + tl.arange(0, D1)
-            out1 += (weight * c)[:, None] * tl.load(sums + dims, mask=dims < D, other=0.0)[None, :]
+        out0, out1 = add_vector(out0, out1, weight * c, value_sum + ((b * P + j) * H + h) * D, D, D0, D1)
     if SAVE_LSE:
         tl.store(lse + ((b * N + rows).to(tl.int64) * P + j) * H + h, top + tl.log2(total), mask=valid)
     return out0, out1
@@ -104,7 +94,7 @@ def _attend_mask(
 
 @triton.jit
 def forward_kernel(
-    q, k, v, value_sum, alpha, out, lse, N, M, P, H, gh, gw, scale,
+    q, k, v, value_sum, alpha, out, lse, N, M, P, H, gh, gw: tl.constexpr, scale,
     FULL_MASKS: tl.constexpr, WINDOW_MASKS: tl.constexpr, ORDERS: tl.constexpr, EXCLUSIVE: tl.constexpr,
     SAVE_LSE: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr,
@@ -131,49 +121,15 @@ def forward_kernel(
                     q, k, v, value_sum, alpha, lse, b, h, j, element_of(ORDERS, j), first_patch, patches, rows, valid,
                     out0, out1, N, M, P, H, gh, gw, scale, EXCLUSIVE, SAVE_LSE, D, D0, D1, ROWS, KEYS, False,
                 )  # fmt: skip
-    out_start = offset(out, b, 0, h)
-    store_rows(out, out_start, rows, valid, out0, D, 0, D0)
-    if D1 > 0:
-        store_rows(out, out_start, rows, valid, out1, D, D0, D1)
-
-
-def forward_launch(
-    q: Tensor, k: Tensor, v: Tensor, value_sum: Tensor, alpha: Tensor, out: Tensor, lse: Tensor, routing: Routing
-) -> Launch:
-    """The launch for q, k, v as in the operator; value_sum (B, P, H, D) float32 is sum_l v; lse (B, N, P, H) or empty."""
-    batch, rows, _, heads, dim = q.shape
-    config = config_for("forward", q.dtype, dim)
-    return Launch(
-        forward_kernel,
-        batch * heads * row_blocks(rows, k.shape[1], config.rows),
-        {
-            "q": projection_view(q),
-            "k": projection_view(k),
-            "v": projection_view(v),
-            "value_sum": value_sum,
-            "alpha": alpha,
-            "out": output_view(out),
-            "lse": lse,
-            **sizes(q, k, alpha, routing),
-        },
-        {
-            **constants(dim, routing),
-            "SAVE_LSE": lse.numel() > 0,
-            "ROWS": config.rows,
-            "KEYS": config.keys,
-        },
-        config.warps,
-        config.stages,
-    )
+    store_pair(out, offset(out, b, 0, h), rows, valid, out0, out1, D, D0, D1)
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,)."""
-    batch, rows, masks, heads, dim = q.shape
-    out = q.new_empty(batch, rows, heads, dim)
-    lse = alpha.new_empty((batch, rows, masks, heads) if needs_grad else 0)
-    value_sum = v.sum(1, dtype=torch.float32).contiguous()  # (B, P, H, D)
-    forward_launch(q, k, v, value_sum, alpha.contiguous(), out, lse, routing).run()
+    fixed = constants(q.shape[4], routing)
+    floored = bool(fixed["WINDOW_MASKS"]) and not routing.exclusive
+    out, lse = empty_results(q, alpha, needs_grad=needs_grad)
+    forward_launch("forward", forward_kernel, fixed, q, k, v, sum_over_keys(v, floored), alpha, out, lse, routing).run()
     return out, lse

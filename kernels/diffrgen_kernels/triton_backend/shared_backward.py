@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
+from diffrgen_kernels.triton_backend.large import sum_over_keys
 from diffrgen_kernels.triton_backend.plan import shared_constants
 from diffrgen_kernels.triton_backend.shared_backward_keys import shared_backward_keys_launch
 from diffrgen_kernels.triton_backend.shared_backward_queries import shared_backward_queries_launch, shared_row_blocks
@@ -19,13 +20,13 @@ def backward(
     batch, rows, _, heads, dim = q.shape
     alpha = alpha.contiguous()
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-    windows = len(shared_constants(dim, routing)["REACHES"])
-    terms = RowTerms(*alpha.new_empty(4, batch, windows, heads, rows).unbind())
+    fixed = shared_constants(dim, routing)
+    terms = RowTerms(*alpha.new_empty(4, batch, len(fixed["REACHES"]), heads, rows).unbind())
     # shares of every block of rows are added up in a fixed order
     blocks = shared_row_blocks(q, k)
     dalpha = alpha.new_empty(blocks, batch, alpha.shape[1], heads)
     shares = alpha.new_empty(blocks, batch, heads, dim)
-    value_sum = v.sum(1, dtype=torch.float32).contiguous()  # (B, 1, H, D)
+    value_sum = sum_over_keys(v, fixed["FLOORED"])
     shared_backward_queries_launch(grad, q, k, v, value_sum, alpha, lse, dq, terms, dalpha, shares, routing).run()
     shared_backward_keys_launch(grad, q, k, v, alpha, terms, shares.sum(0), dk, dv, routing).run()
     return dq, dk, dv, dalpha.sum((0, 3))

@@ -18,8 +18,9 @@ from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import outside_run, patch_distance, window_run
+from diffrgen_kernels.triton_backend.large import operands
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
-from diffrgen_kernels.triton_backend.plan import shared_constants, sizes
+from diffrgen_kernels.triton_backend.plan import shared_constants
 from diffrgen_kernels.triton_backend.tiles import add_product, dot_pairs, load_pair, load_vector, offset, store_pair
 
 
@@ -133,15 +134,12 @@ def shared_backward_keys_launch(
         shared_backward_keys_kernel,
         q.shape[0] * q.shape[3] * triton.cdiv(k.shape[1], config.keys),
         {
+            **operands(q, k, v, alpha, routing),
             "grad": output_view(grad),
-            "q": projection_view(q),
-            "k": projection_view(k),
-            "v": projection_view(v),
             "terms": terms,
             "rest": rest,
             "dk": projection_view(dk),
             "dv": projection_view(dv),
-            **sizes(q, k, alpha, routing),
             "logit_scale": routing.scale,
         },
         {**shared_constants(dim, routing), "ROWS": config.rows, "KEYS": config.keys},

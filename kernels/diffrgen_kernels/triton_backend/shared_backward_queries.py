@@ -22,8 +22,9 @@ from diffrgen_kernels.triton_backend.geometry import (
     rows_of_block,
     window_run,
 )
+from diffrgen_kernels.triton_backend.large import operands
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
-from diffrgen_kernels.triton_backend.plan import row_blocks, shared_constants, sizes
+from diffrgen_kernels.triton_backend.plan import row_blocks, shared_constants
 from diffrgen_kernels.triton_backend.shared_forward import window_alpha
 from diffrgen_kernels.triton_backend.tiles import (
     add_product,
@@ -195,19 +196,16 @@ def shared_backward_queries_launch(
         shared_backward_queries_kernel,
         q.shape[0] * q.shape[3] * shared_row_blocks(q, k),
         {
-            "grad": output_view(grad),
-            "q": projection_view(q),
-            "k": projection_view(k),
-            "v": projection_view(v),
-            "value_sum": value_sum,
+            **operands(q, k, v, alpha, routing),
             "alpha": alpha,
+            "grad": output_view(grad),
+            "value_sum": value_sum,
             "lse": lse,
             "dq": projection_view(dq),
             "terms": terms,
             "dalpha": dalpha,
             "shares": shares,
             "B": q.shape[0],
-            **sizes(q, k, alpha, routing),
             "logit_scale": routing.scale,
         },
         {**shared_constants(dim, routing), "ROWS": config.rows, "KEYS": config.keys},

@@ -11,23 +11,24 @@ online softmax; the run of keys round the block that the other windows hold ("ne
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from diffrgen_kernels.contract import Routing
-from diffrgen_kernels.triton_backend.configs import config_for
-from diffrgen_kernels.triton_backend.geometry import (
-    far_keys,
-    outside_count,
-    patch_distance,
-    rows_of_block,
-    window_run,
+from diffrgen_kernels.triton_backend.geometry import far_keys, outside_count, patch_distance, rows_of_block, window_run
+from diffrgen_kernels.triton_backend.large import forward_launch, sum_over_keys
+from diffrgen_kernels.triton_backend.launch import empty_results
+from diffrgen_kernels.triton_backend.plan import shared_constants
+from diffrgen_kernels.triton_backend.tiles import (
+    add_product,
+    add_vector,
+    advance,
+    load_pair,
+    logits,
+    offset,
+    store_pair,
 )
-from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
-from diffrgen_kernels.triton_backend.plan import row_blocks, shared_constants, sizes
-from diffrgen_kernels.triton_backend.tiles import add_product, load_pair, load_vector, logits, offset, store_pair
 
 
 @triton.jit
@@ -38,16 +39,6 @@ def window_alpha(alpha, w: tl.constexpr, WINDOW_OF: tl.constexpr):
         if WINDOW_OF[j] == w:
             alpha_w += tl.load(alpha + j)
     return alpha_w
-
-
-@triton.jit
-def _advance(s, top, total):
-    """Bring logits s into the running maximum and sum of each row; also their weights and the factor of older sums."""
-    new_top = tl.maximum(top, tl.max(s, 1))
-    shift = tl.where(new_top == float("-inf"), 0.0, new_top)  # -inf: no key of the window yet
-    weight = tl.exp2(s - shift[:, None])
-    keep = tl.exp2(top - shift)
-    return new_top, total * keep + tl.sum(weight, 1), weight, keep
 
 
 @triton.jit
@@ -89,7 +80,7 @@ def shared_forward_kernel(
             keys, exist = far_keys(first, far, begin, end, KEYS)
             k0, k1 = load_pair(k, k_start, keys, exist, D, D0, D1)
             s = logits(q0, q1, k0, k1, exist, scale, D1)  # (ROWS, KEYS)
-            far_top, far_total, weight, keep = _advance(s, far_top, far_total)
+            far_top, far_total, weight, keep = advance(s, far_top, far_total)
             acc0, acc1 = acc0 * keep[:, None], acc1 * keep[:, None]
             v0, v1 = load_pair(v, v_start, keys, exist, D, D0, D1)
             acc0, acc1 = add_product(acc0, acc1, weight, v0, v1, D1)
@@ -104,7 +95,7 @@ def shared_forward_kernel(
         new_tops, new_totals = (), ()
         for w in tl.static_range(len(REACHES)):
             inside = tl.where(rings <= REACHES[w], s, float("-inf"))
-            top, total, weight, keep = _advance(inside, tops[w], totals[w])
+            top, total, weight, keep = advance(inside, tops[w], totals[w])
             new_tops += (top,)
             new_totals += (total,)
         tops, totals = new_tops, new_totals
@@ -141,50 +132,16 @@ def shared_forward_kernel(
         acc0, acc1 = add_product(acc0, acc1, weight, v0, v1, D1)
 
     if FLOORED:
-        sums = value_sum + (b * H + h) * D
-        acc0 += rest[:, None] * load_vector(sums, 0, D0, D)[None, :]
-        if D1 > 0:
-            acc1 += rest[:, None] * load_vector(sums, D0, D1, D)[None, :]
+        acc0, acc1 = add_vector(acc0, acc1, rest, value_sum + (b * H + h) * D, D, D0, D1)
     store_pair(out, offset(out, b, 0, h), rows, valid, acc0, acc1, D, D0, D1)
-
-
-def shared_forward_launch(
-    q: Tensor, k: Tensor, v: Tensor, value_sum: Tensor, alpha: Tensor, out: Tensor, lse: Tensor, routing: Routing
-) -> Launch:
-    """The launch for q, k, v (B, N or M, 1, H, D); value_sum (B, 1, H, D) float32 is sum_l v; lse (B, N, P, H) or empty."""
-    batch, rows, _, heads, dim = q.shape
-    config = config_for("shared_forward", q.dtype, dim)
-    return Launch(
-        shared_forward_kernel,
-        batch * heads * row_blocks(rows, k.shape[1], config.rows),
-        {
-            "q": projection_view(q),
-            "k": projection_view(k),
-            "v": projection_view(v),
-            "value_sum": value_sum,
-            "alpha": alpha,
-            "out": output_view(out),
-            "lse": lse,
-            **sizes(q, k, alpha, routing),
-        },
-        {
-            **shared_constants(dim, routing),
-            "SAVE_LSE": lse.numel() > 0,
-            "ROWS": config.rows,
-            "KEYS": config.keys,
-        },
-        config.warps,
-        config.stages,
-    )
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
-    """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`."""
-    batch, rows, _, heads, dim = q.shape
-    out = q.new_empty(batch, rows, heads, dim)
-    lse = alpha.new_empty((batch, rows, alpha.shape[1], heads) if needs_grad else 0)
-    value_sum = v.sum(1, dtype=torch.float32).contiguous()
-    shared_forward_launch(q, k, v, value_sum, alpha.contiguous(), out, lse, routing).run()
+    """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,); q, k, v have one mask axis."""
+    fixed = shared_constants(q.shape[4], routing)
+    out, lse = empty_results(q, alpha, needs_grad=needs_grad)
+    value_sum = sum_over_keys(v, fixed["FLOORED"])
+    forward_launch("shared_forward", shared_forward_kernel, fixed, q, k, v, value_sum, alpha, out, lse, routing).run()
     return out, lse

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.geometry import element_of
-from diffrgen_kernels.triton_backend.launch import Launch, output_view
+from diffrgen_kernels.triton_backend.launch import output_view
 from diffrgen_kernels.triton_backend.small import masked_softmax, small_block, small_launch
 from diffrgen_kernels.triton_backend.tiles import dot_pairs, load_pair, logits, offset
 
@@ -99,33 +99,19 @@ def small_shared_backward_kernel(
     _store_gradient(dk, b, 0, h, keys, M, 1, H, ds_narrow.T, q0, q1, grad_scale, D, D0, D1)
 
 
-def backward_launch(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    grads: tuple[Tensor, Tensor, Tensor],
-    alpha_sums: Tensor,
-    routing: Routing,
-) -> Launch:
-    """The launch for small q, k, v; grads like them, contiguous; alpha_sums (B, H, P) float32 is dalpha by head."""
-    dq, dk, dv = grads
-    others = {"grad": output_view(grad), "dq": dq, "dk": dk, "dv": dv, "alpha_sums": alpha_sums}
-    return small_launch(
-        "small_backward",
-        (small_backward_kernel, small_shared_backward_kernel),
-        q, k, v, alpha, routing,
-        {**others, "grad_scale": routing.scale},
-        {},
-    )  # fmt: skip
-
-
 def backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Contiguous gradients of q, k, v, alpha. A row's maximum is found again sooner than its lse would be read."""
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    # dalpha by head
     alpha_sums = alpha.new_empty(q.shape[0], q.shape[3], alpha.shape[1])
-    backward_launch(grad, q, k, v, alpha, (dq, dk, dv), alpha_sums, routing).run()
+    others = {"grad": output_view(grad), "dq": dq, "dk": dk, "dv": dv, "alpha_sums": alpha_sums}
+    small_launch(
+        "small_backward",
+        (small_backward_kernel, small_shared_backward_kernel),
+        q, k, v, alpha, routing,
+        {**others, "grad_scale": routing.scale},
+        {},
+    ).run()  # fmt: skip
     return dq, dk, dv, alpha_sums.sum(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffrgen_kernels.contract import Routing
 from diffrgen_kernels.triton_backend.geometry import element_of
-from diffrgen_kernels.triton_backend.launch import Launch, output_view
+from diffrgen_kernels.triton_backend.launch import empty_results, output_view
 from diffrgen_kernels.triton_backend.small import masked_softmax, small_block, small_launch, store_product
 from diffrgen_kernels.triton_backend.tiles import add_product, load_pair, logits, offset, store_pair
 
@@ -74,25 +74,16 @@ def small_shared_forward_kernel(
     store_product(out, offset(out, b, 0, h), rows, real_rows, weights.to(v0.dtype), v0, v1, 1.0, D, D0, D1)
 
 
-def forward_launch(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, out: Tensor, lse: Tensor, routing: Routing
-) -> Launch:
-    """The launch for small q, k, v as in the operator; lse (B, N, P, H) or empty."""
-    return small_launch(
-        "small_forward",
-        (small_forward_kernel, small_shared_forward_kernel),
-        q, k, v, alpha, routing,
-        {"out": output_view(out), "lse": lse},
-        {"SAVE_LSE": lse.numel() > 0},
-    )  # fmt: skip
-
-
 def forward(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H) if `needs_grad`, else (0,)."""
-    batch, rows, _, heads, dim = q.shape
-    out = q.new_empty(batch, rows, heads, dim)
-    lse = alpha.new_empty((batch, rows, alpha.shape[1], heads) if needs_grad else 0)
-    forward_launch(q, k, v, alpha, out, lse, routing).run()
+    out, lse = empty_results(q, alpha, needs_grad=needs_grad)
+    small_launch(
+        "small_forward",
+        (small_forward_kernel, small_shared_forward_kernel),
+        q, k, v, alpha, routing,
+        {"out": output_view(out), "lse": lse},
+        {"SAVE_LSE": needs_grad},
+    ).run()  # fmt: skip
     return out, lse

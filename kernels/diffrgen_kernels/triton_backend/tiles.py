@@ -72,6 +72,16 @@ def logits(q0, q1, k0, k1, exist, scale, D1: tl.constexpr):
 
 
 @triton.jit
+def advance(s, top, total):
+    """Bring logits s into the running maximum and sum of each row; also their weights and the factor of older sums."""
+    new_top = tl.maximum(top, tl.max(s, 1))
+    shift = tl.where(new_top == float("-inf"), 0.0, new_top)  # -inf: no key of the window yet
+    weight = tl.exp2(s - shift[:, None])
+    keep = tl.exp2(top - shift)
+    return new_top, total * keep + tl.sum(weight, 1), weight, keep
+
+
+@triton.jit
 def add_product(acc0, acc1, weight, x0, x1, D1: tl.constexpr):
     """acc + weight @ x, for a pair."""
     narrow = weight.to(x0.dtype)
@@ -87,6 +97,15 @@ def store_pair(x, start, rows, valid, value0, value1, D: tl.constexpr, D0: tl.co
     store_rows(x, start, rows, valid, value0, D, 0, D0)
     if D1 > 0:
         store_rows(x, start, rows, valid, value1, D, D0, D1)
+
+
+@triton.jit
+def add_vector(acc0, acc1, factor, x, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr):
+    """acc + factor of each row times the D contiguous elements at x, for a pair."""
+    acc0 += factor[:, None] * load_vector(x, 0, D0, D)[None, :]
+    if D1 > 0:
+        acc1 += factor[:, None] * load_vector(x, D0, D1, D)[None, :]
+    return acc0, acc1
 
 
 @triton.jit
