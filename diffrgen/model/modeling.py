@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import State
+from diffrgen.model.beam_cache import BeamCache
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
@@ -166,6 +167,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         encoded = self.encode(pixel_values, retrieved, retrieved_mask)
         states = _predicted_states(encoded.disease_logits)
         prompt = self.prompt_ids(states)
+        if generation.get("use_cache", True):
+            new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
+            most = prompt.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
+            generation.setdefault("past_key_values", BeamCache(self.config.decoder, most))
         sequences = super().generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
             attention_mask=encoded.memory_mask,

@@ -1,0 +1,76 @@
+"""The decoder's keys and values in beam search, held so that no step copies more than it must."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BertConfig, Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import CacheLayerMixin
+
+
+class BeamLayer(CacheLayerMixin):
+    """Self-attention keys and values of one layer, (sequences, heads, tokens, head dim), for at most `max_tokens` tokens.
+
+    A token is written into memory that is there already, and beams are reordered into a second buffer of the same
+    size: transformers' own layers allocate both anew at every step, which takes longer than the copying itself.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        super().__init__()
+        self.max_tokens, self.tokens = max_tokens, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the buffers for sequences like these."""
+        sequences, heads, _, width = key_states.shape
+        self.dtype, self.device = key_states.dtype, key_states.device
+        # tokens before heads, so that the tokens of a sequence so far are one run of memory
+        self.held = key_states.new_empty(2, sequences, self.max_tokens, heads, width)
+        self.spare = torch.empty_like(self.held)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Add tokens; return the keys and values of all tokens so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.tokens + key_states.shape[2]
+        for held, new in zip(self.held, (key_states, value_states), strict=True):
+            held[:, self.tokens : end] = new.transpose(1, 2)
+        self.tokens = end
+        self.keys, self.values = (held[:, :end].transpose(1, 2) for held in self.held)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Let sequence i go on from sequence beam_idx[i]."""
+        for held, spare in zip(self.held, self.spare, strict=True):
+            torch.index_select(held[:, : self.tokens], 0, beam_idx, out=spare[:, : self.tokens])
+        self.held, self.spare = self.spare, self.held
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the number of keys that `query_length` more tokens see, and the first one."""
+        return self.tokens + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Return the number of tokens so far."""
+        return self.tokens
+
+    def get_max_length(self) -> int:
+        """Return the number of tokens that there is memory for."""
+        return self.max_tokens
+
+
+class BeamCache(EncoderDecoderCache):
+    """Keys and values of the decoder's tokens, and of the memory that it attends to.
+
+    The beams of a study attend to the same memory, so that its keys and values are computed once and never reordered.
+    """
+
+    def __init__(self, config: BertConfig, max_tokens: int) -> None:
+        """`max_tokens`: of a sequence, the prompt included."""
+        layers = [BeamLayer(max_tokens) for _ in range(config.num_hidden_layers)]
+        super().__init__(Cache(layers=layers), DynamicCache())
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Let sequence i go on from sequence beam_idx[i], of the same study."""
+        self.self_attention_cache.reorder_cache(beam_idx)
