@@ -1,4 +1,4 @@
-"""`python bench/gpu.py`: install, check, time, tune and train on a GPU in one go, where its minutes are scarce.
+"""`python bench/gpu.py`: install, check, time, tune, train and generate on a GPU in one go, where its minutes are scarce.
 
 A step that fails or runs out of time is written down and the next begins. Writes results.json and log.txt, the
 comparison as benchmark.json and, after the tuning, tuned.json (as `bench/compare.py` does), their plots, and the
@@ -138,8 +138,14 @@ def training(visit: Visit) -> None:
         visit.results["training_command"] = visit.measure("training", ["training.py", "command"], 5)
 
 
+def generation(visit: Visit) -> None:
+    """Reports a second, beside `transformers`' own model."""
+    quick = ["--quick", "--seconds", "1"] if visit.quick else ["--seconds", "20"]
+    visit.results["generation"] = visit.measure("generation", ["generation.py", "--device", visit.device, *quick], 4)
+
+
 STEPS: dict[str, Callable[[Visit], None]] = {
-    step.__name__: step for step in (install, backends, parity, errors, benchmark, tune, training)
+    step.__name__: step for step in (install, backends, parity, errors, benchmark, tune, training, generation)
 }
 
 

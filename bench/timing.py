@@ -23,6 +23,18 @@ GRAPH_SECONDS, GRAPH_CALLS = 2e-3, 64  # a graph holds calls for so long, at mos
 SAMPLE_SECONDS, REPLAYS = 0.2, 10  # a sample replays its graph for so long, 3 times at least and at most so often
 
 
+def clock(step: Step, calls: int, device: str) -> float:
+    """Seconds a call by the clock, the mean of a few."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(calls):
+        step()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) / calls
+
+
 class Sampler(Protocol):
     """Times one contender. how: by what means."""
 
@@ -44,10 +56,7 @@ class Clock:
 
     def sample(self) -> list[float]:
         """Seconds a call, the mean of a few."""
-        started = time.perf_counter()
-        for _ in range(self.calls):
-            self.step()
-        return [(time.perf_counter() - started) / self.calls]
+        return [clock(self.step, self.calls, "cpu")]
 
 
 class Events:

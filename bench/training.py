@@ -12,78 +12,21 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from cases import ROOT
-from timing import Spread
-from transformers import BertConfig
+from network import SETTINGS, Backend, Setting, make_batch, make_network
+from timing import Spread, clock
 
-from diffrgen.images.encoder import encoder_config
-from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
-from diffrgen.model.config import Retrieved
 from diffrgen.optimiser import make_adamw
 
-FINDINGS, CHANNELS = 14, 3
 NEEDED = ("faiss", "pydantic", "tyro", "pycocoevalcap", "accelerate", "tensorboard", "tqdm", "rich")
-Backend = Literal["auto", "reference"]
-Preset = Literal["tiny", "paper"]
 BACKENDS: dict[str, Backend] = {"fused": "auto", "reference": "reference"}
 ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A synthetic batch of the network: studies, pixels a side, retrieved rows N, report tokens; steps to a sample."""
-
-    studies: int = 16
-    image_size: int = 224
-    rows: int = 21
-    retrieved: Retrieved = "embeddings"
-    layout: Preset = "paper"
-    tokens: int = 60
-    steps: int = 10
-
-
-# the paper's; the token features of its 21 reports on larger images; one for a test
-SETTINGS = {
-    "paper": Setting(),
-    "tokens_512px": Setting(image_size=512, rows=21 * 60, retrieved="tokens", steps=3),
-    "quick": Setting(studies=2, image_size=64, rows=5, layout="tiny", tokens=8, steps=1),
-}
-
-
-def make_network(setting: Setting, backend: Backend) -> DiffRGenForReportGeneration:
-    """The network of a setting with random weights."""
-    small: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
-    special: dict[str, Any] = {"vocab_size": 4000, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    torch.manual_seed(0)
-    return DiffRGenForReportGeneration(
-        DiffRGenConfig(
-            encoder=encoder_config(setting.layout, channels=CHANNELS),
-            decoder=BertConfig(**special, **(small if setting.layout == "tiny" else {})),
-            image_size=setting.image_size,
-            retrieved=setting.retrieved,
-            operator_backend=backend,
-            findings=FINDINGS,
-        )
-    ).train()
-
-
-def make_batch(setting: Setting, device: str) -> dict[str, torch.Tensor]:
-    """Random images, retrieved vectors, states and report tokens."""
-    size, studies = setting.image_size, setting.studies
-    return {
-        "pixel_values": torch.randn(studies, CHANNELS, size, size, device=device),
-        "retrieved": torch.randn(studies, setting.rows, 512, device=device),
-        "retrieved_mask": torch.ones(studies, setting.rows, dtype=torch.bool, device=device),
-        "states": torch.randint(0, 4, (studies, FINDINGS), device=device),
-        "labels": torch.randint(9, 4000, (studies, setting.tokens), device=device),
-    }
 
 
 def make_step(setting: Setting, backend: Backend, device: str) -> Callable[[], None]:
@@ -108,12 +51,12 @@ def synthetic(name: str, device: str) -> dict[str, Any]:
     setting = SETTINGS[name]
     steps = {label: make_step(setting, backend, device) for label, backend in BACKENDS.items()}
     for step in steps.values():
-        for _ in range(2):
-            step()
+        step()
+        step()
     seconds: dict[str, list[float]] = {label: [] for label in steps}
     for _ in range(ROUNDS):
         for label, step in steps.items():
-            seconds[label].append(_timed(step, setting.steps, device))
+            seconds[label].append(clock(step, setting.steps if device == "cuda" else 1, device))
     spreads = {label: Spread.of(values) for label, values in seconds.items()}
     ratio = spreads["reference"].median / spreads["fused"].median
     return {
@@ -121,17 +64,6 @@ def synthetic(name: str, device: str) -> dict[str, Any]:
         "seconds_per_step": {label: asdict(spread) for label, spread in spreads.items()},
         "reference_over_fused": ratio,
     }
-
-
-def _timed(step: Callable[[], None], steps: int, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started) / steps
 
 
 def command(folder: Path, *, preset: str, steps: int, studies: int, precision: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import generation
 import gpu
 import inputs
 import memory
@@ -23,6 +24,7 @@ from comparison import Comparison
 from contenders import CONTENDERS, Absent, build
 from kernel_cases import BENCH_CASES, Case, dense
 from limits import Limits
+from network import SETTINGS
 from session import Session
 from timing import Spread, interleave
 
@@ -202,16 +204,25 @@ def test_examples(module):
     assert doctest.testmod(module).failed == 0
 
 
+def test_generation_refuses_other_reports(monkeypatch):
+    monkeypatch.setattr(generation.Desk, "vision_encoder_decoder", lambda desk: desk.ours() + 1)
+    with pytest.raises(RuntimeError, match="vision_encoder_decoder: expected the reports that ours writes"):
+        generation.measure(SETTINGS["quick"], "cpu", 0.0)
+
+
 def test_gpu_script_runs_on_a_cpu(tmp_path):
     command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--quick", "--seconds", "0.1", "--minutes", "5"]
-    command += ["--steps", "backends", "errors", "benchmark", "tune", "training", "--output", str(tmp_path)]
+    command += ["--steps", "backends", "errors", "benchmark", "tune", "training", "generation", "--output", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert (run.returncode, [each["status"] for each in results["commands"]]) == (0, ["ok"] * 6), run.stdout
+    assert (run.returncode, [each["status"] for each in results["commands"]]) == (0, ["ok"] * 7), run.stdout
     assert "'reference': 'ok'" in results["backends"]
     assert {row["tensor"] for row in results["errors"]["worst"]} == {"out", "dq", "dk", "dv", "dalpha"}
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     assert {row["case"] for row in rows if row["contender"] == "eager"} == {case.name for case in QUICK_CASES}
     assert results["training_synthetic"]["quick"]["reference_over_fused"] > 0
+    (generated,) = results["generation"]["results"]
+    assert min(generated["reports_per_second"].values()) > 0
+    assert [round(sum(parts.values()), 6) for parts in generated["shares"].values()] == [1.0, 1.0]
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     assert "median us" in run.stdout
