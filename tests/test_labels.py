@@ -19,6 +19,9 @@ SENTENCES: list[tuple[str, dict[str, State]]] = [
     ("Heart size is mildly enlarged, pulmonary vascularity within normal limits.", {CMG: POS}),
     ("Stable mild cardiomegaly.", {CMG: POS}),
     ("Borderline cardiomegaly.", {CMG: POS}),
+    ("Cardio megaly.", {CMG: POS}),
+    ("Increased cardiothoracic ratio.", {CMG: POS}),
+    ("The heart size is slightly above normal.", {CMG: POS}),
     ("Borderline heart size.", {CMG: UNC}),
     ("Heart size upper limits of normal.", {CMG: NEG}),
     ("Heart size is upper limits of normal or mildly enlarged.", {CMG: UNC}),
@@ -50,15 +53,22 @@ SENTENCES: list[tuple[str, dict[str, State]]] = [
     ("Calcified granuloma in the right lung.", {NOF: State.BLANK}),
     ("No suspicious nodules or masses.", {LES: NEG}),
     ("Left breast mass.", {}),
+    ("Right hilar mass.", {NOF: State.BLANK}),
+    ("Nodular opacities are calcified granulomas.", {OPA: POS}),
+    ("Nodular density, likely nipple shadow.", {}),
     ("Bony overlap could obscure a small pulmonary nodule.", {}),
     ("Mild pulmonary edema.", {EDE: POS}),
     ("Pulmonary vascular congestion.", {EDE: UNC}),
     ("Congestive heart failure.", {EDE: POS}),
+    ("Mild CHF.", {EDE: POS}),
+    ("No evidence to suggest CHF.", {EDE: NEG, NOF: POS}),
+    ("No heart failure, cardiomegaly unchanged.", {EDE: NEG, CMG: POS}),
     ("Cardiomegaly without overt edema.", {CMG: POS, EDE: NEG}),
     ("Resolved interstitial edema.", {EDE: NEG}),
     ("Soft tissue edema of the chest wall.", {}),
     ("Left lower lobe pneumonia.", {PNA: POS}),
     ("No evidence of pneumonia.", {PNA: NEG}),
+    ("Nothing to suggest pneumonia.", {PNA: NEG}),
     ("Pneumonia cannot be excluded.", {PNA: UNC}),
     ("Cannot exclude a superimposed infection.", {PNA: UNC}),
     ("Follow up to rule out pneumonia.", {PNA: UNC}),
@@ -70,6 +80,7 @@ SENTENCES: list[tuple[str, dict[str, State]]] = [
     ("Bibasilar scarring or atelectasis.", {OPA: UNC, ATE: UNC}),
     ("Streaky opacity, atelectasis versus infiltrate.", {OPA: POS, ATE: UNC}),
     ("Collapse of the left lower lobe.", {ATE: POS}),
+    ("The right lung is collapsed.", {ATE: POS}),
     ("Collapse of the T12 vertebral body.", {}),
     ("Small right apical pneumothorax.", {PTX: POS}),
     ("The previously seen pneumothorax has resolved.", {PTX: NEG}),
@@ -82,6 +93,7 @@ SENTENCES: list[tuple[str, dict[str, State]]] = [
     ("No pneumothorax, stable small left effusion.", {PTX: NEG, EFF: POS}),
     ("No pneumothorax but there is a left pleural effusion.", {PTX: NEG, EFF: POS}),
     ("The effusion has not completely resolved.", {EFF: POS}),
+    ("Near complete resolution of the left effusion.", {EFF: POS}),
     ("There may also be a small bilateral pleural effusion.", {EFF: UNC}),
     ("Pericardial effusion.", {}),
     ("Blunting of the left costophrenic angle.", {EFF: UNC}),
@@ -116,6 +128,23 @@ def test_sentence(labeler, text, expected):
         {} if NOF in expected else {NOF: got[NOF]} if NOF in got else {}
     )
     assert got == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "chexpert", "openi"),
+    [
+        ("Bibasilar scarring or atelectasis.", ATE, UNC, POS),
+        ("Streaky opacity, lymph node versus nodule.", LES, UNC, POS),
+        ("Borderline heart size.", CMG, UNC, POS),
+        ("Possible pneumonia or atelectasis.", ATE, UNC, UNC),
+        ("Atelectasis may be present.", ATE, UNC, UNC),
+        ("No effusion or atelectasis.", ATE, NEG, NEG),
+    ],
+)
+def test_conventions_differ_in_choices_alone(text, finding, chexpert, openi):
+    column = FINDINGS.index(finding)
+    assert RuleLabeler(convention="chexpert")([text])[0, column] == chexpert
+    assert RuleLabeler(convention="openi")([text])[0, column] == openi
 
 
 def test_report_keeps_the_strongest_state(labeler):

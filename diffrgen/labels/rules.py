@@ -4,15 +4,17 @@ The conventions are CheXpert's (Irvin 2019): a finding is positive if any mentio
 else negative if any is, else blank. The tables under `phrases/` are this project's own.
 
 NOTE: where annotators differ, the tables hold that "borderline cardiomegaly", "probable" and "likely" are positive,
-"borderline heart size", "A or B", vascular congestion (edema) and a blunted costophrenic angle (effusion) uncertain,
-"upper limits of normal" negative. A nodular opacity and a calcified nodule are lung lesions. A granuloma is none of
-the 14, and only forbids "no finding": neither CheXpert's labels nor Open-i's indexing count it as a lesion or nodule.
+vascular congestion (edema) and a blunted costophrenic angle (effusion) uncertain, "upper limits of normal" negative.
+"A or B" and "borderline heart size" are uncertain in CheXpert's rules and indexed at Open-i: see `Convention`. A
+nodular opacity and a calcified nodule are lung lesions. A granuloma is none of the 14, and only forbids "no finding":
+neither CheXpert's labels nor Open-i's indexing count it as a lesion or nodule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -23,7 +25,8 @@ from diffrgen.labels.sentences import split_sentences
 
 # An abnormality that is none of the 14, in the table's words: it only forbids "no finding".
 _OTHER = "other"
-_FIXED = {"negative": State.NEGATIVE, "uncertain": State.UNCERTAIN}
+Convention = Literal["chexpert", "openi"]
+_UNDECIDED: dict[Convention, State] = {"chexpert": State.UNCERTAIN, "openi": State.POSITIVE}
 # Which of two states of a finding a report keeps.
 _RANK = {State.BLANK: 0, State.NEGATIVE: 1, State.UNCERTAIN: 2, State.POSITIVE: 3}
 _PRESENT = (State.POSITIVE, State.UNCERTAIN)
@@ -32,10 +35,15 @@ _PRESENT = (State.POSITIVE, State.UNCERTAIN)
 class RuleLabeler:
     """Callable of the protocol `Labeler`; holds compiled patterns and remembers the sentences it has read."""
 
-    def __init__(self, *, remember: int = 65536) -> None:
-        """`remember`: so many distinct sentences are kept with their states (reports repeat theirs)."""
+    def __init__(self, *, convention: Convention = "chexpert", remember: int = 65536) -> None:
+        """`convention`: "chexpert" reads "A or B" and "borderline heart size" as uncertain, "openi" as positive.
+
+        `remember`: so many distinct sentences are kept with their states (reports repeat theirs).
+        """
         table = read_table("findings")
-        self._scope = ScopeRules()
+        undecided = _UNDECIDED[convention]
+        self._fixed = {"negative": State.NEGATIVE, "undecided": undecided}
+        self._scope = ScopeRules(choice=undecided)
         self._columns = {name: index for index, name in enumerate(FINDINGS)} | {_OTHER: len(FINDINGS)}
         self._patterns = {
             name: compile_groups({group: table[name].get(group, []) for group in table["groups"]}, self._scope.gaps)
@@ -73,8 +81,8 @@ class RuleLabeler:
             column = self._columns[name]
             for match in pattern.finditer(sentence):
                 group = match.lastgroup or ""
-                if group in _FIXED:
-                    found.append((column, _FIXED[group]))
+                if group in self._fixed:
+                    found.append((column, self._fixed[group]))
                 elif group in ("mention", "weak"):
                     mentions.append((column, group, match.span()))
         states = self._scope.states(sentence, [span for _, _, span in mentions])

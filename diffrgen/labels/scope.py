@@ -24,10 +24,13 @@ class ScopeRules:
     The table's kinds: `pseudo` looks like a negation and is none, `neutral` looks like the end of a clause and is none;
     `stop` ends a clause; `void_before` makes what follows it in the clause hypothetical. `unsure_*` and `denied_*` make
     uncertain and negative what follows (`before`: the cue stands before the mention), precedes (`after`), or both
-    (`around`). `unsure_before` ends at a comma, `unsure_list` does not.
+    (`around`); `choice_before` makes what follows one of several. `unsure_before` and `choice_before` end at a comma,
+    `unsure_list` does not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, choice: State = State.UNCERTAIN) -> None:
+        """`choice`: the state of a finding that the text offers beside another ("atelectasis or scarring")."""
+        self._chosen = choice
         table = read_table("scope")
         self.gaps = Gaps(tuple(table["filler"]), tuple(table["barrier"]))
         self._cues = compile_groups(table["cues"], self.gaps)
@@ -48,12 +51,14 @@ class ScopeRules:
         return [self._weighed(sentence, spans, states, index) for index in range(len(spans))]
 
     def _state(self, sentence: str, cues: list[Span], start: int, end: int) -> State:
-        left = max((cue.end for cue in cues if cue.kind == "stop" and cue.end <= start), default=0)
+        # The stop may take in the first word of the mention (", cardiomegaly").
+        left = max((min(cue.end, start) for cue in cues if cue.kind == "stop" and cue.start < start), default=0)
         right = min((cue.start for cue in cues if cue.kind == "stop" and cue.start >= end), default=len(sentence))
         # A comma ends the reach of a doubt, but not within a choice ("may be edema, atelectasis, or pneumonia").
         comma = -1 if self._listed(sentence, start, end) else sentence.rfind(" , ", left, start)
         # A cue inside the mention ("heart is not enlarged") counts as one before it.
-        before = {c.kind for c in cues if left <= c.start < end and (c.kind != "unsure_before" or c.start > comma)}
+        bounded = ("unsure_before", "choice_before")
+        before = {c.kind for c in cues if left <= c.start < end and (c.kind not in bounded or c.start > comma)}
         after = {c.kind for c in cues if end <= c.start < right}
         if "void_before" in before:
             return State.BLANK
@@ -61,8 +66,9 @@ class ScopeRules:
             return State.UNCERTAIN
         if "denied_before" in before or "denied_after" in after or "denied_around" in before | after:
             return State.NEGATIVE
-        unsure = before & {"unsure_before", "unsure_list"} or "unsure_around" in before | after
-        return State.UNCERTAIN if unsure else State.POSITIVE
+        if before & {"unsure_before", "unsure_list"} or "unsure_around" in before | after:
+            return State.UNCERTAIN
+        return self._chosen if "choice_before" in before else State.POSITIVE
 
     def _listed(self, sentence: str, start: int, end: int) -> bool:
         """Say whether a word of choice stands within two words of the mention."""
@@ -70,7 +76,7 @@ class ScopeRules:
         return any(self._choice.search(" ".join(words)) for words in (before, after))
 
     def _weighed(self, sentence: str, spans: list[tuple[int, int]], states: list[State], index: int) -> State:
-        """Make a positive mention uncertain where the text offers another instead of it ("atelectasis or scarring")."""
+        """Give a positive mention the state of a choice where the text offers another instead of it."""
         if states[index] is not State.POSITIVE:
             return states[index]
         start, end = spans[index]
@@ -78,5 +84,5 @@ class ScopeRules:
         previous_end = max((other for _, other in spans if other <= start), default=start)
         for between in (sentence[end:next_start].strip(), sentence[previous_end:start].strip()):
             if len(between.split()) <= 5 and self._choice.search(between):
-                return State.UNCERTAIN
+                return self._chosen
         return State.POSITIVE
