@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: ScoreOptions) -> int:
-    rows = {options.predictions.name: score_predictions(options).table_row()}
+    scores = score_predictions(options)
+    rows = {options.predictions.name: scores.table_row()}
     if options.published is not None:
         rows |= published_rows(options.published)
-    title = f"protocol {options.protocol}; states read by rules"
+    title = f"protocol {options.protocol}; states read by {scores.labeler}"
     Console().print(terminal_table(rows, title=title))
     return 0
 

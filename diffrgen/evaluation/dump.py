@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import tyro
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.predictions import Prediction, read_predictions
 from diffrgen.evaluation.scoring import Scores, score_reports
-from diffrgen.labels import RuleLabeler
 from diffrgen.metrics import PublishedData
+from diffrgen.pipeline.labeler import LabelerOptions, make_labeler
 from diffrgen.records import Split, Study, read_annotation
 from diffrgen.text import Protocol, apply_protocol
 
@@ -33,16 +34,18 @@ class ScoreOptions:
     """Show the paper's own rows for this data set beside."""
     output: Path | None = None
     """File for the scores as JSON."""
+    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 
 
 def score_predictions(options: ScoreOptions) -> Scores:
-    """Score a dump; states that the data do not bring are read from the texts by the rule labeler.
+    """Score a dump; states that the data do not bring are read from the texts by the labeler.
 
     Raises:
         DataError: an input file is unusable, ids do not match the split, or `output` exists.
     """
     if options.output is not None and options.output.exists():
         raise DataError(f"{options.output}: needed a new file, got one that exists; choose another")
+    labeler = make_labeler(options.labeler, default="rule")
     predictions = read_predictions(options.predictions)
     training, labels = None, None
     if options.data is not None:
@@ -55,9 +58,8 @@ def score_predictions(options: ScoreOptions) -> Scores:
     references = _references(predictions, options)
     hypotheses = [prediction.hypothesis for prediction in predictions]
     said, true = apply_protocol(options.protocol, hypotheses, references, training=training)
-    labeler = RuleLabeler()
-    truth = labeler(references) if labels is None else labels
-    scores = score_reports(said, true, labeler(hypotheses), truth)
+    truth, truth_from = (labeler(references), labeler.name) if labels is None else (labels, "data")
+    scores = score_reports(said, true, labeler(hypotheses), truth, labeler=labeler.name, truth_from=truth_from)
     if options.output is not None:
         options.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
     return scores

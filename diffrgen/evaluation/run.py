@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from rich.console import Console
 
 from diffrgen.errors import DataError
@@ -16,9 +17,10 @@ from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.writer import WrittenReport, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
 from diffrgen.pipeline.dataset import StudyDataset
+from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.source import load_source, make_labeler
+from diffrgen.pipeline.source import load_source
 from diffrgen.records import Split
 from diffrgen.retrieval import IndexedStudies, neighbours_of_studies
 from diffrgen.text import Protocol
@@ -52,6 +54,7 @@ class EvaluateOptions:
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     workers: int = 0
     """Processes that read images."""
+    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
 
@@ -75,7 +78,7 @@ class Evaluation:
 
     def print(self, *, title: str) -> None:
         """Print the columns of the paper's Table 1."""
-        Console().print(terminal_table(self.rows(), title=title))
+        Console().print(terminal_table(self.rows(), title=f"{title}; states read by {self.model.labeler}"))
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -87,7 +90,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     data = settings.data
     if options.data is not None:
         data = DataOptions(data=options.data, images=options.images)
-    source = load_source(replace(data, skip_broken=options.skip_broken or data.skip_broken), settings.phantom)
+    source = load_source(
+        replace(data, skip_broken=options.skip_broken or data.skip_broken),
+        settings.phantom,
+        settings.labeler_options(options.labeler, own_data=options.data is None),
+    )
     studies = source.splits[options.split]
     if not studies:
         raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
@@ -110,7 +117,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         {name: [w.report for w in reports] for name, reports in written.items()},
         [study.report for study in studies],
         dataset.states.numpy(),
-        labeler=make_labeler(source.labeler),
+        labeler=source.labeler,
+        truth_from=source.truth(options.split),
         training_reports=_training_reports(sources.index.studies),
         protocol=options.protocol,
     )

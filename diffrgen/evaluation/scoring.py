@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffrgen.evaluation.baselines import most_frequent_report, random_training_reports
-from diffrgen.labels import COMMON, DISEASES, FINDINGS, Labeler
+from diffrgen.labels import COMMON, DISEASES, FINDINGS
 from diffrgen.metrics import (
     ClinicalScores,
     ReportDiversity,
@@ -18,6 +18,7 @@ from diffrgen.metrics import (
     report_diversity,
     table_row,
 )
+from diffrgen.pipeline.labeler import NamedLabeler
 from diffrgen.text import Protocol, apply_protocol
 
 
@@ -26,7 +27,8 @@ class Scores:
     """The scores of one set of reports against its references.
 
     clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
-    CheXpert's five.
+    CheXpert's five. labeler: who read the states of the written reports; truth_from: where those of the references come
+    from, "data" or a labeler's name.
     """
 
     corpus: dict[str, float]
@@ -34,6 +36,8 @@ class Scores:
     diseases: ClinicalScores
     common: ClinicalScores
     diversity: ReportDiversity
+    labeler: str
+    truth_from: str
 
     def table_row(self) -> dict[str, Any]:
         """Return the columns of the paper's Table 1, and the micro-F1 over the 13 diseases."""
@@ -42,6 +46,8 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
         return {
+            "labeler": self.labeler,
+            "truth": self.truth_from,
             "nlg": self.corpus,
             "clinical_14": self.clinical.to_dict(),
             "clinical_13": self.diseases.to_dict(),
@@ -51,15 +57,26 @@ class Scores:
 
 
 def score_reports(
-    hypotheses: Sequence[str], references: Sequence[str], predicted: np.ndarray, truth: np.ndarray
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    *,
+    labeler: str,
+    truth_from: str,
 ) -> Scores:
-    """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both."""
+    """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both.
+
+    labeler, truth_from: who read the one and where the other comes from, for the record.
+    """
     return Scores(
         corpus=corpus_scores(list(hypotheses), list(references)),
         clinical=finding_scores(predicted, truth, FINDINGS),
         diseases=finding_scores(predicted, truth, DISEASES),
         common=finding_scores(predicted, truth, COMMON),
         diversity=report_diversity(list(hypotheses)),
+        labeler=labeler,
+        truth_from=truth_from,
     )
 
 
@@ -74,13 +91,15 @@ def score_beside_baselines(
     references: Sequence[str],
     truth: np.ndarray,
     *,
-    labeler: Labeler,
+    labeler: NamedLabeler,
+    truth_from: str,
     training_reports: Sequence[str],
     protocol: Protocol,
 ) -> dict[str, Scores]:
     """Score each named set of reports, then the blind baselines over the same studies.
 
-    references: as they came; truth (n, C >= 14): the studies' states; the labeler reads those of the reports.
+    references: as they came; truth (n, C >= 14): the studies' states, which come from
+    `truth_from`; the labeler reads those of the reports.
     """
     count = len(references)
     rows = {
@@ -91,5 +110,5 @@ def score_beside_baselines(
     scores = {}
     for name, reports in rows.items():
         said, true = apply_protocol(protocol, reports, references, training=training_reports)
-        scores[name] = score_reports(said, true, labeler(reports), truth)
+        scores[name] = score_reports(said, true, labeler(reports), truth, labeler=labeler.name, truth_from=truth_from)
     return scores

@@ -11,9 +11,9 @@ from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.dataset import Sources
+from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
 from diffrgen.pipeline.options import DataOptions, ImageOptions
 from diffrgen.pipeline.settings import load_json
-from diffrgen.pipeline.source import LabelerName
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
 from diffrgen.text import Rules, load_tokenizer
 
@@ -32,7 +32,20 @@ class RunSettings:
     labeler: LabelerName
     retriever: RetrieverOptions
     seed: int
+    chexbert: Path | None = None
+    chexbert_vocabulary: Path | None = None
     format_version: int = FORMAT_VERSION
+
+    def labeler_options(self, asked: LabelerOptions, *, own_data: bool) -> LabelerOptions:
+        """Return what `asked` says, completed by the run's labeler where that fits the data.
+
+        own_data: the data are the run's; of a labeler for other data only CheXbert is kept.
+        """
+        kept = asked.labeler is None and (own_data or self.labeler == "chexbert")
+        if not kept and asked.labeler != self.labeler:
+            return asked
+        vocabulary = asked.chexbert_vocabulary or self.chexbert_vocabulary
+        return LabelerOptions(self.labeler, asked.chexbert or self.chexbert, vocabulary)
 
 
 @dataclass(frozen=True)

@@ -6,32 +6,37 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from diffrgen.images import check_images, raise_broken
-from diffrgen.labels import Labeler, RuleLabeler
-from diffrgen.phantom import GrammarParser, PhantomOptions, write_phantom
+from diffrgen.labels import Labeler
+from diffrgen.phantom import PhantomOptions, write_phantom
+from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import DataOptions
-from diffrgen.records import Study, StudySplits, read_annotation, without_images
+from diffrgen.records import SPLITS, Split, Study, StudySplits, read_annotation, without_images
 
 PHANTOM = "phantom"
-LabelerName = Literal["phantom", "rule"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Studies that all have labels, and the name of the labeler that reads generated reports the same way."""
+    """Studies that all have labels, and the labeler that reads written reports.
+
+    read: how many studies of each split the data bring without labels, so that the labeler read theirs.
+    """
 
     splits: StudySplits
-    labeler: LabelerName
+    labeler: NamedLabeler
+    read: Mapping[Split, int]
 
-
-def make_labeler(name: LabelerName) -> Labeler:
-    """Return the labeler called `name`: the phantom grammar's exact parser, or the rule labeler for real reports."""
-    return GrammarParser() if name == PHANTOM else RuleLabeler()
+    def truth(self, split: Split) -> str:
+        """Say where the labels of `split` come from: the data, the labeler by its name, or both."""
+        count, read = len(self.splits[split]), self.read[split]
+        if 0 < read < count:
+            return f"data, {self.labeler.name} for {read} of {count} studies"
+        return self.labeler.name if read else "data"
 
 
 def phantom_folder(options: PhantomOptions) -> Path:
@@ -41,19 +46,22 @@ def phantom_folder(options: PhantomOptions) -> Path:
     return root / f"phantom-{options.studies}-{hashlib.sha256(settings).hexdigest()[:8]}"
 
 
-def load_source(options: DataOptions, phantom: PhantomOptions) -> Source:
+def load_source(options: DataOptions, phantom: PhantomOptions, labeler_options: LabelerOptions | None = None) -> Source:
     """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
 
-    Where a study brings no labels, the rule labeler reads them out of its report. Raises DataError naming file and
+    Where a study brings no labels, the labeler reads them out of its report. Raises DataError naming file and
     record; with `skip_broken`, broken records are left out and counted in a warning.
     """
-    if options.data == PHANTOM:
+    is_phantom = options.data == PHANTOM
+    labeler = make_labeler(labeler_options or LabelerOptions(), default="phantom" if is_phantom else "rule")
+    if is_phantom:
         annotation = write_phantom(phantom_folder(phantom), phantom)
-        return Source(read_annotation(annotation), PHANTOM)
+        return Source(read_annotation(annotation), labeler, dict.fromkeys(SPLITS, 0))
     splits = read_annotation(options.data, images=options.images, skip_broken=options.skip_broken)
     splits = _readable(splits, skip_broken=options.skip_broken)
-    labelled = {split: _labelled(splits[split]) for split in ("train", "val", "test")}
-    return Source(replace(splits, **labelled), "rule")
+    read = {split: sum(study.labels is None for study in splits[split]) for split in SPLITS}
+    train, val, test = (_labelled(splits[split], labeler) for split in SPLITS)
+    return Source(replace(splits, train=train, val=val, test=test), labeler, read)
 
 
 def _readable(splits: StudySplits, *, skip_broken: bool) -> StudySplits:
@@ -68,11 +76,11 @@ def _readable(splits: StudySplits, *, skip_broken: bool) -> StudySplits:
     return splits
 
 
-def _labelled(studies: Sequence[Study]) -> tuple[Study, ...]:
-    """Give each study without labels those that the rule labeler reads in its report."""
+def _labelled(studies: Sequence[Study], labeler: Labeler) -> tuple[Study, ...]:
+    """Give each study without labels those that the labeler reads in its report."""
     missing = [study for study in studies if study.labels is None]
     if not missing:
         return tuple(studies)
-    states = RuleLabeler()([study.report for study in missing])
+    states = labeler([study.report for study in missing])
     read = {study.id: tuple(map(int, row)) for study, row in zip(missing, states, strict=True)}
     return tuple(replace(study, labels=read[study.id]) if study.labels is None else study for study in studies)

@@ -10,6 +10,7 @@ import tyro
 
 from diffrgen.model.config import DIFFERENCE_METRICS, Metric, Retrieved
 from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, TextOptions
 from diffrgen.retrieval import RetrieverOptions
 from diffrgen.retrieval.options import Precision
@@ -110,6 +111,7 @@ class TrainOptions:
     validation_studies: int = 256
     """Validation studies that reports are written for after each epoch."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     text: TextOptions = field(default_factory=TextOptions)
     phantom: PhantomOptions = field(default_factory=PhantomOptions)

@@ -15,7 +15,7 @@ from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_prior
 from diffrgen.pipeline.dataset import Sources, StudyDataset
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
-from diffrgen.pipeline.source import Source, load_source, make_labeler
+from diffrgen.pipeline.source import Source, load_source
 from diffrgen.records import Split
 from diffrgen.retrieval import (
     RetrievalIndex,
@@ -55,7 +55,7 @@ def prepare(
     """Read or draw the data, then load from `run` what an earlier start left there and make what it did not."""
     set_seed(options.seed)
     say(f"data: {options.data.data}")
-    source = load_source(options.data, options.phantom)
+    source = load_source(options.data, options.phantom, options.labeler)
     _check_splits(source)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
@@ -84,7 +84,7 @@ def prepare(
     set_seed(options.seed)
     model = build_model(options, tokenizer, retriever, findings=train.states.shape[1])
     model.classifier.prior.copy_(initial_prior(train.states))
-    return PreparedRun(settings, model, train, val, make_labeler(source.labeler), len(source.splits.test))
+    return PreparedRun(settings, model, train, val, source.labeler, len(source.splits.test))
 
 
 def _check_splits(source: Source) -> None:
@@ -102,15 +102,19 @@ def _settings(options: TrainOptions, source: Source) -> RunSettings:
     if data.data != "phantom":
         images = None if data.images is None else data.images.resolve()
         data = replace(data, data=str(Path(data.data).resolve()), images=images)
+    files = (options.labeler.chexbert, options.labeler.chexbert_vocabulary)
+    chexbert, vocabulary = (None if file is None else file.resolve() for file in files)
     return RunSettings(
         data=data,
         phantom=options.phantom,
         image=options.image,
         rules=options.text.rules,
         max_tokens=options.text.max_tokens,
-        labeler=source.labeler,
+        labeler=source.labeler.name,
         retriever=_retriever_options(options),
         seed=options.seed,
+        chexbert=chexbert,
+        chexbert_vocabulary=vocabulary,
     )
 
 
