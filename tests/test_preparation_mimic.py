@@ -12,6 +12,7 @@ import pytest
 from mimic_archive import FINDINGS_COLUMNS, REPORTS, ROWS, write_archive, write_table
 
 from diffrgen.errors import DataError
+from diffrgen.labels import FINDINGS
 from diffrgen.preparation import MimicCxrOptions, prepare_mimic_cxr
 from diffrgen.prepare import main, parse_options
 from diffrgen.records import read_annotation
@@ -105,6 +106,10 @@ def test_the_summary_counts_what_was_kept_and_why_the_rest_was_not(archive: Path
         },
         "images": {},
     }
+    # Four of the five entries in train have labels: two are of s50000001, two of s50000002.
+    frequencies = {split: {n: f for n, f in known.items() if f} for split, known in summary["base_frequencies"].items()}
+    assert frequencies == {"train": {"cardiomegaly": 0.5, "pleural effusion": 0.5}, "test": {"no finding": 1.0}}
+    assert list(summary["base_frequencies"]["train"]) == list(FINDINGS)
     assert summary["notes"] == ["1 studies are not in the label table and have no labels"]
     assert summary["files"] == {
         "split": f"{JPG.as_posix()}/mimic-cxr-2.0.0-split.csv.gz",

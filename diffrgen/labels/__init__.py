@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from diffrgen.labels.findings import COMMON, DISEASES, FINDINGS, NO_FINDING, Labeler, State
+from diffrgen.labels.findings import AUXILIARY, COMMON, DISEASES, FINDINGS, NO_FINDING, Labeler, State
+from diffrgen.labels.frequencies import base_frequencies
 from diffrgen.labels.rules import RuleLabeler
 
-__all__ = ["COMMON", "DISEASES", "FINDINGS", "NO_FINDING", "Labeler", "RuleLabeler", "State"]
+__all__ = [
+    "AUXILIARY",
+    "COMMON",
+    "DISEASES",
+    "FINDINGS",
+    "NO_FINDING",
+    "Labeler",
+    "RuleLabeler",
+    "State",
+    "base_frequencies",
+]

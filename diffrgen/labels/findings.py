@@ -1,4 +1,4 @@
-"""The 14 findings in CheXbert's order and the four states that a report can give each of them."""
+"""The 14 findings in CheXbert's order, PromptMRG's four others, and the states that a report can give each of them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ FINDINGS: tuple[str, ...] = (
     "fracture",
     "support devices",
     "no finding",
+)
+
+# What PromptMRG's 18-wide labels hold besides, in its order: learnt and prompted with, never scored.
+AUXILIARY: tuple[str, ...] = (
+    "aorta abnormal",
+    "bone/spine abnormal",
+    "hemidiaphragm abnormal",
+    "lung volume abnormal",
 )
 
 NO_FINDING = FINDINGS.index("no finding")

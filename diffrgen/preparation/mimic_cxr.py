@@ -92,8 +92,9 @@ class MimicEntries:
         groups = [[image] for image in images] if one_each else [images]
         first = images[0].name if one_each else f"s{study.id}"
         prior = self._priors.next(study, first)
-        self.without_labels += bool(self._labels) and study.id not in self._labels
-        self._summary.keep(study.split, patient=study.patient, entries=len(groups), images=len(images))
+        states = self._labels.get(study.id)
+        self.without_labels += bool(self._labels) and states is None
+        self._summary.keep(study.split, patient=study.patient, entries=len(groups), images=len(images), states=states)
         for group in groups:
             yield self._record(study, group, group[0].name if one_each else first, text, prior)
 

@@ -6,6 +6,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
+from diffrgen.labels import base_frequencies
 from diffrgen.records import SPLITS, Split
 
 SHOWN_EXAMPLES = 5
@@ -20,6 +23,7 @@ class SplitCount:
     studies: int = 0
     images: int = 0
     patients: set[str] = field(default_factory=set)
+    states: list[bytes] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as plain data."""
@@ -29,6 +33,12 @@ class SplitCount:
             "images": self.images,
             "patients": len(self.patients),
         }
+
+    def frequencies(self) -> dict[str, float]:
+        """Return the share of the labelled entries in which each finding is positive; empty where none has labels."""
+        if not self.states:
+            return {}
+        return base_frequencies(np.frombuffer(b"".join(self.states), np.uint8).reshape(len(self.states), -1))
 
 
 @dataclass
@@ -55,13 +65,15 @@ class Summary:
         if len(self.examples[reason]) < SHOWN_EXAMPLES:
             self.examples[reason].append(name)
 
-    def keep(self, split: Split, *, patient: str, entries: int, images: int) -> None:
-        """Count one study of `split` as kept, with its entries in the file and its images."""
+    def keep(self, split: Split, *, patient: str, entries: int, images: int, states: bytes | None = None) -> None:
+        """Count one study of `split` as kept, with its entries in the file, its images and its 14 states if known."""
         count = self.kept[split]
         count.entries += entries
         count.studies += 1
         count.images += images
         count.patients.add(patient)
+        if states is not None:
+            count.states += [states] * entries
 
     @property
     def entries(self) -> int:
@@ -76,6 +88,7 @@ class Summary:
             "files": self.files,
             "read": self.read,
             "kept": {split: count.to_dict() for split, count in self.kept.items()},
+            "base_frequencies": {split: count.frequencies() for split, count in self.kept.items() if count.states},
             "dropped": {unit: self._reasons(unit) for unit in self.dropped},
             "notes": self.notes,
         }
@@ -86,6 +99,9 @@ class Summary:
         for split, count in self.kept.items():
             numbers = ", ".join(f"{number:,} {name}" for name, number in count.to_dict().items())
             lines.append(f"kept, {split}: {numbers}")
+            if count.states:
+                shares = ", ".join(f"{name} {share:.1%}" for name, share in count.frequencies().items())
+                lines.append(f"positive, {split}: {shares}")
         for unit in self.dropped:
             lines += [
                 f"dropped {unit}: {count:,} {reason} (such as {', '.join(self.examples[reason][:2])})"
