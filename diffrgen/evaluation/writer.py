@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from diffrgen.labels import FINDINGS, State
+from diffrgen.labels import AUXILIARY, FINDINGS, State
 from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports
 from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
@@ -92,13 +92,13 @@ def explain(
 ) -> Iterator[WrittenReport]:
     """Join each report with its disease states, neighbours and routing weights."""
     names = [name.lower() for name in State.__members__]
-    findings = FINDINGS[: generated.states.shape[1]]
+    findings = (FINDINGS + AUXILIARY)[: generated.states.shape[1]]
     for row, (text, neighbours) in enumerate(zip(texts, evidence, strict=True)):
         states, positive = generated.states[row].tolist(), generated.positive_probability[row].tolist()
         yield WrittenReport(
             report=text,
-            states={finding: names[state] for finding, state in zip(findings, states, strict=False)},
-            positive_probability={f: round(p, 4) for f, p in zip(findings, positive, strict=False)},
+            states={finding: names[state] for finding, state in zip(findings, states, strict=True)},
+            positive_probability={f: round(p, 4) for f, p in zip(findings, positive, strict=True)},
             neighbours=neighbours,
             routing=tuple(_rounded(alpha[row]) for alpha in generated.routing),
         )

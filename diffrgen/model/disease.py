@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffrgen.labels import State
+from diffrgen.labels import FINDINGS, State
 from diffrgen.model.config import DiffRGenConfig
 
 # log pi must stay finite for a disease that the training split never shows as positive.
@@ -31,23 +31,32 @@ def logit_adjusted_loss(logits: Tensor, states: Tensor, prior: Tensor | None) ->
 
 
 def initial_prior(states: Tensor) -> Tensor:
-    """Return pi_D = frequency of positives / the largest such frequency, (C,), from training states (n, C)."""
+    """Return pi_D = frequency of positives / the largest such frequency, (C,), from training states (n, C).
+
+    NOTE: as in PromptMRG's release, pi is 1 for the auxiliary findings of 18-wide labels: these are not adjusted.
+    """
     frequency = (states == State.POSITIVE).float().mean(0)
-    return (frequency / frequency.max().clamp_min(torch.finfo(torch.float32).tiny)).clamp_min(PRIOR_FLOOR)
+    largest = frequency[: len(FINDINGS)].max().clamp_min(torch.finfo(torch.float32).tiny)
+    prior = (frequency / largest).clamp_min(PRIOR_FLOOR)
+    prior[len(FINDINGS) :] = 1.0
+    return prior
 
 
 def adapted_prior(prior: Tensor, positive_probability: Tensor, states: Tensor) -> Tensor:
     """Return pi after an evaluation: mean P(positive) over the validation positives of a disease / the largest mean.
 
-    prior: (C,); positive_probability: (n, C); states: (n, C). A disease without validation positives keeps its pi.
+    prior: (C,); positive_probability: (n, C); states: (n, C). A disease without validation positives keeps its pi, and
+    so does an auxiliary finding.
     """
+    prior, auxiliary = prior[: len(FINDINGS)], prior[len(FINDINGS) :]
+    states, positive_probability = states[:, : len(FINDINGS)], positive_probability[:, : len(FINDINGS)]
     positives = (states == State.POSITIVE).to(positive_probability)
     counts = positives.sum(0)
     means = (positive_probability * positives).sum(0) / counts.clamp_min(1)
     if not (counts > 0).any():
-        return prior.clone()
+        return torch.cat([prior, auxiliary])
     adapted = means / means.max().clamp_min(torch.finfo(means.dtype).tiny)
-    return torch.where(counts > 0, adapted.to(prior), prior).clamp_min(PRIOR_FLOOR)
+    return torch.cat([torch.where(counts > 0, adapted.to(prior), prior).clamp_min(PRIOR_FLOOR), auxiliary])
 
 
 class DiseaseClassifier(nn.Module):
