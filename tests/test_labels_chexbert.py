@@ -89,9 +89,12 @@ def test_batches_do_not_matter(files, labeler, texts, batch_size):
 
 
 def test_text_is_cleaned_and_cut_as_in_the_release(labeler):
-    text = "  Heart is\n\nLARGE.\tNo   effusion , lungs clear zebra "
+    # BERT's own normaliser would drop the form feed and join the words round it.
+    text = "  Heart is\n\nLARGE.\tNo   effusion ,\x0clungs\x0cclear zebra "
     plain = "heart is large . no effusion , lung ##s clear zebra"
     np.testing.assert_array_equal(labeler([text]), labeler([plain.replace(" ##s", "s")]))
+    assert labeler(["heart\x0cis\x0clarge"]).tolist() == labeler(["heart is large"]).tolist()
+    assert labeler(["heart\x0cis\x0clarge"]).tolist() != labeler(["heartislarge"]).tolist()
     assert labeler.tokenizer.encode(" ".join(text.split())).ids == token_ids(plain)
     long = " ".join(WORDS[row * row % 11] for row in range(700))
     assert len(token_ids(long)) == 512

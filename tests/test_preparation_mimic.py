@@ -158,6 +158,13 @@ def test_views_are_kept_by_name_or_group(archive: Path, tmp_path: Path) -> None:
     assert dropped["study without an image of the wanted views"] == {"count": 1, "examples": ["s50000003"]}
 
 
+def test_base_frequencies_count_entries(archive: Path, tmp_path: Path) -> None:
+    # One image of s50000001 (cardiomegaly) and two of s50000002 (effusion).
+    assert len(prepare(archive, tmp_path / "out", views=("PA", "LATERAL", "LL"))["train"]) == 3
+    shares = summary_of(tmp_path / "out")["base_frequencies"]["train"]
+    assert (shares["cardiomegaly"], shares["pleural effusion"]) == pytest.approx((1 / 3, 2 / 3))
+
+
 def test_a_dropped_study_is_nobodys_prior(archive: Path, tmp_path: Path) -> None:
     train = prepare(archive, tmp_path / "out", views=("PA", "unknown"))["train"]
     assert [(record["id"], record.get("prior_id")) for record in train] == [("bbbb-pa", None), ("cccc", "bbbb-pa")]
