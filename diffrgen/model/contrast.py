@@ -20,7 +20,7 @@ def shared_disease(states: Tensor, others: Tensor) -> Tensor:
     states: (B, C), others: (B', C) states of each finding.
     """
     diseases = [c for c in range(states.shape[1]) if c != NO_FINDING]
-    mine, theirs = ((s[:, diseases] == State.POSITIVE).float() for s in (states, others))
+    mine, theirs = ((s[:, diseases] == State.POSITIVE.value).float() for s in (states, others))
     return mine @ theirs.T > 0
 
 
