@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,6 +100,17 @@ LABELS = {
     "50000002": {"Pleural Effusion": "1.0", "Edema": "-1.0", "Fracture": "0.0"},
     "52000001": {"No Finding": "1.0"},
 }
+
+
+class Content(NamedTuple):
+    """What an archive holds: a row an image, reports and label cells by study."""
+
+    rows: tuple[Row, ...]
+    reports: dict[str, str]
+    labels: dict[str, dict[str, str]]
+
+
+MINIATURE = Content(ROWS, REPORTS, LABELS)
 METADATA_COLUMNS = (
     *("dicom_id", "subject_id", "study_id", "PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns"),
     *("StudyDate", "StudyTime", "ProcedureCodeSequence_CodeMeaning", "ViewCodeSequence_CodeMeaning"),
@@ -115,27 +127,40 @@ def write_table(path: Path, header: tuple[str, ...], rows: list[tuple[str, ...]]
     path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
 
 
-def write_archive(root: Path, *, end: str = ".csv.gz", zipped: bool = True) -> Path:
+def grey_square(row: Row) -> Image.Image:
+    """Return the smallest picture of an image that nobody looks at."""
+    return Image.new("L", (8, 8), 128)
+
+
+def write_archive(
+    root: Path,
+    *,
+    content: Content = MINIATURE,
+    picture: Callable[[Row], Image.Image] = grey_square,
+    end: str = ".csv.gz",
+    zipped: bool = True,
+) -> Path:
     """Write MIMIC-CXR and MIMIC-CXR-JPG under `root` as `wget -r` leaves them; return `root`."""
+    rows, reports, labels = content
     jpg = root / "physionet.org" / "files" / "mimic-cxr-jpg" / "2.0.0"
     text = root / "physionet.org" / "files" / "mimic-cxr" / "2.0.0"
     described = [
-        (r.dicom, r.patient, r.study, "CHEST (PA AND LAT)", r.view, "8", "8", r.date, r.time, "", "", "") for r in ROWS
+        (r.dicom, r.patient, r.study, "CHEST (PA AND LAT)", r.view, "8", "8", r.date, r.time, "", "", "") for r in rows
     ]
     write_table(jpg / f"mimic-cxr-2.0.0-metadata{end}", METADATA_COLUMNS, described)
-    listed = [(r.dicom, r.study, r.patient, r.split) for r in ROWS]
+    listed = [(r.dicom, r.study, r.patient, r.split) for r in rows]
     write_table(jpg / f"mimic-cxr-2.0.0-split{end}", ("dicom_id", "study_id", "subject_id", "split"), listed)
-    patient_of = {r.study: r.patient for r in ROWS}
+    patient_of = {r.study: r.patient for r in rows}
     states = [
         (patient_of[study], study, *(known.get(name, "") for name in FINDINGS_COLUMNS))
-        for study, known in LABELS.items()
+        for study, known in labels.items()
     ]
     write_table(jpg / f"mimic-cxr-2.0.0-chexpert{end}", ("subject_id", "study_id", *FINDINGS_COLUMNS), states)
-    for row in ROWS:
+    for row in rows:
         folder = jpg / "files" / f"p{row.patient[:2]}" / f"p{row.patient}" / f"s{row.study}"
         folder.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (8, 8), 128).save(folder / f"{row.dicom}.jpg")
-    write_reports(text, {study: (patient_of[study], report) for study, report in REPORTS.items()}, zipped=zipped)
+        picture(row).save(folder / f"{row.dicom}.jpg")
+    write_reports(text, {study: (patient_of[study], report) for study, report in reports.items()}, zipped=zipped)
     return root
 
 
