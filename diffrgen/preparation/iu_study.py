@@ -9,7 +9,7 @@ from diffrgen.preparation.options import SectionChoice
 from diffrgen.preparation.views import ViewedImage
 from diffrgen.records.entry import is_empty_report
 
-STUDY_ID = re.compile(r"(?:CXR)?(\d+)(?:_.*)?")
+STUDY_ID = re.compile(r"(?:CXR)?([0-9]{1,9})(?:_.*)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.preparation.archive import Archive
-from diffrgen.preparation.iu_study import IuStudy
+from diffrgen.preparation.iu_study import IuStudy, study_number
 from diffrgen.preparation.openi import image_key
 from diffrgen.preparation.table import read_table
 from diffrgen.preparation.views import ViewedImage
@@ -27,7 +27,7 @@ def read_kaggle(reports: Path, projections: Path) -> list[IuStudy]:
         images[uid].append(ViewedImage(name, view))
     studies: dict[str, IuStudy] = {}
     for uid, findings, impression in read_table(reports, ("uid", "findings", "impression")):
-        if not uid.isdecimal() or uid in studies:
+        if study_number(uid) != uid or uid in studies:
             raise DataError(f"{reports}: expected a number as uid, each once, got {uid!r}")
         findings, impression = (" ".join(text.split()) for text in (findings, impression))
         studies[uid] = IuStudy(uid, findings, impression, tuple(images.pop(uid, ())))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, BinaryIO, cast
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -20,6 +22,8 @@ TARBALLS = ("NLMCXR_reports.tgz", "NLMCXR_reports.tar.gz", "NLMCXR_reports.tar")
 IMAGE_SUFFIX = ".png"
 # The largest of the 3,955 reports has 21 kB.
 MAX_BYTES = 4_000_000
+# The latter two: numbers and keys of extended headers, which tarfile does not check.
+TAR_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, KeyError)
 
 
 def openi_source(archive: Archive) -> Path | None:
@@ -92,7 +96,10 @@ def _parse_xml(content: bytes, place: str) -> Element:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except expat.ExpatError as error:
+    except DataError:
+        raise
+    # Encodings that Python does not know, or has but does not give to the parser, are the latter two.
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise DataError(f"{place}: expected an XML report, got: {error}") from None
     return builder.close()
 
@@ -109,14 +116,39 @@ def _unpacked(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _members(tarball: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the XML files of `tarball` out of memory; nothing is unpacked."""
     try:
-        with tarfile.open(tarball) as archive:
+        with (
+            _decompressed(tarball) as file,
+            tarfile.open(fileobj=cast(IO[bytes], BoundedReads(file)), mode="r:") as archive,
+        ):
             for member in _xml_members(archive):
                 place = f"{tarball}: {member.name}"
                 _check_size(place, member.size)
-                file = archive.extractfile(member)
-                yield place, b"" if file is None else file.read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+                report = archive.extractfile(member)
+                yield place, b"" if report is None else report.read()
+    except DataError:
+        raise
+    except TAR_ERRORS as error:
         raise DataError(f"{tarball}: expected a tar file of reports, cannot read on: {error}") from error
+
+
+class BoundedReads:
+    """A file for `tarfile`, whose headers may claim any size and would be read whole."""
+
+    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes; tarfile.ReadError above `MAX_BYTES` and a block."""
+        if size > MAX_BYTES + tarfile.BLOCKSIZE:
+            raise tarfile.ReadError(f"a header or report of {size:,} bytes, over the limit of {MAX_BYTES:,}")
+        return self._file.read(size)
+
+
+def _decompressed(tarball: Path) -> BinaryIO | gzip.GzipFile:
+    with tarball.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(tarball) if zipped else tarball.open("rb")
 
 
 def _xml_members(archive: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
 import zlib
@@ -12,6 +13,9 @@ from diffrgen.errors import DataError
 from diffrgen.preparation.archive import Archive
 
 ZIP_NAMES = ("mimic-cxr-reports.zip",)
+# MIMIC-CXR's reports have some kB; a member of a small zip file may claim any size.
+MAX_BYTES = 1_000_000
+ZIP_ERRORS = (OSError, EOFError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 MEMBER = re.compile(r"(?P<before>.*?)p1\d/p\d+/s\d+\.txt")
 
 
@@ -32,7 +36,7 @@ class ZippedReports:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except ZIP_ERRORS as error:
             raise DataError(f"{path}: expected a zip file of reports, cannot open it: {error}") from error
         matches = (MEMBER.fullmatch(name) for name in self._zip.NameToInfo)
         first = next((match for match in matches if match), None)
@@ -45,10 +49,12 @@ class ZippedReports:
         """Return the report of `study`; DataError naming the member where it is damaged."""
         member = self._before + _report_path(patient, study)
         try:
+            size = self._zip.getinfo(member).file_size
+            _check_size(f"{self.path}: {member}", size)
             return self._zip.read(member).decode("utf-8", errors="replace")
         except KeyError:
             return None
-        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except ZIP_ERRORS as error:
             raise DataError(f"{self.path}: {member} cannot be read: {error}") from error
 
 
@@ -61,7 +67,9 @@ class UnpackedReports:
     def read(self, patient: str, study: str) -> str | None:
         """Return the report of `study`; DataError where its file cannot be read."""
         try:
-            return (self.path / _report_path(patient, study)).read_text(encoding="utf-8", errors="replace")
+            path = self.path / _report_path(patient, study)
+            _check_size(str(path), path.stat().st_size)
+            return path.read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -85,6 +93,11 @@ def open_reports(archive: Archive) -> ReportFiles:
 def study_folder(patient: str, study: str) -> str:
     """Return where the images of a study lie below files/: p10/p10000032/s50414267."""
     return f"p{patient[:2]}/p{patient}/s{study}"
+
+
+def _check_size(place: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise DataError(f"{place}: expected a report of at most {MAX_BYTES:,} bytes, got {size:,}")
 
 
 def _report_path(patient: str, study: str) -> str:

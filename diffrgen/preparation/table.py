@@ -11,6 +11,8 @@ from typing import TextIO
 
 from diffrgen.errors import DataError
 
+# The longest line of MIMIC-CXR's tables has 300 characters, the longest report of IU X-Ray's 5,000.
+MAX_LINE = 1_000_000
 READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error)
 
 
@@ -25,7 +27,7 @@ def read_table(
     line = 0
     try:
         with _opened(path) as file:
-            rows = csv.reader(file)
+            rows = csv.reader(_lines(path, file))
             places = _places(path, next(rows, []), columns, aliases or {})
             needed = max(places) + 1
             for row in rows:
@@ -43,6 +45,14 @@ def _opened(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Yield the lines of `file`; one without end, such as a small gzip file can hold, is refused."""
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise DataError(f"{path}: expected lines of less than {MAX_LINE:,} characters, got a longer one")
+        yield line
 
 
 def _places(path: Path, header: list[str], columns: Sequence[str], aliases: Mapping[str, str]) -> list[int]:
