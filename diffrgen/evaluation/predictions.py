@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffrgen.errors import DataError
+from diffrgen.records.json_text import parse_json
 
 IDS = ("id", "study_id", "dicom_id", "image_id", "uid")
 HYPOTHESES = ("hypothesis", "prediction", "generated", "candidate", "report", "res", "hyp")
@@ -39,13 +40,15 @@ def read_predictions(path: Path) -> list[Prediction]:
         raise DataError(f"{path}: expected predictions as UTF-8 JSON, JSON lines or CSV, got {error}") from error
     try:
         predictions = [_prediction(record, f"{path}, {place}") for place, record in _records(path, text)]
-    except (json.JSONDecodeError, csv.Error, RecursionError) as error:
+    except DataError:
+        raise
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: expected {path.suffix or 'JSON'} with a report a record, got {error}") from error
     if not predictions:
         raise DataError(f"{path}: expected at least one prediction, got none")
     ids = [prediction.id for prediction in predictions if prediction.id is not None]
-    if len(set(ids)) != len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
+    twice = next((name for name, count in Counter(ids).items() if count > 1), None)
+    if twice is not None:
         raise DataError(f"{path}: expected one prediction a study, got id {twice!r} more than once")
     return predictions
 
@@ -57,8 +60,8 @@ def _records(path: Path, text: str) -> Iterable[tuple[str, object]]:
         return [(f"line {rows.line_num}", row) for row in rows]
     if path.suffix.lower() == ".jsonl":
         lines = enumerate(text.splitlines(), start=1)
-        return [(f"line {number}", json.loads(line)) for number, line in lines if line.strip()]
-    content = json.loads(text)
+        return [(f"line {number}", parse_json(line)) for number, line in lines if line.strip()]
+    content = parse_json(text)
     if isinstance(content, Mapping):
         return [
             (f"id {key!r}", {**value, "id": key} if isinstance(value, Mapping) else {"id": key, "report": value})

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from diffrgen.errors import DataError
+from diffrgen.records.json_text import parse_json
 from diffrgen.records.location import FileListing, images_folder
 from diffrgen.records.priors import link_priors
 from diffrgen.records.reader import RecordReader
@@ -71,11 +71,10 @@ def _load(source: Path) -> object:
         what = "is a folder" if source.is_dir() else "does not exist"
         raise DataError(f"expected an annotation file (JSON), got {source}, which {what}")
     try:
-        with source.open(encoding="utf-8-sig") as file:
-            return json.load(file)
+        return parse_json(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{source} is not a JSON file: {error}") from error
 
 

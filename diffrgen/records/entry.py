@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -108,7 +108,8 @@ def _days(record: Mapping[str, Any]) -> float | None:
     value = record.get("days")
     if value is None:
         return _date_days(record)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # False for NaN too, and an integer of any size can be compared.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise EntryError(f"'days' must be a finite number, got {_shown(record, 'days')}")
     return float(value)
 

@@ -7,6 +7,9 @@ from pathlib import Path, PureWindowsPath
 
 from diffrgen.errors import DataError
 
+# Bytes: what Linux, macOS and Windows all take; the rest of a path of 4,096 is left to the images folder.
+MAX_NAME, MAX_PATH = 255, 3000
+
 
 def images_folder(annotation: Path, images: Path | None) -> Path:
     """Return the folder of the image paths: `images`, else `images/` beside the annotation, else its folder.
@@ -22,7 +25,7 @@ def images_folder(annotation: Path, images: Path | None) -> Path:
 
 
 def path_fault(entry: str) -> str | None:
-    """Say why `entry` may not be joined to the images folder (absolute, `..`, NUL, empty), or None."""
+    """Say why `entry` may not be joined to the images folder (absolute, `..`, NUL, empty, too long), or None."""
     if not entry.strip():
         return "an empty image path"
     if "\0" in entry:
@@ -32,7 +35,14 @@ def path_fault(entry: str) -> str | None:
         return f"image path {entry!r} is absolute: paths must be relative to the images folder"
     if ".." in entry and ".." in entry.replace("\\", "/").split("/"):
         return f"image path {entry!r} leaves the images folder ('..')"
+    if len(entry) > MAX_NAME // 4 and not _fits(entry):
+        return f"image path {entry[:40]!r}... is too long: a name has at most {MAX_NAME} bytes, a path {MAX_PATH}"
     return None
+
+
+def _fits(entry: str) -> bool:
+    encoded = entry.encode()
+    return len(encoded) <= MAX_PATH and max(map(len, encoded.split(b"/"))) <= MAX_NAME
 
 
 class FileListing:

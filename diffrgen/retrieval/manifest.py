@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from diffrgen.errors import DataError
+from diffrgen.records.json_text import parse_json
 
 FORMAT = 1
 
@@ -36,10 +38,10 @@ class IndexManifest:
         """Read manifest.json; DataError when it is missing, broken or of another format version."""
         path = folder / "manifest.json"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content: Any = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise DataError(f"{path}: not found, so {folder} holds no retrieval index; build it again") from error
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: needed the manifest of a retrieval index as JSON: {error}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != FORMAT:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from diffrgen.retrieval.index import Neighbours, RetrievalIndex
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_image
 from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
+
+# What numpy and zipfile raise; a RuntimeError for encryption and methods that zipfile does not know.
+DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class QueryImages(Dataset[Tensor]):
@@ -101,10 +106,13 @@ def _load(path: Path, key: str) -> Neighbours | None:
     """Return what is stored under `key`; None when nothing is, or what is belongs to another key."""
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        if str(stored["key"]) != key:
-            return None
-        return Neighbours(stored["rows"], stored["similarity"], stored["valid"])
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
+                return None
+            return Neighbours(stored["rows"], stored["similarity"], stored["valid"])
+    except DAMAGED as error:
+        raise DataError(f"{path}: damaged; delete it, and the neighbours will be found again: {error}") from error
 
 
 def _save(path: Path, key: str, neighbours: Neighbours) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffrgen.errors import DataError
+from diffrgen.records.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class IndexedStudies:
         if not ids:
             raise DataError("needed at least one training study for a retrieval index, got none")
         if len(set(ids)) < len(ids):
-            repeated = next(study for row, study in enumerate(ids) if study in ids[:row])
+            repeated = Counter(ids).most_common(1)[0][0]
             raise DataError(f"study id {repeated!r} comes more than once in the training split: ids must be unique")
         rows: dict[str, int] = {}
         text_of = np.array([rows.setdefault(report, len(rows)) for report in reports], dtype=np.int64)
@@ -69,11 +72,14 @@ class IndexedStudies:
     def load(cls, path: Path) -> IndexedStudies:
         """Read what `save` wrote; DataError when the file does not hold it."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content: Any = parse_json(path.read_text(encoding="utf-8"))
             text_of = np.array(content["text_of"], dtype=np.int64)
             studies = cls(tuple(content["ids"]), tuple(content["patients"]), tuple(content["texts"]), text_of)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise DataError(f"{path}: needed the studies of a retrieval index as JSON: {error!r}") from error
+        named = [*studies.ids, *studies.texts, *(patient for patient in studies.patients if patient is not None)]
+        if text_of.ndim != 1 or not all(isinstance(name, str) for name in named):
+            raise DataError(f"{path}: needed lists of texts and one list of numbers; build the index again")
         counts = (len(studies.ids), len(studies.patients), len(text_of))
         if len(set(counts)) != 1 or not set(text_of.tolist()) <= set(range(len(studies.texts))):
             raise DataError(f"{path}: needed one patient and one text for each id, got counts {counts}")

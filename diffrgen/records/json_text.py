@@ -1,0 +1,26 @@
+"""JSON from users: what Python reads but nothing can write again, or that breaks its reader, is refused too."""
+
+from __future__ import annotations
+
+import json
+import re
+
+# An escape of half a character; two of them in a row are a whole one.
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(text: str) -> object:
+    """Return the content of `text`.
+
+    Raises:
+        ValueError: no JSON (json.JSONDecodeError), nested too deeply, a number of more than 4,300 digits, or a text
+            that holds half a character (an unpaired surrogate such as "\\ud800"), which no file can hold.
+    """
+    try:
+        content = json.loads(text)
+        if SURROGATE.search(text):
+            # UnicodeEncodeError, a ValueError that names the character, where one is unpaired.
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("values nested too deeply") from None
+    return content
