@@ -60,12 +60,17 @@ def _check(dataset: Dataset, file: Path, max_pixels: int) -> None:
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     if frames != 1:
         raise DataError(f"{file}: expected one picture, got {frames} frames")
-    if dataset.Rows * dataset.Columns > max_pixels:
-        raise DataError(f"{file}: {dataset.Columns} x {dataset.Rows} pixels are over the limit of {max_pixels}")
+    samples = dataset.get("SamplesPerPixel", 1)
+    if dataset.PhotometricInterpretation in GREY and samples != 1:
+        raise DataError(f"{file}: expected one value a pixel in {dataset.PhotometricInterpretation}, got {samples}")
+    # Values wider than 16 bits are converted as float64, pixel by pixel.
+    limit = max_pixels if dataset.BitsAllocated <= 16 else max_pixels // 4
+    if dataset.Rows * dataset.Columns > limit:
+        raise DataError(f"{file}: {dataset.Columns} x {dataset.Rows} pixels are over the limit of {limit}")
 
 
 def _picture(dataset: Dataset) -> Image.Image:
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+    from pydicom.pixels import apply_color_lut
 
     values = dataset.pixel_array
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -73,12 +78,25 @@ def _picture(dataset: Dataset) -> Image.Image:
     if dataset.PhotometricInterpretation not in GREY:
         depth = 8 * values.dtype.itemsize
         return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("L")
-    values = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)  # (H, W)
+    if values.dtype.itemsize > 2:
+        return Image.fromarray(_shown(dataset, values))
+    # Each value that occurs is converted once. Negative ones wrap round, in the table and out of it.
+    levels = np.unique(values)
+    table = np.zeros(1 << 16, dtype=np.uint8)
+    table[levels.astype(np.uint16)] = _shown(dataset, levels[None])[0]
+    return Image.fromarray(table[values.astype(np.uint16)])
+
+
+def _shown(dataset: Dataset, values: np.ndarray) -> np.ndarray:
+    """Return stored values (H, W) as the station shows them, uint8."""
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+    values = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)
     low, high = _shown_range(dataset, values)
     share = np.clip((values - low) / (high - low), 0.0, 1.0) if high > low else np.zeros_like(values)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         share = 1.0 - share
-    return Image.fromarray(np.round(255.0 * share).astype(np.uint8))
+    return np.round(255.0 * share).astype(np.uint8)
 
 
 def _shown_range(dataset: Dataset, values: np.ndarray) -> tuple[float, float]:

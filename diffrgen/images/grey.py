@@ -21,8 +21,8 @@ WIDE_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 # What Pillow's decoders raise on damaged files: the first three were seen on 12,000 cut off or altered PNG,
-# JPEG, TIFF, GIF, BMP and WebP files; the others its own plugins guard against.
-DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+# JPEG, TIFF, GIF, BMP and WebP files, IndexError on a PNG without pixels; its own plugins guard against the others.
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
 
 
 def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
