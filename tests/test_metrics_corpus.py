@@ -163,7 +163,7 @@ def test_protocol_is_safe_from_its_own_marks(monkeypatch, started, tmp_path):
     script = f"""while read -r line; do echo "$line" >> {heard}
         case $line in EVAL*) echo 0.1; echo 0.2; echo 0.7;; *) echo 1.0 2.0;; esac; done"""
     monkeypatch.setattr(meteor, "_command", lambda: ["/bin/sh", "-c", script])
-    assert meteor.meteor_score(["the ||| heart\nis big", ""], ["a b", "c"]) == 0.7
+    assert meteor.meteor_score(["the ||| heart\nis big", ""], ["a b", "c"]).score == 0.7
     assert heard.read_text().splitlines() == [
         "SCORE ||| a b ||| the heart is big",
         "SCORE ||| c |||",

@@ -158,6 +158,13 @@ def test_scores_are_numbers(trained):
         assert set(scores["nlg"]) == {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
         assert all(math.isfinite(value) and 0 <= value <= 10 for value in scores["nlg"].values())
         assert all(0 <= value <= 1 for value in scores["clinical_14"]["example"].values())
+        for name, (low, high) in scores["nlg_intervals"].items():
+            assert low <= scores["nlg"][name] <= high
+        low, high = scores["clinical_14"]["intervals"]["f1"]
+        assert low <= scores["clinical_14"]["example"]["f1"] <= high
+    tables = (trained.evaluation / "table.md").read_text(encoding="utf-8")
+    assert tables.count("| DiffRGenNet |") == 2
+    assert "95 % intervals (bootstrap over studies):" in tables
     # The first text, 11 words, is the most frequent in training. 11, 3 and 1 of them are in the three references.
     assert metrics["blind: most frequent report"]["nlg"]["bleu_1"] == pytest.approx(15 / 33)
     said = load_lines(trained.evaluation / "predictions.jsonl")

@@ -152,4 +152,6 @@ def _write(evaluation: Evaluation, dataset: StudyDataset, written: Sequence[Writ
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     metrics = {name: scores.to_dict() for name, scores in evaluation.scores.items()}
     (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    (evaluation.folder / "table.md").write_text(markdown_table(evaluation.rows()), encoding="utf-8")
+    intervals = markdown_table({name: scores.interval_row() for name, scores in evaluation.scores.items()})
+    table = f"{markdown_table(evaluation.rows())}\n95 % intervals (bootstrap over studies):\n\n{intervals}"
+    (evaluation.folder / "table.md").write_text(table, encoding="utf-8")

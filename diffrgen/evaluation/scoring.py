@@ -12,10 +12,12 @@ from diffrgen.evaluation.baselines import most_frequent_report, random_training_
 from diffrgen.labels import COMMON, DISEASES, FINDINGS
 from diffrgen.metrics import (
     ClinicalScores,
+    Interval,
     ReportDiversity,
     clinical_scores,
-    corpus_scores,
+    interval_row,
     report_diversity,
+    score_corpus,
     table_row,
 )
 from diffrgen.pipeline.labeler import NamedLabeler
@@ -27,11 +29,12 @@ class Scores:
     """The scores of one set of reports against its references.
 
     clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
-    CheXpert's five. labeler: who read the states of the written reports; truth_from: where those of the references come
-    from, "data" or a labeler's name.
+    CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
+    states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
     """
 
     corpus: dict[str, float]
+    corpus_intervals: dict[str, Interval | None]
     clinical: ClinicalScores
     diseases: ClinicalScores
     common: ClinicalScores
@@ -43,12 +46,17 @@ class Scores:
         """Return the columns of the paper's Table 1, and the micro-F1 over the 13 diseases."""
         return table_row(self.corpus, self.clinical, self.diseases, self.diversity)
 
+    def interval_row(self) -> dict[str, Any]:
+        """Return the 95 % intervals of the columns of `table_row`."""
+        return interval_row(self.corpus_intervals, self.clinical, self.diseases)
+
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
         return {
             "labeler": self.labeler,
             "truth": self.truth_from,
             "nlg": self.corpus,
+            "nlg_intervals": self.corpus_intervals,
             "clinical_14": self.clinical.to_dict(),
             "clinical_13": self.diseases.to_dict(),
             "clinical_5": self.common.to_dict(),
@@ -69,8 +77,10 @@ def score_reports(
 
     labeler, truth_from: who read the one and where the other comes from, for the record.
     """
+    corpus = score_corpus(list(hypotheses), list(references))
     return Scores(
-        corpus=corpus_scores(list(hypotheses), list(references)),
+        corpus=corpus.values,
+        corpus_intervals=corpus.intervals,
         clinical=finding_scores(predicted, truth, FINDINGS),
         diseases=finding_scores(predicted, truth, DISEASES),
         common=finding_scores(predicted, truth, COMMON),

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from diffrgen.metrics.bootstrap import Interval
 from diffrgen.metrics.clinical import ClinicalScores, FindingScore, PrecisionRecallF1, clinical_scores
-from diffrgen.metrics.corpus import corpus_scores
+from diffrgen.metrics.corpus import CorpusScores, corpus_scores, score_corpus
 from diffrgen.metrics.diversity import ReportDiversity, report_diversity
-from diffrgen.metrics.table import PublishedData, markdown_table, published_rows, table_row, terminal_table
+from diffrgen.metrics.table import (
+    PublishedData,
+    interval_row,
+    markdown_table,
+    published_rows,
+    table_row,
+    terminal_table,
+)
 
 __all__ = [
     "ClinicalScores",
+    "CorpusScores",
     "FindingScore",
+    "Interval",
     "PrecisionRecallF1",
     "PublishedData",
     "ReportDiversity",
     "clinical_scores",
     "corpus_scores",
+    "interval_row",
     "markdown_table",
     "published_rows",
     "report_diversity",
+    "score_corpus",
     "table_row",
     "terminal_table",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffrgen.labels.findings import State
+from diffrgen.metrics.bootstrap import Interval, bootstrap_interval, mean_interval, ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class FindingScore:
 class ClinicalScores:
     """What `clinical_scores` returns.
 
-    `micro_f1_interval` is the 95 % bootstrap interval over studies; `macro_f1` is the mean of the F1 of the
+    `micro_f1_interval` is the 95 % bootstrap interval over studies, `intervals` those of macro_f1 and of the example-based
+    precision, recall and f1, None where there is none; `macro_f1` is the mean of the F1 of the
     `macro_findings` findings that have one; `example` is PromptMRG's (the CE columns of the paper's Table 1).
     """
 
@@ -47,6 +49,7 @@ class ClinicalScores:
     macro_findings: int
     example: PrecisionRecallF1
     per_finding: tuple[FindingScore, ...]
+    intervals: dict[str, Interval | None]
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, ready for JSON."""
@@ -78,19 +81,28 @@ def clinical_scores(
     """
     said, true = _validate(predicted, truth, findings)
     tp, fp, fn = said & true, said & ~true, ~said & true  # (n, C)
+    drawn = {"resamples": resamples, "seed": seed}
+    studies = [tp.sum(1), fp.sum(1), fn.sum(1)]  # (n,) each
     columns = [_ratios(*counts) for counts in zip(tp.sum(0), fp.sum(0), fn.sum(0), strict=True)]
     defined = [scores.f1 for scores in columns if scores.f1 is not None]
     return ClinicalScores(
         studies=len(said),
         micro=_ratios(tp.sum(), fp.sum(), fn.sum()),
-        micro_f1_interval=_bootstrap(tp.sum(1), fp.sum(1), fn.sum(1), resamples=resamples, seed=seed),
+        micro_f1_interval=bootstrap_interval(np.stack(studies, 1), _f1, **drawn),
         macro_f1=float(np.mean(defined)) if defined else None,
         macro_findings=len(defined),
-        example=_example_based(tp.sum(1), fp.sum(1), fn.sum(1)),
+        example=PrecisionRecallF1(*(float(np.mean(scores)) for scores in _example_based(*studies))),
         per_finding=tuple(
             FindingScore(name, int(true[:, c].sum()), int(said[:, c].sum()), s.precision, s.recall, s.f1)
             for c, (name, s) in enumerate(zip(findings, columns, strict=True))
         ),
+        intervals={
+            "macro_f1": bootstrap_interval(np.stack([tp, fp, fn], 1).reshape(len(said), -1), _macro_f1, **drawn),
+            **{
+                name: mean_interval(scores, **drawn)
+                for name, scores in zip(("precision", "recall", "f1"), _example_based(*studies), strict=True)
+            },
+        },
     )
 
 
@@ -112,38 +124,26 @@ def _validate(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str])
 
 
 def _ratios(tp: int, fp: int, fn: int) -> PrecisionRecallF1:
-    def ratio(part: int, whole: int) -> float | None:
+    def defined(part: int, whole: int) -> float | None:
         return float(part / whole) if whole else None
 
-    return PrecisionRecallF1(ratio(tp, tp + fp), ratio(tp, tp + fn), ratio(2 * tp, 2 * tp + fp + fn))
+    return PrecisionRecallF1(defined(tp, tp + fp), defined(tp, tp + fn), defined(2 * tp, 2 * tp + fp + fn))
 
 
-def _example_based(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> PrecisionRecallF1:
-    """Average the studies' own scores with 0/0 = 0; tp, fp, fn (n,)."""
-
-    def mean(part: np.ndarray, whole: np.ndarray) -> float:
-        # A whole of 0 has a part of 0.
-        return float(np.mean(part / np.maximum(whole, 1)))
-
-    return PrecisionRecallF1(mean(tp, tp + fp), mean(tp, tp + fn), mean(2 * tp, 2 * tp + fp + fn))
+def _example_based(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return precision, recall and F1 of each study, (n,) each, with 0/0 = 0."""
+    # A whole of 0 has a part of 0.
+    wholes = (tp + fp, tp + fn, 2 * tp + fp + fn)
+    return tuple(part / np.maximum(whole, 1) for part, whole in zip((tp, tp, 2 * tp), wholes, strict=True))
 
 
-def _bootstrap(
-    tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, *, resamples: int, seed: int
-) -> tuple[float, float] | None:
-    """Return the 2.5 and 97.5 percentiles of micro-F1 over resampled studies; None where it is not defined."""
-    hits, cells = 2 * tp, 2 * tp + fp + fn  # (n,)
-    if len(tp) < 2 or not cells.any():
-        return None
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(resamples):
-        rows = rng.integers(len(tp), size=len(tp))
-        whole = cells[rows].sum()
-        # A resample without any positive cell has no F1 and is passed over.
-        if whole:
-            values.append(hits[rows].sum() / whole)
-    if not values:
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+def _f1(sums: np.ndarray) -> np.ndarray:
+    """F1 (...) of sums (..., 3) of true positives, false positives and false negatives."""
+    tp, fp, fn = np.moveaxis(sums, -1, 0)
+    return ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def _macro_f1(sums: np.ndarray) -> np.ndarray:
+    """Mean of the F1 (R,) over the findings that have one; sums (R, 3 C) hold those of each finding, C a kind."""
+    each = _f1(np.swapaxes(sums.reshape(len(sums), 3, -1), 1, 2))  # (R, C)
+    return ratio(np.nansum(each, axis=1), np.sum(~np.isnan(each), axis=1))

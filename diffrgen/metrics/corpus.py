@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pycocoevalcap.bleu.bleu import Bleu  # type: ignore[import-untyped]
+import numpy as np
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer  # type: ignore[import-untyped]
 from pycocoevalcap.cider.cider import Cider  # type: ignore[import-untyped]
 from pycocoevalcap.rouge.rouge import Rouge  # type: ignore[import-untyped]
 
+from diffrgen.metrics.bootstrap import Interval, bootstrap_interval, mean_interval
 from diffrgen.metrics.meteor import MeteorUnavailable, meteor_score
+
+BLEU_ORDERS = 4
+# What pycocoevalcap adds against divisions by 0.
+TINY, SMALL = 1e-15, 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusScores:
+    """Scores by name, and the 95 % interval over studies of each, None where there is none."""
+
+    values: dict[str, float]
+    intervals: dict[str, Interval | None]
 
 
 def corpus_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return the values of `score_corpus` without intervals."""
+    return score_corpus(hypotheses, references, resamples=0).values
+
+
+def score_corpus(
+    hypotheses: Sequence[str], references: Sequence[str], *, resamples: int = 1000, seed: int = 0
+) -> CorpusScores:
     """Score `hypotheses[i]` against `references[i]`, one reference a study.
 
     The texts are taken as they are, as R2Gen and PromptMRG do: first clean both sides alike with
     `diffrgen.text.clean_report`. Only runs of white space are made one blank. An empty hypothesis is legitimate and
     scores zero.
+
+    Intervals are a bootstrap over studies. BLEU and METEOR of a resample come from its summed counts, ROUGE-L and CIDEr
+    are means over its studies. CIDEr's document frequencies stay those of all references: a resample, which holds
+    studies twice, would make their words common.
+
+    Args:
+        resamples, seed: of the bootstrap; without resamples `intervals` is empty.
 
     Returns:
         bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, meteor in 0..1 and cider in 0..10. `meteor` is absent, with one
@@ -30,17 +59,53 @@ def corpus_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[
     Source: Papineni 2002, Lin 2004, Vedantam 2015, Denkowski 2014, in the COCO caption implementation.
     """
     _validate(hypotheses, references)
-    said = {i: [" ".join(text.split())] for i, text in enumerate(hypotheses)}
-    truth = {i: [" ".join(text.split())] for i, text in enumerate(references)}
-    bleu, _ = Bleu(4).compute_score(truth, said, verbose=0)
-    scores = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, start=1)}
-    scores["rouge_l"] = float(Rouge().compute_score(truth, said)[0])
-    scores["cider"] = float(Cider().compute_score(truth, said)[0])
+    said, truth = ([" ".join(text.split()) for text in texts] for texts in (hypotheses, references))
+    scorer = BleuScorer(n=BLEU_ORDERS)
+    for hypothesis, reference in zip(said, truth, strict=True):
+        scorer += (hypothesis, [reference])
+    bleu, _ = scorer.compute_score(option="closest")
+    values = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, start=1)}
+    pairs = [{i: [text] for i, text in enumerate(texts)} for texts in (truth, said)]
+    means = {"rouge_l": Rouge().compute_score(*pairs), "cider": Cider().compute_score(*pairs)}
+    values |= {name: float(mean) for name, (mean, _) in means.items()}
+    intervals: dict[str, Interval | None] = {}
+    if resamples:
+        intervals |= _bleu_intervals(scorer, resamples=resamples, seed=seed)
+        intervals |= {name: mean_interval(each, resamples=resamples, seed=seed) for name, (_, each) in means.items()}
     try:
-        scores["meteor"] = meteor_score([said[i][0] for i in said], [truth[i][0] for i in truth])
+        meteor = meteor_score(said, truth, resamples=resamples, seed=seed)
     except MeteorUnavailable as reason:
-        warnings.warn(f"METEOR is left out of the scores: {reason}", RuntimeWarning, stacklevel=2)
-    return scores
+        warnings.warn(f"METEOR is left out of the scores: {reason}", RuntimeWarning, stacklevel=3)
+        return CorpusScores(values, intervals)
+    return CorpusScores(
+        values | {"meteor": meteor.score}, intervals | ({"meteor": meteor.interval} if resamples else {})
+    )
+
+
+def _bleu_intervals(scorer: BleuScorer, *, resamples: int, seed: int) -> dict[str, Interval | None]:
+    """Return the intervals of BLEU-1 to BLEU-4 from the counts of each study."""
+    counts = np.array(
+        [[study["testlen"], *study["reflen"], *study["guess"], *study["correct"]] for study in scorer.ctest]
+    )
+
+    def interval(order: int) -> Interval | None:
+        return bootstrap_interval(counts, lambda sums: bleu_of_sums(sums)[:, order], resamples=resamples, seed=seed)
+
+    return {f"bleu_{order + 1}": interval(order) for order in range(BLEU_ORDERS)}
+
+
+def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return BLEU-1 to BLEU-4 (R, 4) of corpora by their sums (R, 10), as pycocoevalcap computes them.
+
+        bleu_n = min(1, e^(1 - r / c)) (prod_{k <= n} correct_k / guess_k)^(1/n)
+
+    sums: words written c, words of the references r, n-grams written (4), those among them that match (4).
+    """
+    written, wanted = sums[:, 0] + TINY, sums[:, 1] + SMALL
+    guess, correct = sums[:, 2 : 2 + BLEU_ORDERS], sums[:, 2 + BLEU_ORDERS :]
+    products = np.cumprod((correct + TINY) / (guess + SMALL), axis=1)
+    brevity = np.exp(np.minimum(0.0, 1.0 - wanted / written))
+    return brevity[:, None] * products ** (1.0 / np.arange(1, BLEU_ORDERS + 1))
 
 
 def _validate(hypotheses: Sequence[str], references: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Literal
@@ -12,11 +12,12 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from diffrgen.metrics.bootstrap import Interval
 from diffrgen.metrics.clinical import ClinicalScores
 from diffrgen.metrics.diversity import ReportDiversity
 
-# A number, or in words why there is none.
-Cell = float | str | None
+# A number, a 95 % interval, or in words why there is none.
+Cell = float | Interval | str | None
 PublishedData = Literal["mimic-cxr", "iu-xray"]
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
@@ -60,6 +61,18 @@ def table_row(
     return row
 
 
+def interval_row(
+    corpus: Mapping[str, Interval | None], clinical: ClinicalScores, diseases: ClinicalScores
+) -> dict[str, Cell]:
+    """Return the 95 % intervals of `table_row`'s scores; "distinct" has none, as resampled studies come twice."""
+    known = {**clinical.intervals, "micro_f1": diseases.micro_f1_interval, **corpus}
+    return {
+        key: known.get(key) or "no interval: the score is absent or there are fewer than two studies"
+        for key in COLUMNS
+        if key != "distinct"
+    }
+
+
 def published_rows(dataset: PublishedData) -> dict[str, dict[str, Cell]]:
     """Return the rows that the paper's Table 1 prints for `dataset`, their names marked as published.
 
@@ -77,15 +90,16 @@ def published_rows(dataset: PublishedData) -> dict[str, dict[str, Cell]]:
 
 def markdown_table(rows: Mapping[str, Mapping[str, Cell]]) -> str:
     """Return `rows` {name: {column key: number or reason}} as a Markdown table, reasons as footnotes."""
-    cells, footnotes = _cells(rows)
-    lines = [["Model", *COLUMNS.values()], ["---", *["---:"] * len(COLUMNS)], *cells]
+    columns = {key: COLUMNS[key] for key in COLUMNS if any(key in row for row in rows.values())}
+    cells, footnotes = _cells(rows, columns)
+    lines = [["Model", *columns.values()], ["---", *["---:"] * len(columns)], *cells]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
     return text + ("\n" + "".join(f"- {note}\n" for note in footnotes) if footnotes else "")
 
 
 def terminal_table(rows: Mapping[str, Mapping[str, Cell]], *, title: str | None = None) -> Table:
     """Return `rows` as a rich table, reasons in its caption; print it with `rich.console.Console`."""
-    cells, footnotes = _cells(rows)
+    cells, footnotes = _cells(rows, COLUMNS)
     caption = escape("\n".join(footnotes)) or None
     table = Table(box=SIMPLE_HEAD, padding=(0, 0), title=title, caption=caption, caption_justify="left")
     table.add_column("Model", min_width=18)
@@ -96,16 +110,18 @@ def terminal_table(rows: Mapping[str, Mapping[str, Cell]], *, title: str | None 
     return table
 
 
-def _cells(rows: Mapping[str, Mapping[str, Cell]]) -> tuple[list[list[str]], list[str]]:
+def _cells(rows: Mapping[str, Mapping[str, Cell]], columns: Iterable[str]) -> tuple[list[list[str]], list[str]]:
     """Return the body's texts and the footnotes that they point at."""
     numbers: dict[str, int] = {}
     body = []
     for name, scores in rows.items():
         line = [name.replace("|", "/")]
-        for key in COLUMNS:
+        for key in columns:
             value = scores.get(key)
             if isinstance(value, int | float):
                 line.append(f"{value:.3f}")
+            elif isinstance(value, tuple):
+                line.append(f"{value[0]:.3f}-{value[1]:.3f}")
             else:
                 number = numbers.setdefault(value or "not computed", len(numbers) + 1)
                 line.append(f"- ({number})")
