@@ -32,6 +32,8 @@ class ScoreOptions:
     """Text handling that the language scores are computed after; the r2gen protocols need --data."""
     published: PublishedData | None = None
     """Show the paper's own rows for this data set beside."""
+    radeval: tuple[str, ...] = ()
+    """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
     output: Path | None = None
     """File for the scores as JSON."""
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
@@ -59,7 +61,15 @@ def score_predictions(options: ScoreOptions) -> Scores:
     hypotheses = [prediction.hypothesis for prediction in predictions]
     said, true = apply_protocol(options.protocol, hypotheses, references, training=training)
     truth, truth_from = (labeler(references), labeler.name) if labels is None else (labels, "data")
-    scores = score_reports(said, true, labeler(hypotheses), truth, labeler=labeler.name, truth_from=truth_from)
+    scores = score_reports(
+        said,
+        true,
+        labeler(hypotheses),
+        truth,
+        labeler=labeler.name,
+        truth_from=truth_from,
+        radeval=options.radeval,
+    )
     if options.output is not None:
         options.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
     return scores

@@ -48,6 +48,8 @@ class EvaluateOptions:
     """Text handling that the language scores are computed after."""
     published: PublishedData | None = None
     """Show the paper's own rows for this data set beside."""
+    radeval: tuple[str, ...] = ()
+    """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
     shuffled_images: bool = False
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
     fused_kernels: bool = True
@@ -121,6 +123,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         truth_from=source.truth(options.split),
         training_reports=_training_reports(sources.index.studies),
         protocol=options.protocol,
+        radeval=options.radeval,
     )
     folder = options.output or _new_folder(run.path / "evaluation", key)
     evaluation = Evaluation(scores, folder, options.published)

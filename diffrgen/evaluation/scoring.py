@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from diffrgen.labels import COMMON, DISEASES, FINDINGS
 from diffrgen.metrics import (
     ClinicalScores,
     Interval,
+    RadEvalScores,
     ReportDiversity,
     clinical_scores,
     interval_row,
+    radeval_scores,
     report_diversity,
     score_corpus,
     table_row,
@@ -31,6 +33,7 @@ class Scores:
     clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
     CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
     states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
+    radeval: the scores of that package, or the reasons why there are none, where it was asked for.
     """
 
     corpus: dict[str, float]
@@ -41,6 +44,7 @@ class Scores:
     diversity: ReportDiversity
     labeler: str
     truth_from: str
+    radeval: RadEvalScores = field(default_factory=dict)
 
     def table_row(self) -> dict[str, Any]:
         """Return the columns of the paper's Table 1, and the micro-F1 over the 13 diseases."""
@@ -52,6 +56,7 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
+        asked = {"radeval": self.radeval} if self.radeval else {}
         return {
             "labeler": self.labeler,
             "truth": self.truth_from,
@@ -61,6 +66,7 @@ class Scores:
             "clinical_13": self.diseases.to_dict(),
             "clinical_5": self.common.to_dict(),
             "diversity": self.diversity.to_dict(),
+            **asked,
         }
 
 
@@ -72,10 +78,12 @@ def score_reports(
     *,
     labeler: str,
     truth_from: str,
+    radeval: Sequence[str] = (),
 ) -> Scores:
     """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both.
 
-    labeler, truth_from: who read the one and where the other comes from, for the record.
+    labeler, truth_from: who read the one and where the other comes from, for the record. radeval: metrics of that
+    package to compute too.
     """
     corpus = score_corpus(list(hypotheses), list(references))
     return Scores(
@@ -87,6 +95,7 @@ def score_reports(
         diversity=report_diversity(list(hypotheses)),
         labeler=labeler,
         truth_from=truth_from,
+        radeval=radeval_scores(hypotheses, references, radeval),
     )
 
 
@@ -105,11 +114,12 @@ def score_beside_baselines(
     truth_from: str,
     training_reports: Sequence[str],
     protocol: Protocol,
+    radeval: Sequence[str] = (),
 ) -> dict[str, Scores]:
     """Score each named set of reports, then the blind baselines over the same studies.
 
     references: as they came; truth (n, C >= 14): the studies' states, which come from
-    `truth_from`; the labeler reads those of the reports.
+    `truth_from`; the labeler reads those of the reports. radeval: metrics of that package, for the named reports only.
     """
     count = len(references)
     rows = {
@@ -120,5 +130,13 @@ def score_beside_baselines(
     scores = {}
     for name, reports in rows.items():
         said, true = apply_protocol(protocol, reports, references, training=training_reports)
-        scores[name] = score_reports(said, true, labeler(reports), truth, labeler=labeler.name, truth_from=truth_from)
+        scores[name] = score_reports(
+            said,
+            true,
+            labeler(reports),
+            truth,
+            labeler=labeler.name,
+            truth_from=truth_from,
+            radeval=radeval if name in hypotheses else (),
+        )
     return scores

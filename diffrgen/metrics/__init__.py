@@ -6,6 +6,7 @@ from diffrgen.metrics.bootstrap import Interval
 from diffrgen.metrics.clinical import ClinicalScores, FindingScore, PrecisionRecallF1, clinical_scores
 from diffrgen.metrics.corpus import CorpusScores, corpus_scores, score_corpus
 from diffrgen.metrics.diversity import ReportDiversity, report_diversity
+from diffrgen.metrics.radeval import RadEvalScores, radeval_scores
 from diffrgen.metrics.table import (
     PublishedData,
     interval_row,
@@ -22,12 +23,14 @@ __all__ = [
     "Interval",
     "PrecisionRecallF1",
     "PublishedData",
+    "RadEvalScores",
     "ReportDiversity",
     "clinical_scores",
     "corpus_scores",
     "interval_row",
     "markdown_table",
     "published_rows",
+    "radeval_scores",
     "report_diversity",
     "score_corpus",
     "table_row",
