@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 
+import faiss
 import numpy as np
 import pytest
 
 from diffrgen.errors import DataError
-from diffrgen.retrieval import IndexedStudies, RetrievalIndex, TokenStore, write_index
+from diffrgen.retrieval import IndexedStudies, RetrievalIndex, TokenStore, faiss_index, write_index
 
 WIDTH = 16
 
@@ -84,6 +87,49 @@ def test_a_query_that_visits_too_few_lists_is_answered_exactly(tmp_path):
     assert found.valid.all()
     for query in range(5):
         assert found.rows[query].tolist() == brute_force(studies, embeddings, queries[query], 60)
+
+
+def test_index_made_in_batches_is_that_of_the_whole(tmp_path, monkeypatch):
+    """Rows are added 64 at a time, and the quantiser is trained on a sample of them."""
+    monkeypatch.setattr(faiss_index, "ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(faiss_index, "LEAST_TRAINING_ROWS", 350)
+    studies, embeddings, queries = make_studies(500), unit(500), unit(20, seed=1)
+    batches = (embeddings[start : start + 90] for start in range(0, 500, 90))
+    parts = write_index(tmp_path / "parts", studies, batches, factory="IVF4,Flat", search="nprobe=4")
+    whole = write_index(tmp_path / "whole", studies, embeddings, factory="Flat")
+    assert np.array_equal(parts.embeddings, embeddings)
+    assert np.array_equal(parts.search(queries, 9).rows, whole.search(queries, 9).rows)
+    assert (parts.manifest.recall, whole.manifest.recall) == (1.0, 1.0)
+
+
+def test_sample_is_of_as_many_distinct_rows_as_asked_for():
+    assert faiss_index.sample_rows(5, 9).tolist() == [0, 1, 2, 3, 4]
+    sample = faiss_index.sample_rows(1000, 100)
+    assert len(set(sample.tolist())) == 100
+    assert (np.diff(sample) > 0).all()
+    assert sample[0] < 100 < 900 < sample[-1]
+    wide, flat = faiss.index_factory(8, "IVF2048,Flat"), faiss.index_factory(8, "SQ8")
+    assert (faiss_index.training_rows(wide), faiss_index.training_rows(flat)) == (64 * 2048, 65_536)
+
+
+def test_recall_is_measured_and_a_low_one_is_warned_of(tmp_path, monkeypatch):
+    """The share of the 21 nearest other rows, by sorting every similarity, that FAISS's own answer holds."""
+    monkeypatch.setattr(faiss_index, "ROWS_AT_ONCE", 50)
+    studies, embeddings = make_studies(300), unit(300)
+    with pytest.warns(RuntimeWarning, match=r"'IVF16,Flat' \(search 'nprobe=2'\) finds 0\.\d\d of the 21"):
+        index = write_index(tmp_path, studies, embeddings, factory="IVF16,Flat", search="nprobe=2")
+    similarity = embeddings.astype(np.float64) @ embeddings.T.astype(np.float64)
+    np.fill_diagonal(similarity, -2)
+    exact = np.argsort(-similarity, axis=1)[:, :21]
+    _, found = index.faiss_index.search(embeddings, 22)
+    hits = [
+        len(set(near[near != row][:21]) & set(true)) for row, (near, true) in enumerate(zip(found, exact, strict=True))
+    ]
+    assert index.manifest.recall == pytest.approx(sum(hits) / (300 * 21), abs=1e-12)
+    assert 0.1 < index.manifest.recall < 0.9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert write_index(tmp_path, make_studies(1), unit(1)).manifest.recall == 1.0
 
 
 def test_own_study_is_represented_by_another_of_the_same_text(tmp_path):
@@ -209,7 +255,7 @@ def test_exclusions_must_match_the_queries(folder):
 
 def test_another_format_version_is_refused(folder):
     edit_manifest(folder, format=99)
-    with pytest.raises(DataError, match=r"manifest\.json: needed index format 1, got 99"):
+    with pytest.raises(DataError, match=r"manifest\.json: needed index format 2, got 99"):
         RetrievalIndex.load(folder)
 
 
@@ -248,8 +294,12 @@ def test_pickled_arrays_are_never_loaded(folder):
 
 def test_what_the_writer_is_given_is_checked(tmp_path):
     studies = make_studies(8)
-    with pytest.raises(ValueError, match=r"float32 embeddings of shape \(8, E\), got float32 of shape \(7, 16\)"):
+    with pytest.raises(ValueError, match="embeddings of 8 texts, got 7"):
         write_index(tmp_path, studies, unit(7))
+    wrong = [[unit(8), unit(1)], [unit(4), unit(4)[:, :5]], [unit(8).astype(np.float64)], [unit(8)[0]]]
+    for batches, got in zip(wrong, ["(1, 16) after 8", "(4, 5) after 4", "float64", "(16,) after 0"], strict=True):
+        with pytest.raises(ValueError, match=rf"float32 embeddings of 8 texts, .* got .*{re.escape(got)}"):
+            write_index(tmp_path, studies, batches)
     with pytest.raises(ValueError, match="unit-length rows, got lengths from 2"):
         write_index(tmp_path, studies, 2 * unit(8))
     for factory in ("Flatt", "IVF64,Flat"):

@@ -116,7 +116,7 @@ def build_index(
         indexed.texts[start : start + options.batch_size] for start in range(0, len(indexed.texts), options.batch_size)
     ]
     bar = tqdm(batches, desc="embedding reports", unit="batch", disable=not progress)
-    embeddings = torch.cat([retriever.encode_texts(texts).cpu() for texts in bar]).numpy()
+    embeddings = (retriever.encode_texts(texts).cpu().numpy() for texts in bar)
     tokens = None
     if options.tokens_per_report:
         stream = _token_batches(retriever, batches, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,12 +10,14 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
-from diffrgen.errors import DataError
+from diffrgen.retrieval.faiss_index import RANKS, make_faiss_index, measured_recall
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.staging import staged
 from diffrgen.retrieval.studies import IndexedStudies
+
+GOOD_RECALL = 0.95
 
 
 class TokenStore(NamedTuple):
@@ -28,7 +31,7 @@ class TokenStore(NamedTuple):
 def write_index(
     folder: str | Path,
     studies: IndexedStudies,
-    embeddings: np.ndarray,
+    embeddings: np.ndarray | Iterable[np.ndarray],
     *,
     factory: str = "Flat",
     search: str = "",
@@ -38,62 +41,80 @@ def write_index(
     """Write the index of `studies` to `folder` (an index there is replaced) and open it.
 
     Args:
-        embeddings: (len(studies.texts), E) float32, unit-length rows: one for each distinct text.
+        embeddings: (len(studies.texts), E) float32, unit-length rows, one for each distinct text: whole, or batch by
+            batch, so that they need never be in memory at once.
         factory: faiss.index_factory string; the metric is the inner product.
         search: FAISS search parameters such as "nprobe=16" or "efSearch=64".
         retriever: fingerprint of the retriever that made the embeddings.
 
+    An approximate index is measured against exact search; a recall below 0.95 is warned of.
+
     Raises DataError for a factory string that FAISS refuses, ValueError for embeddings of another shape or length.
     """
-    folder = Path(folder)
-    embeddings = _checked(embeddings, len(studies.texts))
-    faiss_index = _build_faiss(embeddings, factory, search)
-    manifest = IndexManifest(
-        factory=factory,
-        search=search,
-        studies=len(studies),
-        texts=len(studies.texts),
-        width=embeddings.shape[1],
-        token_length=tokens.length if tokens else 0,
-        token_width=tokens.width if tokens else 0,
-        fingerprint=fingerprint([factory, search, *studies.ids, *studies.texts, embeddings.data]),
-        retriever=retriever,
-    )
+    folder, texts = Path(folder), len(studies.texts)
     with staged(folder) as stage:
+        batches = [embeddings] if isinstance(embeddings, np.ndarray) else embeddings
+        store = _write_embeddings(stage / "embeddings.npy", batches, texts)
+        faiss_index = make_faiss_index(store, factory, search)
+        recall = _recall(faiss_index, store, factory, search)
         faiss.write_index(faiss_index, str(stage / "index.faiss"))
-        np.save(stage / "embeddings.npy", embeddings, allow_pickle=False)
         studies.save(stage / "studies.json")
         if tokens is not None:
-            _write_tokens(stage, tokens, len(studies.texts))
-        manifest.save(stage)
+            _write_tokens(stage, tokens, texts)
+        IndexManifest(
+            factory=factory,
+            search=search,
+            studies=len(studies),
+            texts=texts,
+            width=store.shape[1],
+            token_length=tokens.length if tokens else 0,
+            token_width=tokens.width if tokens else 0,
+            fingerprint=fingerprint([factory, search, *studies.ids, *studies.texts, store.data]),
+            retriever=retriever,
+            recall=recall,
+        ).save(stage)
     return RetrievalIndex.load(folder)
 
 
-def _checked(embeddings: np.ndarray, texts: int) -> np.ndarray:
-    if embeddings.ndim != 2 or len(embeddings) != texts or embeddings.dtype != np.float32:
-        raise ValueError(
-            f"expected float32 embeddings of shape ({texts}, E), got {embeddings.dtype} of shape {embeddings.shape}"
+def _recall(faiss_index: faiss.Index, embeddings: np.ndarray, factory: str, search: str) -> float:
+    recall = measured_recall(faiss_index, embeddings)
+    if recall < GOOD_RECALL:
+        warnings.warn(
+            f"the index {factory!r} (search {search!r}) finds {recall:.2f} of the {RANKS} most similar reports; raise "
+            "nprobe or efSearch in the search parameters, or choose another factory",
+            RuntimeWarning,
+            stacklevel=3,
         )
-    length = np.linalg.norm(embeddings, axis=1)
-    if not (np.abs(length - 1) < 1e-3).all():
-        raise ValueError(f"expected unit-length rows, got lengths from {length.min():.4f} to {length.max():.4f}")
-    return np.ascontiguousarray(embeddings)
+    return recall
 
 
-def _build_faiss(embeddings: np.ndarray, factory: str, search: str) -> faiss.Index:
-    try:
-        index = faiss.index_factory(embeddings.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        if not index.is_trained:
-            index.train(embeddings)
-        index.add(embeddings)
-        if search:
-            faiss.ParameterSpace().set_index_parameters(index, search)
-    except RuntimeError as error:
-        raise DataError(
-            f"index_factory {factory!r} (search {search!r}): FAISS refused it for {len(embeddings)} reports of width "
-            f"{embeddings.shape[1]}: {error}"
-        ) from error
-    return index
+def _write_embeddings(path: Path, batches: Iterable[np.ndarray], texts: int) -> np.ndarray:
+    """Write batches of rows to an array file; return it memory-mapped, (texts, E)."""
+    store: np.ndarray | None = None
+    done = 0
+    for batch in batches:
+        if store is None and batch.ndim == 2:
+            store = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(texts, batch.shape[1]))
+        if (
+            store is None
+            or batch.shape[1:] != store.shape[1:]
+            or batch.dtype != np.float32
+            or done + len(batch) > texts
+        ):
+            width = "E" if store is None else store.shape[1]
+            raise ValueError(
+                f"expected float32 embeddings of {texts} texts, (b, {width}) a batch, got {batch.dtype} of shape "
+                f"{batch.shape} after {done} rows"
+            )
+        length = np.linalg.norm(batch, axis=1)
+        if not (np.abs(length - 1) < 1e-3).all():
+            raise ValueError(f"expected unit-length rows, got lengths from {length.min():.4f} to {length.max():.4f}")
+        store[done : done + len(batch)] = batch
+        done += len(batch)
+    if store is None or done != texts:
+        raise ValueError(f"expected embeddings of {texts} texts, got {done}")
+    store.flush()
+    return store
 
 
 def _write_tokens(folder: Path, tokens: TokenStore, texts: int) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 from diffrgen.errors import DataError
 from diffrgen.records.json_text import parse_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """Counts, widths and origin of an index folder."""
+    """Counts, widths and origin of an index folder; `recall` of the FAISS index against exact search, 0..1."""
 
     factory: str
     search: str
@@ -26,6 +26,7 @@ class IndexManifest:
     token_width: int
     fingerprint: str
     retriever: str
+    recall: float
     format: int = FORMAT
     dtype: str = "float32"
 
