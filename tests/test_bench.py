@@ -14,8 +14,10 @@ import generation
 import gpu
 import inputs
 import memory
+import numpy as np
 import plot
 import pytest
+import retrieval
 import table
 import torch
 import truth
@@ -27,6 +29,8 @@ from limits import Limits
 from network import SETTINGS
 from session import Session
 from timing import Spread, interleave
+
+from diffrgen.retrieval import IndexedStudies, write_index
 
 ROOT = Path(__file__).resolve().parents[1]
 CASE = Case("bench", batch=3, rows=14, grid=(3, 4), orders=(0, 1, 2), heads=3, dim=8)
@@ -208,6 +212,26 @@ def test_generation_refuses_other_reports(monkeypatch):
     monkeypatch.setattr(generation.Desk, "vision_encoder_decoder", lambda desk: desk.ours() + 1)
     with pytest.raises(RuntimeError, match="vision_encoder_decoder: expected the reports that ours writes"):
         generation.measure(SETTINGS["quick"], "cpu", 0.0)
+
+
+def test_retrieval_script_measures_recall(tmp_path):
+    assert retrieval.main(["--quick", "--output", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert 0.9 < found["recall_of_queries"] <= 1
+    assert found["milliseconds_a_query"]["alone"]["median"] > 0
+
+
+def test_recall_of_queries_by_hand(tmp_path):
+    """Of 21 rows found, 20 are the nearest and one is the farthest."""
+    crowd = retrieval.Crowd(width=16, families=5, groups=2)
+    names = [str(row) for row in range(90)]
+    studies = IndexedStudies.of(ids=names, patients=[None] * 90, reports=names)
+    index = write_index(tmp_path, studies, crowd.draw(90))
+    queries = crowd.draw(4)
+    order = np.argsort(-(queries @ index.embeddings.T), axis=1)
+    found = np.concatenate([order[:, :20], order[:, -1:]], axis=1)
+    assert retrieval._recall(index, queries, found) == pytest.approx(20 / 21)
+    assert retrieval._recall(index, queries, order[:, :21]) == 1.0
 
 
 def test_gpu_script_runs_on_a_cpu(tmp_path):
