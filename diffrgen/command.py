@@ -14,7 +14,7 @@ from diffrgen.errors import DataError
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Run `main` and return its exit status; 2 with the message on standard error for a DataError."""
+    """Run `main` and return its exit status: 2 with the message on standard error for a DataError, 130 for Ctrl-C."""
     warnings.showwarning = _show_warning
     transformers.utils.logging.disable_progress_bar()
     # It reports the tied output embeddings at each checkpoint, which are meant to be shared.
@@ -24,6 +24,9 @@ def run_command(main: Callable[[], int]) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def _show_warning(

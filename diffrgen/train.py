@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import tyro
+from accelerate import PartialState
 
 from diffrgen.command import run_command
 from diffrgen.pipeline.settings import load_json
+from diffrgen.training.interruption import TrainingStopped
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 from diffrgen.training.run import train
@@ -34,8 +36,12 @@ def parse_options(arguments: Sequence[str]) -> TrainOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
-    summary, evaluation = train(options)
-    print(
+    try:
+        summary, evaluation = train(options)
+    except TrainingStopped as stopped:
+        PartialState().print(stopped, file=sys.stderr)
+        return stopped.status
+    PartialState().print(
         f"trained {summary.steps} steps in {summary.seconds / 60:.1f} min, "
         f"best validation micro-F1 {summary.best_micro_f1:.3f}, peak memory {summary.peak_memory_gib:.1f} GiB"
     )

@@ -22,13 +22,14 @@ ALLOWED = {
     "metrics": {"errors", "labels"},
     "preparation": {"errors", "labels", "records"},
     "optimiser": set(),
-    "retrieval": {"errors", "optimiser", "records", "images", "text"},
+    "staging": set(),
+    "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
-    "pipeline": {"errors", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
+    "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
     "evaluation": {"errors", "labels", "records", "images", "text", "metrics", "retrieval", "model", "pipeline"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
-        *("evaluation", "optimiser"),
+        *("evaluation", "optimiser", "staging"),
     },
 }
 COMMANDS = {"train", "evaluate", "generate", "prepare", "command"}

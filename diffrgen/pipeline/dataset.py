@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -126,4 +127,14 @@ def example_loader(
         collate_fn=collate,
         num_workers=workers,
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals_to_the_main_process,
     )
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    """Have a worker read on when its process group gets Ctrl-C: training then still takes its last step.
+
+    A worker ends when its main process tells it to, or is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

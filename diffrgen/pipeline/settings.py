@@ -8,13 +8,14 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from diffrgen.errors import DataError
+from diffrgen.staging import replace_file
 
 T = TypeVar("T")
 
 
 def save_json(options: object, path: Path) -> None:
-    """Write a dataclass to `path`."""
-    path.write_bytes(TypeAdapter(type(options)).dump_json(options, indent=2) + b"\n")
+    """Write a dataclass to `path`; interrupted, it leaves the earlier file."""
+    replace_file(path, TypeAdapter(type(options)).dump_json(options, indent=2) + b"\n")
 
 
 def load_json(kind: type[T], path: Path) -> T:

@@ -21,8 +21,8 @@ from diffrgen.retrieval.index_writer import TokenStore, write_index
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import StudyPairs
 from diffrgen.retrieval.retriever import Retriever
-from diffrgen.retrieval.staging import staged
 from diffrgen.retrieval.studies import IndexedStudies
+from diffrgen.staging import staged
 from diffrgen.text import Rules, clean_report
 
 

@@ -14,8 +14,8 @@ from diffrgen.retrieval.faiss_index import RANKS, make_faiss_index, measured_rec
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.manifest import IndexManifest
-from diffrgen.retrieval.staging import staged
 from diffrgen.retrieval.studies import IndexedStudies
+from diffrgen.staging import staged
 
 GOOD_RECALL = 0.95
 

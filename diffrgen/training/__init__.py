@@ -1,1 +1,1 @@
-"""Training: options and presets, preparation of a run, the loop, its log and its checkpoints."""
+"""Training: options and presets, preparation of a run, the loop, its log, its checkpoints and its ends."""

@@ -1,57 +1,175 @@
-"""Checkpoints: what training needs to go on, written whole or not at all."""
+"""Checkpoints: what training needs to go on, written whole or not at all, checked before it is used."""
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from accelerate.utils.other import load
 
+from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
+from diffrgen.staging import discard, is_partial, partial_path, publish, remove
 
 KEPT = 2
+SECONDS_BETWEEN = 600.0
+MANIFEST = "checkpoint.json"
+CHUNK = 2**22
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: the next batch to take, the steps done, the best validation score and the time so far."""
+    """Where training stands: the next batch to take, the steps done, the best validation score and the time so far.
+
+    validated: False between the last step of an epoch, or of the training, and the end of its validation.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     best: float = -1.0
     seconds: float = 0.0
+    validated: bool = True
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress) -> Path:
-    """Write model, optimiser, scaler, random state and `progress` to `folder/step-N`; keep the newest two.
+@dataclass(frozen=True)
+class Manifest:
+    """Written last, as checkpoint.json: the progress, the number of processes, SHA-256 of every other file by name."""
 
-    Everything goes to a temporary name first, so that an interruption leaves the earlier checkpoints whole.
+    progress: Progress
+    processes: int
+    files: dict[str, str]
+
+
+class Checkpoints:
+    """Writes and reads the checkpoints `step-N` and `step-N-validated` in `folder`; the newest two are kept.
+
+    A checkpoint holds model (Eq. 9's prior among its buffers), optimiser, schedule, scaler, the random state of every
+    process and the progress. The Gumbel temperature and the order of the studies follow from the progress.
+    `every`: steps between checkpoints within an epoch, or None for ten minutes between them.
     """
-    final = folder / f"step-{progress.step:08d}"
-    partial = folder / f".{final.name}.partial"
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial), safe_serialization=True)
-    if accelerator.is_main_process:
-        save_json(progress, partial / "progress.json")
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        for old in list_checkpoints(folder)[:-KEPT]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-    return final
+
+    def __init__(self, accelerator: Accelerator, folder: Path, *, every: int | None = None) -> None:
+        self.accelerator, self.folder, self.every = accelerator, folder, every
+        self.saved = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Return whether to write one after `step`, as this process sees it."""
+        if self.every is not None:
+            return step % self.every == 0
+        return time.monotonic() - self.saved >= SECONDS_BETWEEN
+
+    def save(self, progress: Progress) -> Path:
+        """Write a checkpoint under a temporary name, flush it to the disk, rename it, and remove the older ones.
+
+        Where it cannot be written, none of it is left and the older ones are whole.
+        """
+        ending = "-validated" if progress.validated and progress.step else ""
+        final = self.folder / f"step-{progress.step:08d}{ending}"
+        stage = partial_path(final)
+        try:
+            self._write(stage, final, progress)
+        finally:
+            if self.accelerator.is_main_process:
+                remove(stage)
+        self.saved = time.monotonic()
+        return final
+
+    def _write(self, stage: Path, final: Path, progress: Progress) -> None:
+        accelerator = self.accelerator
+        if accelerator.is_main_process:
+            remove(stage)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(stage), safe_serialization=True)
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            save_json(Manifest(progress, accelerator.num_processes, _digests(stage)), stage / MANIFEST)
+            discard(final)
+            publish(stage, final)
+            for old in list_checkpoints(self.folder)[:-KEPT]:
+                discard(old)
+        accelerator.wait_for_everyone()
+
+    def load(self) -> Progress:
+        """Load the newest whole checkpoint into what the accelerator has prepared; without any, training is at its start.
+
+        A broken one is passed over with a warning. Raises DataError where all are broken, where one holds more than
+        numbers, and where another number of processes wrote it.
+        """
+        accelerator = self.accelerator
+        found: list[Path | None] = [None]
+        if accelerator.is_main_process:
+            # What a process left that ended in the middle of writing or removing.
+            for path in filter(is_partial, self.folder.glob(".*")):
+                remove(path)
+            found = [newest_whole(self.folder)]
+        path = broadcast_object_list(found)[0]
+        if path is None:
+            return Progress()
+        manifest = load_json(Manifest, path / MANIFEST)
+        if manifest.processes != accelerator.num_processes:
+            raise DataError(
+                f"{path}: needed the {manifest.processes} process(es) that wrote this checkpoint, got "
+                f"{accelerator.num_processes}; start as many"
+            )
+        try:
+            # accelerate passes over a random state that it cannot read: training would go on, but differently.
+            load(path / f"random_states_{accelerator.process_index}.pkl")
+            accelerator.load_state(str(path))
+        except UnpicklingError as error:
+            raise DataError(f"{path}: needed tensors and numbers only, and nothing else is loaded: {error}") from error
+        return manifest.progress
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints in `folder`, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "progress.json").is_file())
+    """Return the checkpoints that have their final name, oldest first."""
+    return sorted(folder.glob("step-*"))
 
 
-def load_checkpoint(accelerator: Accelerator, folder: Path) -> Progress:
-    """Load the newest checkpoint into what `accelerator` has prepared; without one, training is at its start."""
+def newest_whole(folder: Path) -> Path | None:
+    """Return the newest checkpoint that is whole, with a warning for each one passed over; None where there is none.
+
+    Raises DataError where all there are are broken.
+    """
     found = list_checkpoints(folder)
-    if not found:
-        return Progress()
-    accelerator.load_state(str(found[-1]))
-    return load_json(Progress, found[-1] / "progress.json")
+    for path in reversed(found):
+        fault = find_fault(path)
+        if fault is None:
+            return path
+        warnings.warn(f"{path}: this checkpoint is broken and passed over: {fault}", stacklevel=2)
+    if found:
+        raise DataError(f"{folder}: needed a whole checkpoint to resume, got {len(found)} broken; start anew")
+    return None
+
+
+def find_fault(checkpoint: Path) -> str | None:
+    """Return what is wrong with the files of a checkpoint, None where it is whole."""
+    try:
+        manifest = load_json(Manifest, checkpoint / MANIFEST)
+    except DataError as error:
+        return str(error)
+    for name, digest in manifest.files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _digest(path) != digest:
+            return f"{name} is not as it was written"
+    return None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

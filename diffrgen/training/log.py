@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
+from diffrgen.staging import replace_file
+from diffrgen.training.checkpoints import Progress
+
 
 class TrainingLog:
     """Appends scalars to `metrics.jsonl` and to TensorBoard event files in `tensorboard/` of a run folder.
 
-    A disabled log (every process but the first) writes nothing.
+    It goes on where `progress` stands: what an interrupted run wrote of later steps is dropped, for they come again. A
+    disabled log (every process but the first) writes nothing.
     """
 
-    def __init__(self, run: Path, *, enabled: bool = True) -> None:
+    def __init__(self, run: Path, progress: Progress, *, enabled: bool = True) -> None:
         self.path = run / "metrics.jsonl"
+        if enabled:
+            replace_file(self.path, b"".join(_lines_until(self.path, progress)))
         self._lines = self.path.open("a", encoding="utf-8") if enabled else None
-        self._board = SummaryWriter(str(run / "tensorboard")) if enabled else None
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=progress.step + 1) if enabled else None
 
     def write(self, phase: str, step: int, scalars: Mapping[str, float]) -> None:
         """Record the scalars of one step; `phase` (train, val, test) prefixes their TensorBoard names."""
@@ -31,6 +38,12 @@ class TrainingLog:
         for name, value in scalars.items():
             self._board.add_scalar(f"{phase}/{name}", float(value), step)
 
+    def flush(self) -> None:
+        """Have every line on the disk, so that a checkpoint never stands before its log."""
+        if self._lines is not None:
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
+
     def __enter__(self) -> TrainingLog:
         return self
 
@@ -40,3 +53,16 @@ class TrainingLog:
         if self._lines is not None and self._board is not None:
             self._lines.close()
             self._board.close()
+
+
+def _lines_until(path: Path, progress: Progress) -> Iterator[bytes]:
+    """Yield the whole lines of the steps that `progress` has behind it."""
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        # A crash can leave the last line incomplete.
+        if not line.endswith(b"\n"):
+            return
+        record = json.loads(line)
+        # Validation comes after the step that it shares its number with.
+        ahead = record["phase"] != "train" and not progress.validated
+        if (record["step"], ahead) <= (progress.step, False):
+            yield line

@@ -98,8 +98,10 @@ class TrainOptions:
     """Mixed precision of the training step."""
     compile: bool = False
     """torch.compile the training step."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
     resume: bool = False
-    """Go on from the newest checkpoint of the run folder."""
+    """Go on from the newest whole checkpoint of the run folder."""
     overwrite: bool = False
     """Start anew in a run folder that holds a run already."""
     seed: int = 0

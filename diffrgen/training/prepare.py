@@ -26,7 +26,7 @@ from diffrgen.retrieval import (
     load_retriever,
     neighbours_of_studies,
 )
-from diffrgen.retrieval.staging import staged
+from diffrgen.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
 from diffrgen.training.build import LAYOUTS, build_model, image_config
 from diffrgen.training.options import TrainOptions
@@ -131,7 +131,8 @@ def _retriever_options(options: TrainOptions) -> RetrieverOptions:
 
 
 def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrainedTokenizerFast:
-    if (run.path / "tokenizer.json").is_file():
+    # The last file that is put in its place.
+    if (run.path / "tokenizer_config.json").is_file():
         return run.tokenizer()
     pretrained = options.text.tokenizer
     if pretrained is None and options.model.decoder not in LAYOUTS:
@@ -144,7 +145,8 @@ def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrai
         tokenizer = train_tokenizer(
             texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency
         )
-    tokenizer.save_pretrained(run.path)
+    with staged(run.path) as stage:
+        tokenizer.save_pretrained(stage)
     return tokenizer
 
 

@@ -6,12 +6,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from diffrgen.errors import DataError
 from diffrgen.evaluation.run import EvaluateOptions, Evaluation, evaluate
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM
-from diffrgen.training.log import TrainingLog
+from diffrgen.staging import is_partial, partial_path, remove
+from diffrgen.training.full_disk import explained
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import prepare
 from diffrgen.training.summary import TrainingSummary
@@ -22,11 +25,17 @@ def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
     """Fit the retriever where it is missing, train, and evaluate the best weights on the test split.
 
     Returns how training went and the scores; None where the data have no test split or another process evaluates.
-    Raises DataError for unusable input, and for an output folder that holds a run already unless told to resume or to
-    overwrite.
+    Raises DataError for unusable input, for an output folder that holds a run already unless told to resume or to
+    overwrite, and for a full disk; TrainingStopped after Ctrl-C or a termination signal.
     """
-    accelerator = make_accelerator(options)
     run = RunFolder(options.output)
+    with explained(run):
+        return _train(options, run, make_accelerator(options))
+
+
+def _train(
+    options: TrainOptions, run: RunFolder, accelerator: Accelerator
+) -> tuple[TrainingSummary, Evaluation | None]:
     if accelerator.is_main_process:
         open_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
         save_json(replace(options, resume=False, overwrite=False), run.path / "train.json")
@@ -36,8 +45,7 @@ def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
         prepared = prepare(options, run, device=accelerator.device, progress=visible, say=accelerator.print)
     if visible:
         save_json(prepared.settings, run.settings_path)
-    with TrainingLog(run.path, enabled=visible) as log:
-        summary = Trainer(options, run, prepared, accelerator, log).fit()
+    summary = Trainer(options, run, prepared, accelerator).fit()
     if visible:
         save_json(summary, run.path / "training.json")
     accelerator.wait_for_everyone()
@@ -63,8 +71,10 @@ def open_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume:
         if not is_run:
             raise DataError(f"{path}: needed the folder of a run to resume, got no train.json; start without --resume")
+        # What a process left that ended while it replaced files of this folder.
+        remove(partial_path(path))
         return
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(map(is_partial, path.iterdir()))):
         if not (overwrite and is_run):
             what = "holds a run already" if is_run else "holds something else than a run"
             advice = "pass --resume to go on, --overwrite to start anew, or another --output"

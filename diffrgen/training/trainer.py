@@ -16,7 +16,9 @@ from diffrgen.model.disease import adapted_prior
 from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from diffrgen.staging import staged
+from diffrgen.training.checkpoints import Checkpoints, Progress
+from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.order import EpochOrder
@@ -31,11 +33,8 @@ LOG_EVERY = 10
 class Trainer:
     """Trains a prepared run with `accelerate`: any number of processes, mixed precision, optional torch.compile."""
 
-    def __init__(
-        self, options: TrainOptions, run: RunFolder, prepared: PreparedRun, accelerator: Accelerator, log: TrainingLog
-    ) -> None:
-        self.options, self.run, self.prepared = options, run, prepared
-        self.accelerator, self.log = accelerator, log
+    def __init__(self, options: TrainOptions, run: RunFolder, prepared: PreparedRun, accelerator: Accelerator) -> None:
+        self.options, self.run, self.prepared, self.accelerator = options, run, prepared, accelerator
         batch_size = min(options.optimiser.batch_size, len(prepared.train))
         lengths = [len(labels) for labels in prepared.train.labels]
         self.order = EpochOrder(lengths, batch_size=batch_size, seed=options.seed)
@@ -58,7 +57,10 @@ class Trainer:
         # Schedules run over all epochs even if training stops before, so that a resumed run goes on along them.
         self.planned = options.optimiser.epochs * len(self.loader)
         self.steps = min(self.planned, options.max_steps or self.planned)
-        self.scheduler = make_scheduler(self.optimiser.optimizer, options.optimiser, self.planned)
+        # Prepared, not registered for checkpointing: accelerate would unpickle a registered object.
+        self.scheduler = accelerator.prepare(make_scheduler(self.optimiser.optimizer, options.optimiser, self.planned))
+        self.checkpoints = Checkpoints(accelerator, run.checkpoints_path, every=options.checkpoint_every)
+        self.stop = StopRequest()
         self.progress = Progress()
         self.started = time.perf_counter()
 
@@ -68,37 +70,64 @@ class Trainer:
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def fit(self) -> TrainingSummary:
-        """Train to the last step, from the newest checkpoint with `options.resume`."""
+        """Train to the last step, from the newest checkpoint with `options.resume`.
+
+        Raises TrainingStopped after Ctrl-C or a termination signal, DataError where no checkpoint can be written.
+        """
         if self.options.resume:
-            self.progress = load_checkpoint(self.accelerator, self.run.checkpoints_path)
-        if self.progress.step:
-            self.scheduler.step(self.progress.step)
+            self.progress = self.checkpoints.load()
         self.started = time.perf_counter() - self.progress.seconds
-        visible = self.accelerator.is_local_main_process
-        with tqdm(
-            total=self.steps, initial=self.progress.step, desc="training", unit="step", disable=not visible
-        ) as bar:
-            while self.progress.step < self.steps:
-                self._train_epoch(bar)
-                self._end_epoch(bar)
+        main, visible = self.accelerator.is_main_process, self.accelerator.is_local_main_process
+        with (
+            self.stop,
+            TrainingLog(self.run.path, self.progress, enabled=main) as log,
+            tqdm(
+                total=self.steps, initial=self.progress.step, desc="training", unit="step", disable=not visible
+            ) as bar,
+        ):
+            while self.progress.step < self.steps or not self.progress.validated:
+                if self.progress.validated:
+                    self._train_epoch(log, bar)
+                with self.stop.immediate(self._advice()):
+                    self._end_epoch(log, bar)
+                self._save_and_stop(log, always=True)
         return TrainingSummary(self.progress.step, self.progress.seconds, self.progress.best)
 
-    def _train_epoch(self, bar: tqdm) -> None:
+    def _train_epoch(self, log: TrainingLog, bar: tqdm) -> None:
         """Take the steps that are left of the current epoch, or of the whole training."""
-        progress = self.progress
         self.model.train()
         for batch in self._batches():
-            temperature = gumbel_temperature(self.options.optimiser, progress.step, self.planned)
+            step = self.progress.step + 1
+            temperature = gumbel_temperature(self.options.optimiser, step - 1, self.planned)
             output = self._step(batch, temperature)
-            progress = replace(progress, step=progress.step + 1, batch=progress.batch + 1)
+            position = self.progress.batch + 1
+            last = position == len(self.loader) or step == self.steps
+            self.progress = replace(self.progress, step=step, batch=position, validated=not last)
             bar.update()
-            if progress.step % LOG_EVERY == 0 or progress.step == self.steps:
-                self._log_step(output, progress.step, temperature, bar)
-            if progress.step == self.steps:
-                break
-        if progress.batch >= len(self.loader):
-            progress = replace(progress, epoch=progress.epoch + 1, batch=0)
-        self.progress = progress
+            if step % LOG_EVERY == 0 or step == self.steps:
+                self._log_step(output, temperature, log, bar)
+            self._save_and_stop(log, always=last)
+            if last:
+                return
+
+    def _save_and_stop(self, log: TrainingLog, *, always: bool) -> None:
+        """Write a checkpoint, always or where one is due; raise TrainingStopped where a process was told to stop."""
+        number, due = self.stop.number, self.checkpoints.due(self.progress.step)
+        if self.accelerator.num_processes > 1:
+            mine = torch.tensor([[number, due]], device=self.accelerator.device)
+            number, due = self.accelerator.gather(mine).amax(0).tolist()
+        if always or due or number:
+            self.progress = replace(self.progress, seconds=time.perf_counter() - self.started)
+            log.flush()
+            self.checkpoints.save(self.progress)
+        if number:
+            raise TrainingStopped(number, self._advice())
+
+    def _advice(self) -> str:
+        return (
+            f"stopped after step {self.progress.step} of {self.steps}, which is saved; go on with: "
+            f"python -m diffrgen.train --resume --output {self.run.path}"
+        )
 
     def _batches(self) -> Iterator[Example]:
         self.order.epoch = self.prepared.train.epoch = self.progress.epoch
@@ -117,14 +146,14 @@ class Trainer:
         self.optimiser.zero_grad()
         return output
 
-    def _log_step(self, output: DiffRGenOutput, step: int, temperature: float, bar: tqdm) -> None:
+    def _log_step(self, output: DiffRGenOutput, temperature: float, log: TrainingLog, bar: tqdm) -> None:
         scalars = {name: output[name].item() for name in LOSSES}
         bar.set_postfix({name.removesuffix("_loss"): f"{value:.2f}" for name, value in scalars.items()})
         learning_rate = self.scheduler.get_last_lr()[0]
-        self.log.write("train", step, {**scalars, "learning_rate": learning_rate, "temperature": temperature})
+        log.write("train", self.progress.step, {**scalars, "learning_rate": learning_rate, "temperature": temperature})
 
-    def _end_epoch(self, bar: tqdm) -> None:
-        """Validate, keep the best weights, adapt the prior after a whole epoch, write a checkpoint."""
+    def _end_epoch(self, log: TrainingLog, bar: tqdm) -> None:
+        """Validate, keep the best weights, adapt the prior after a whole epoch."""
         validation = validate(
             self.network,
             self.prepared.val,
@@ -134,24 +163,22 @@ class Trainer:
             workers=self.options.workers,
             progress=self.accelerator.is_local_main_process,
         )
-        scores = validation.scores
-        self.log.write("val", self.progress.step, scores)
+        progress, scores = self.progress, validation.scores
+        log.write("val", progress.step, scores)
         bar.write(
-            f"step {self.progress.step}: validation loss {scores['loss']:.3f}, language {scores['language_loss']:.3f}, "
+            f"step {progress.step}: validation loss {scores['loss']:.3f}, language {scores['language_loss']:.3f}, "
             f"micro-F1 of the reports {scores['micro_f1']:.3f}"
         )
-        if scores["micro_f1"] > self.progress.best and self.accelerator.is_main_process:
-            self.network.save_pretrained(self.run.path, safe_serialization=True)
-        if not self.progress.batch:
+        if scores["micro_f1"] > progress.best and self.accelerator.is_main_process:
+            with staged(self.run.path) as stage:
+                self.network.save_pretrained(stage, safe_serialization=True)
+        progress = replace(progress, best=max(progress.best, scores["micro_f1"]), validated=True)
+        if progress.batch == len(self.loader):
             prior = self.network.classifier.prior
             states = self.prepared.val.states
             prior.copy_(adapted_prior(prior.cpu(), validation.positive_probability, states))
-        self.progress = replace(
-            self.progress,
-            best=max(self.progress.best, scores["micro_f1"]),
-            seconds=time.perf_counter() - self.started,
-        )
-        save_checkpoint(self.accelerator, self.run.checkpoints_path, self.progress)
+            progress = replace(progress, epoch=progress.epoch + 1, batch=0)
+        self.progress = progress
 
 
 def make_accelerator(options: TrainOptions) -> Accelerator:

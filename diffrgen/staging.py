@@ -1,0 +1,91 @@
+"""Files and folders that appear complete or not at all, whatever ends the process or cuts the power."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SUFFIX = ".partial"
+
+
+def partial_path(path: Path) -> Path:
+    """Return the name beside `path` that its content has until it is complete."""
+    return path.with_name(f".{path.name}{SUFFIX}")
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether `path` is such a name."""
+    return path.name.startswith(".") and path.name.endswith(SUFFIX)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path`; whoever reads it finds the earlier file or this one, never a part."""
+    partial = partial_path(path)
+    try:
+        partial.write_bytes(content)
+        _flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` to write to; its files move to `folder` when the block ends well.
+
+    A new `folder` appears in one step. In one that exists each file is replaced, never overwritten, so that whoever has
+    an old file memory-mapped keeps it. When the block raises, `folder` stays as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stage = partial_path(folder)
+    remove(stage)
+    stage.mkdir()
+    try:
+        yield stage
+        publish(stage, folder)
+    finally:
+        remove(stage)
+
+
+def publish(stage: Path, folder: Path) -> None:
+    """Move the files of `stage` to `folder`, a new one in one step; what has its final name is on the disk."""
+    for path in (stage, *stage.rglob("*")):
+        _flush(path)
+    if folder.exists():
+        for file in sorted(stage.iterdir()):
+            os.replace(file, folder / file.name)
+        _flush(folder)
+    else:
+        os.rename(stage, folder)
+        _flush(folder.parent)
+
+
+def discard(folder: Path) -> None:
+    """Remove `folder` where it exists; interrupted, it leaves the whole folder or a partial name."""
+    # Not the name that a new content of the folder is written under.
+    leaving = partial_path(folder.with_name(f"{folder.name}.old"))
+    remove(leaving)
+    if folder.exists():
+        os.rename(folder, leaving)
+        remove(leaving)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder where it exists."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
