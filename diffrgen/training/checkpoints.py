@@ -92,7 +92,9 @@ class Checkpoints:
             save_json(Manifest(progress, accelerator.num_processes, _digests(stage)), stage / MANIFEST)
             discard(final)
             publish(stage, final)
-            for old in list_checkpoints(self.folder)[:-KEPT]:
+            # The validated checkpoint of a step takes the place of the one before the validation.
+            before = [path for path in list_checkpoints(self.folder) if path != final and path.name in final.name]
+            for old in before + list_checkpoints(self.folder)[: -KEPT - len(before)]:
                 discard(old)
         accelerator.wait_for_everyone()
 
