@@ -27,7 +27,7 @@ CHUNK = 2**22
 class Progress:
     """Where training stands: the next batch to take, the steps done, the best validation score and the time so far.
 
-    validated: False between the last step of an epoch, or of the training, and the end of its validation.
+    validated: the last step that a validation followed; batch stays at an epoch's length until that has been done.
     """
 
     epoch: int = 0
@@ -35,7 +35,7 @@ class Progress:
     step: int = 0
     best: float = -1.0
     seconds: float = 0.0
-    validated: bool = True
+    validated: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Checkpoints:
 
         Where it cannot be written, none of it is left and the older ones are whole.
         """
-        ending = "-validated" if progress.validated and progress.step else ""
+        ending = "-validated" if progress.validated == progress.step else ""
         final = self.folder / f"step-{progress.step:08d}{ending}"
         stage = partial_path(final)
         try:
@@ -92,11 +92,16 @@ class Checkpoints:
             save_json(Manifest(progress, accelerator.num_processes, _digests(stage)), stage / MANIFEST)
             discard(final)
             publish(stage, final)
-            # The validated checkpoint of a step takes the place of the one before the validation.
-            before = [path for path in list_checkpoints(self.folder) if path != final and path.name in final.name]
-            for old in before + list_checkpoints(self.folder)[: -KEPT - len(before)]:
-                discard(old)
+            self._remove_older(final)
         accelerator.wait_for_everyone()
+
+    def _remove_older(self, newest: Path) -> None:
+        """Keep `newest` and the one before it; of one step, the validated checkpoint takes the other's place."""
+        older = [path for path in list_checkpoints(self.folder) if path.name < newest.name]
+        superseded = [path for path in older if newest.name.startswith(path.name)]
+        earlier = [path for path in older if path not in superseded]
+        for path in superseded + earlier[: 1 - KEPT]:
+            discard(path)
 
     def load(self) -> Progress:
         """Load the newest whole checkpoint into what the accelerator has prepared; without any, training is at its start.

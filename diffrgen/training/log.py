@@ -62,7 +62,5 @@ def _lines_until(path: Path, progress: Progress) -> Iterator[bytes]:
         if not line.endswith(b"\n"):
             return
         record = json.loads(line)
-        # Validation comes after the step that it shares its number with.
-        ahead = record["phase"] != "train" and not progress.validated
-        if (record["step"], ahead) <= (progress.step, False):
+        if record["step"] <= (progress.step if record["phase"] == "train" else progress.validated):
             yield line

@@ -142,9 +142,7 @@ def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrai
         tokenizer = load_tokenizer(pretrained)
     else:
         texts = (clean_report(study.report, rules=options.text.rules) for study in source.splits.train)
-        tokenizer = train_tokenizer(
-            texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency
-        )
+        tokenizer = train_tokenizer(texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency)
     with staged(run.path) as stage:
         tokenizer.save_pretrained(stage)
     return tokenizer

@@ -85,8 +85,8 @@ class Trainer:
                 total=self.steps, initial=self.progress.step, desc="training", unit="step", disable=not visible
             ) as bar,
         ):
-            while self.progress.step < self.steps or not self.progress.validated:
-                if self.progress.validated:
+            while self.progress.step < self.steps or self._validation_is_due():
+                if not self._validation_is_due():
                     self._train_epoch(log, bar)
                 with self.stop.immediate(self._advice()):
                     self._end_epoch(log, bar)
@@ -100,15 +100,19 @@ class Trainer:
             step = self.progress.step + 1
             temperature = gumbel_temperature(self.options.optimiser, step - 1, self.planned)
             output = self._step(batch, temperature)
-            position = self.progress.batch + 1
-            last = position == len(self.loader) or step == self.steps
-            self.progress = replace(self.progress, step=step, batch=position, validated=not last)
+            self.progress = replace(self.progress, step=step, batch=self.progress.batch + 1)
+            last = self._validation_is_due()
             bar.update()
             if step % LOG_EVERY == 0 or step == self.steps:
                 self._log_step(output, temperature, log, bar)
             self._save_and_stop(log, always=last)
             if last:
                 return
+
+    def _validation_is_due(self) -> bool:
+        """Return whether an epoch or the training is over and its validation has not been done yet."""
+        progress = self.progress
+        return progress.batch == len(self.loader) or progress.validated < progress.step == self.steps
 
     def _save_and_stop(self, log: TrainingLog, *, always: bool) -> None:
         """Write a checkpoint, always or where one is due; raise TrainingStopped where a process was told to stop."""
@@ -172,7 +176,7 @@ class Trainer:
         if scores["micro_f1"] > progress.best and self.accelerator.is_main_process:
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
-        progress = replace(progress, best=max(progress.best, scores["micro_f1"]), validated=True)
+        progress = replace(progress, best=max(progress.best, scores["micro_f1"]), validated=progress.step)
         if progress.batch == len(self.loader):
             prior = self.network.classifier.prior
             states = self.prepared.val.states
