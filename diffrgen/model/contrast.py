@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 
 from diffrgen.labels import NO_FINDING, State
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.processes import gather, own_rows
 
 
 def shared_disease(states: Tensor, others: Tensor) -> Tensor:
@@ -64,15 +63,8 @@ def supervised_contrast(
     return -(log_share.masked_fill(~positive, 0.0).sum(1) / positive.sum(1)).mean()
 
 
-def gather(features: Tensor) -> Tensor:
-    """Concatenate `features` of every process along the batch, with gradient; one process: as they are."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return features
-    return torch.cat(all_gather(features.contiguous()))
-
-
 class ContrastHead(nn.Module):
-    """Project the image, S and D to the space that Eq. 8 compares in, and compute the loss over all processes."""
+    """Project the image, S and D to the space that Eq. 8 compares in, and compute the loss, in training over all processes."""
 
     def __init__(self, config: DiffRGenConfig, image_width: int) -> None:
         super().__init__()
@@ -85,15 +77,15 @@ class ContrastHead(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):
             anchor = self.image(pooled.float())
             similar, difference = self.tokens(similar.float()), self.tokens(difference.float())
-            rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-            own = torch.arange(len(anchor), device=anchor.device) + rank * len(anchor)
+            # Outside training the processes have batches of their own, in number and in size.
+            everywhere, own = (gather, own_rows(anchor)) if self.training else (torch.Tensor.contiguous, None)
             return supervised_contrast(
                 anchor,
-                gather(similar),
-                gather(difference),
-                shared_disease(states, gather(states)),
+                everywhere(similar),
+                everywhere(difference),
+                shared_disease(states, everywhere(states)),
                 temperature=self.temperature,
                 form=self.form,
                 own=own,
-                images=gather(anchor),
+                images=everywhere(anchor),
             )

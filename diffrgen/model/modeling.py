@@ -19,6 +19,7 @@ from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
+from diffrgen.model.processes import weight_of
 
 IGNORED = -100
 
@@ -130,12 +131,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self, output: DiffRGenOutput, encoded: EncodedStudy, states: Tensor | None, labels: Tensor
     ) -> DiffRGenOutput:
         """Add L = L_LM + lambda L_SDL + gamma L_SCL and its terms; without states, L_LM alone."""
-        output.loss = output.language_loss = F.cross_entropy(
+        language_loss = F.cross_entropy(
             output.logits.float().flatten(0, 1),
             labels.flatten(),
             ignore_index=IGNORED,
             label_smoothing=self.config.label_smoothing if self.training else 0.0,
         )
+        if self.training:
+            language_loss = language_loss * weight_of((labels != IGNORED).sum())
+        output.loss = output.language_loss = language_loss
         if states is not None:
             output.disease_loss = self.classifier.loss(encoded.disease_logits, states)
             output.contrast_loss = self.contrast(encoded.pooled, encoded.similar, encoded.difference, states)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import set_seed
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
@@ -35,6 +36,9 @@ class Trainer:
 
     def __init__(self, options: TrainOptions, run: RunFolder, prepared: PreparedRun, accelerator: Accelerator) -> None:
         self.options, self.run, self.prepared, self.accelerator = options, run, prepared, accelerator
+        if accelerator.num_processes > 1:
+            # Each its own dropout and routing noise.
+            set_seed(options.seed, device_specific=True)
         batch_size = min(options.optimiser.batch_size, len(prepared.train))
         lengths = [len(labels) for labels in prepared.train.labels]
         self.order = EpochOrder(lengths, batch_size=batch_size, seed=options.seed)
@@ -151,7 +155,8 @@ class Trainer:
         return output
 
     def _log_step(self, output: DiffRGenOutput, temperature: float, log: TrainingLog, bar: tqdm) -> None:
-        scalars = {name: output[name].item() for name in LOSSES}
+        losses = self.accelerator.reduce(torch.stack([output[name].detach() for name in LOSSES]), "mean")
+        scalars = dict(zip(LOSSES, losses.tolist(), strict=True))
         bar.set_postfix({name.removesuffix("_loss"): f"{value:.2f}" for name, value in scalars.items()})
         learning_rate = self.scheduler.get_last_lr()[0]
         log.write("train", self.progress.step, {**scalars, "learning_rate": learning_rate, "temperature": temperature})

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
+from torch.utils.data import Subset
 
 from diffrgen.evaluation.scoring import finding_scores
 from diffrgen.evaluation.writer import write_reports
@@ -14,6 +20,7 @@ from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
 
+T = TypeVar("T")
 LOSSES = ("loss", "language_loss", "disease_loss", "contrast_loss")
 
 
@@ -25,19 +32,63 @@ class Validation:
     positive_probability: Tensor
 
 
+@dataclass(frozen=True)
+class MeasuredBatch:
+    """The mean losses of a batch in the order of LOSSES, and P(positive) of its studies (B, C)."""
+
+    losses: tuple[float, ...]
+    positive: Tensor
+
+
+def own_batches(count: int, *, batch_size: int, process: int, processes: int) -> list[range]:
+    """Return the rows of the batches, out of those of `count` studies, that one of several processes measures.
+
+    The batches are those of a single process, dealt out in turn. Each process gets equally many, for a sharded network
+    needs all of them at every batch: where they do not come out even, the first batch is measured again.
+    """
+    batches = [range(first, min(first + batch_size, count)) for first in range(0, count, batch_size)]
+    rounds = -(-len(batches) // processes)
+    return (batches + batches[:1] * (rounds * processes - len(batches)))[process::processes]
+
+
+def from_all_processes(rows: Sequence[int], values: Iterable[T]) -> list[T]:
+    """Return the values that all processes found for their `rows`, in the order of the rows and each row once."""
+    found = dict(gather_object(list(zip(rows, values, strict=True))))
+    return [found[row] for row in sorted(found)]
+
+
 @torch.no_grad()
 def validation_losses(
     model: DiffRGenForReportGeneration, dataset: StudyDataset, *, batch_size: int, workers: int = 0
 ) -> tuple[dict[str, float], Tensor]:
-    """Return the mean of each loss over `dataset` and P(positive) of each study and disease (n, C)."""
+    """Return the mean of each loss over `dataset` and P(positive) of each study and disease (n, C).
+
+    Every process computes its share and returns the whole.
+    """
     model.eval()
-    totals, positive = dict.fromkeys(LOSSES, 0.0), []
-    for batch in example_loader(dataset, batch_size=batch_size, workers=workers):
+    batches = _batches(len(dataset), batch_size)
+    mine = _measure(model, dataset, batches, batch_size, workers)
+    measured = from_all_processes([rows.start for rows in batches], mine)
+    totals = dict.fromkeys(LOSSES, 0.0)
+    for batch in measured:
+        for name, loss in zip(LOSSES, batch.losses, strict=True):
+            totals[name] += loss * len(batch.positive)
+    return {name: total / len(dataset) for name, total in totals.items()}, torch.cat([b.positive for b in measured])
+
+
+def _batches(count: int, batch_size: int) -> list[range]:
+    state = PartialState()
+    return own_batches(count, batch_size=batch_size, process=state.process_index, processes=state.num_processes)
+
+
+def _measure(
+    model: DiffRGenForReportGeneration, dataset: StudyDataset, batches: Sequence[range], batch_size: int, workers: int
+) -> Iterator[MeasuredBatch]:
+    rows = [row for batch in batches for row in batch]
+    for batch in example_loader(Subset(dataset, rows), batch_size=batch_size, workers=workers):
         output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        for name in LOSSES:
-            totals[name] += output[name].item() * len(batch["states"])
-        positive.append(output.disease_logits.float().softmax(1)[:, State.POSITIVE].cpu())
-    return {name: total / len(dataset) for name, total in totals.items()}, torch.cat(positive)
+        positive = output.disease_logits.float().softmax(1)[:, State.POSITIVE].cpu()
+        yield MeasuredBatch(tuple(output[name].item() for name in LOSSES), positive)
 
 
 def validate(
@@ -50,11 +101,16 @@ def validate(
     workers: int = 0,
     progress: bool = True,
 ) -> Validation:
-    """Measure the losses of `dataset`, and the micro-F1 (13 findings) of greedy reports for its first `studies`."""
+    """Measure the losses of `dataset`, and the micro-F1 (13 findings) of greedy reports for its first `studies`.
+
+    Every process does its share and returns the same.
+    """
     losses, positive = validation_losses(model, dataset, batch_size=batch_size, workers=workers)
-    rows = range(min(studies, len(dataset)))
+    count = min(studies, len(dataset))
+    rows = [row for batch in _batches(count, batch_size) for row in batch]
     greedy = GenerationOptions(beams=1, batch_size=batch_size)
     written = write_reports(model, dataset, greedy, rows=rows, workers=workers, progress=progress)
     said = labeler([w.report for w in written])
-    scores = finding_scores(said, dataset.states[rows].numpy(), DISEASES)
+    states = np.array(from_all_processes(rows, said), dtype=said.dtype).reshape(count, said.shape[1])
+    scores = finding_scores(states, dataset.states[range(count)].numpy(), DISEASES)
     return Validation({**losses, "micro_f1": scores.micro.f1 or 0.0}, positive)
