@@ -174,10 +174,11 @@ class Trainer:
         )
         progress, scores = self.progress, validation.scores
         log.write("val", progress.step, scores)
-        bar.write(
-            f"step {progress.step}: validation loss {scores['loss']:.3f}, language {scores['language_loss']:.3f}, "
-            f"micro-F1 of the reports {scores['micro_f1']:.3f}"
-        )
+        if self.accelerator.is_main_process:
+            bar.write(
+                f"step {progress.step}: validation loss {scores['loss']:.3f}, language {scores['language_loss']:.3f}, "
+                f"micro-F1 of the reports {scores['micro_f1']:.3f}"
+            )
         if scores["micro_f1"] > progress.best and self.accelerator.is_main_process:
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
@@ -195,6 +196,8 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise DataError("precision fp16 needs a GPU and none is visible; use --precision bf16 or fp32 on a CPU")
     return Accelerator(
+        # Without a GPU accelerate takes no notice of other processes unless told that the CPU is meant.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
         dynamo_backend="inductor" if options.compile else None,
         step_scheduler_with_optimizer=False,
