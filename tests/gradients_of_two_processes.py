@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from tiny_network import random_batch, tiny_network
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from two_processes import PROCESSES, in_two_processes
 
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.router import Router
 
-PROCESSES, STUDIES = 2, 6
+STUDIES = 6
 
 
 def training_network() -> DiffRGenForReportGeneration:
@@ -47,28 +47,14 @@ def gradients(network: nn.Module, studies: dict[str, Tensor]) -> dict[str, Tenso
     return found | {name: p.grad.clone() for name, p in parameters if p.grad is not None}
 
 
-def work(rank: int, folder: Path) -> None:
+def work(folder: Path, rank: int) -> int:
     """Compute on the half of process `rank`."""
-    store = dist.FileStore(str(folder / "store"), PROCESSES)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    dist.init_process_group("gloo")
     half = STUDIES // PROCESSES
     mine = {name: tensor[rank * half : (rank + 1) * half] for name, tensor in batch().items()}
     save_file(gradients(DistributedDataParallel(training_network()), mine), folder / f"{rank}.safetensors")
-    dist.destroy_process_group()
-
-
-def main() -> None:
-    """Fork after the imports, which take longer than the work."""
-    torch.set_num_threads(1)
-    children = []
-    for rank in range(PROCESSES):
-        child = os.fork()
-        if child == 0:
-            work(rank, Path(sys.argv[1]))
-            os._exit(0)
-        children.append(child)
-    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    assert in_two_processes(partial(work, Path(sys.argv[1]))) == [0, 0]

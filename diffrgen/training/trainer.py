@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
@@ -192,9 +192,14 @@ class Trainer:
 
 
 def make_accelerator(options: TrainOptions) -> Accelerator:
-    """Return the accelerator of these options; DataError where the device cannot run the precision."""
+    """Return the accelerator of these options; DataError for a precision that the device lacks, and for FSDP."""
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise DataError("precision fp16 needs a GPU and none is visible; use --precision bf16 or fp32 on a CPU")
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        raise DataError(
+            "accelerate was told to shard the weights (FSDP), and the weights of a run are not written from shards; "
+            "start every process with a whole copy: torchrun --nproc-per-node N -m diffrgen.train"
+        )
     return Accelerator(
         # Without a GPU accelerate takes no notice of other processes unless told that the CPU is meant.
         cpu=not torch.accelerator.is_available(),
