@@ -1,6 +1,7 @@
 """Two processes with half a batch each: writes the loss and gradients that DistributedDataParallel leaves in each.
 
-`python tests/gradients_of_two_processes.py FOLDER` writes FOLDER/0.safetensors and FOLDER/1.safetensors.
+`python tests/gradients_of_two_processes.py FOLDER` writes FOLDER/0.safetensors and FOLDER/1.safetensors, and in
+FOLDER/steps-0.safetensors and its like the losses of two steps with the weights sharded (FSDP2) and copied.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from tiny_network import random_batch, tiny_network
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from two_processes import PROCESSES, in_two_processes
 
@@ -47,12 +51,31 @@ def gradients(network: nn.Module, studies: dict[str, Tensor]) -> dict[str, Tenso
     return found | {name: p.grad.clone() for name, p in parameters if p.grad is not None}
 
 
+def two_steps(network: nn.Module, studies: dict[str, Tensor]) -> Tensor:
+    """Return the loss before and after a step of AdamW."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(2):
+        losses.append(network(**studies).loss)
+        losses[-1].backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return torch.stack(losses).detach()
+
+
 def work(folder: Path, rank: int) -> int:
     """Compute on the half of process `rank`."""
     dist.init_process_group("gloo")
     half = STUDIES // PROCESSES
     mine = {name: tensor[rank * half : (rank + 1) * half] for name, tensor in batch().items()}
     save_file(gradients(DistributedDataParallel(training_network()), mine), folder / f"{rank}.safetensors")
+    sharded = training_network()
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (PROCESSES,)))
+    losses = {
+        "sharded": two_steps(sharded, mine),
+        "copied": two_steps(DistributedDataParallel(training_network()), mine),
+    }
+    save_file(losses, folder / f"steps-{rank}.safetensors")
     return 0
 
 

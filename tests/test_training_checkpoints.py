@@ -175,12 +175,16 @@ def test_a_checkpoint_of_more_processes_is_refused(data, stopped, capsys):
     assert "needed the 2 process(es) that wrote this checkpoint, got 1" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_named_and_the_earlier_checkpoint_is_whole(data, unbroken, tmp_path, monkeypatch, capsys):
-    """The system refuses files of more than 2 MB from the second checkpoint on, as a full disk refuses any."""
+@pytest.mark.parametrize("room", [1_000, 2_000_000, 15_000_000])
+def test_a_full_disk_is_named_and_the_earlier_checkpoint_is_whole(room, data, unbroken, tmp_path, monkeypatch, capsys):
+    """From the second checkpoint on the system refuses larger files, as a full disk does.
+
+    The log is the first to be refused, then the weights (10 MB), then the optimiser (21 MB): each fails in its own way.
+    """
     run = tmp_path / "run"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with monkeypatch.context() as patch:
-        before_step(patch, 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1])))
+        before_step(patch, 5, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1])))
         try:
             status = run_command(lambda: start(data, run, "--checkpoint-every", "3"))
         finally:

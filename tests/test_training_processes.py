@@ -29,9 +29,22 @@ def run_script(name: str, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_loss_and_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(tmp_path):
-    run_script("gradients_of_two_processes.py", tmp_path)
-    halves = [load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("gradients")
+    run_script("gradients_of_two_processes.py", folder)
+    return folder
+
+
+def test_sharded_weights_take_the_steps_of_whole_copies(computed):
+    for rank in (0, 1):
+        losses = load_file(computed / f"steps-{rank}.safetensors")
+        torch.testing.assert_close(losses["sharded"], losses["copied"], rtol=1e-5, atol=0)
+        assert losses["copied"][0] != losses["copied"][1]
+
+
+def test_loss_and_gradients_of_two_processes_are_those_of_one_with_the_whole_batch(computed):
+    halves = [load_file(computed / f"{rank}.safetensors") for rank in (0, 1)]
     whole = gradients(training_network(), batch())
     assert len(whole) > 100
     assert set(whole) == set(halves[0])

@@ -34,5 +34,7 @@ def explained(run: RunFolder) -> Iterator[None]:
 def _is_failed_write(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in NO_ROOM
+    if isinstance(error, SafetensorError):
+        return any(f"(os error {number})" in str(error) for number in NO_ROOM)
     # torch.save wraps what the system said in a RuntimeError that names its zip writer.
-    return isinstance(error, SafetensorError) or "inline_container" in str(error)
+    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
