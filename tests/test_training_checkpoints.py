@@ -18,12 +18,14 @@ from tiny_training import EPOCH, arguments, differences, log_lines, start, write
 
 from diffrgen import train as train_command
 from diffrgen.command import run_command
+from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.staging import discard, publish, replace_file, staged
 from diffrgen.training import checkpoints, trainer
-from diffrgen.training.checkpoints import MANIFEST, Manifest, Progress, find_fault, list_checkpoints
+from diffrgen.training.checkpoints import MANIFEST, Checkpoints, Manifest, Progress, find_fault, list_checkpoints
 from diffrgen.training.interruption import StopRequest
 from diffrgen.training.log import TrainingLog
+from diffrgen.training.options import TrainOptions
 
 STEPS = 3 * EPOCH
 
@@ -147,6 +149,18 @@ def test_no_whole_checkpoint_is_an_error_and_nothing_is_trained_again(stopped, c
     message = capsys.readouterr().err
     assert "step-00000009: this checkpoint is broken and passed over" in message
     assert "needed a whole checkpoint to resume, got 2 broken" in message
+
+
+def test_a_checkpoint_is_due_after_so_many_steps_or_ten_minutes(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: 1000.0)
+    by_steps, by_time = (Checkpoints(None, tmp_path, every=every) for every in (3, None))
+    assert [by_steps.due(step) for step in (1, 2, 3, 4, 6)] == [False, False, True, False, True]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: 1599.0)
+    assert not by_time.due(3)
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: 1600.0)
+    assert by_time.due(4)
+    with pytest.raises(DataError, match="--checkpoint-every needs at least 1 step, got 0"):
+        TrainOptions(checkpoint_every=0)
 
 
 class Evil:

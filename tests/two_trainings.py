@@ -1,7 +1,7 @@
 """Trains, stops, resumes and validates in two processes: `python tests/two_trainings.py FOLDER`.
 
-Writes FOLDER/unbroken, a run without a stop, FOLDER/stopped, one that was told to stop in its second process and then
-resumed, and validation-1.json and validation-2.json, the same validation in one process and in two.
+Writes FOLDER/unbroken, a run without a stop, FOLDER/stopped, one whose second process was told to stop twice and that
+was then resumed, and validation-1.json and validation-2.json, the same validation in one process and in two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from diffrgen.training import trainer
 from diffrgen.training.prepare import prepare
 from diffrgen.training.validation import validate
 
-STEPS, STOP_AFTER = 6, 3
+# In the middle of the first epoch, then at its end: before its validation.
+STEPS, STOPS = 5, (3, 4)
 OPTIONS = ("--optimiser.batch-size", "2", "--max-steps", str(STEPS), "--checkpoint-every", "2")
 
 
@@ -67,7 +68,8 @@ def main(folder: Path) -> None:
     """Do all of it; the parts in one process come last, for what has computed cannot be forked."""
     data = write_studies(folder / "data")
     assert in_two_processes(partial(train, data, folder / "unbroken", 0)) == [0, 0]
-    assert in_two_processes(partial(train, data, folder / "stopped", STOP_AFTER)) == [143, 143]
+    for step in STOPS:
+        assert in_two_processes(partial(train, data, folder / "stopped", step)) == [143, 143]
     assert in_two_processes(partial(train, data, folder / "stopped", 0)) == [0, 0]
     run = folder / "unbroken"
     assert in_two_processes(partial(measure, data, run, folder / "validation-2.json")) == [0, 0]

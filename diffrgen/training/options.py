@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from diffrgen.errors import DataError
 from diffrgen.model.config import DIFFERENCE_METRICS, Metric, Retrieved
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.labeler import LabelerOptions
@@ -121,3 +122,7 @@ class TrainOptions:
     model: ModelOptions = field(default_factory=ModelOptions)
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise DataError(f"--checkpoint-every needs at least 1 step, got {self.checkpoint_every}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env, set_seed
+from accelerate.utils import InitProcessGroupKwargs, broadcast, parse_flag_from_env, set_seed
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
@@ -29,6 +30,7 @@ from diffrgen.training.summary import TrainingSummary
 from diffrgen.training.validation import LOSSES, validate
 
 LOG_EVERY = 10
+PATIENCE = timedelta(days=1)
 
 
 class Trainer:
@@ -163,6 +165,9 @@ class Trainer:
 
     def _end_epoch(self, log: TrainingLog, bar: tqdm) -> None:
         """Validate, keep the best weights, adapt the prior after a whole epoch."""
+        # Each process has gone on with the batch statistics of its own last step; those of the first are kept.
+        for buffer in self.network.buffers():
+            broadcast(buffer)
         validation = validate(
             self.network,
             self.prepared.val,
@@ -206,4 +211,6 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
         dynamo_backend="inductor" if options.compile else None,
         step_scheduler_with_optimizer=False,
+        # The others wait for the first process while it fits the retriever; ten minutes would be the default.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
