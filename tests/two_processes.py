@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
 
 PROCESSES = 2
+PATIENCE = 200
 
 
 def in_two_processes(work: Callable[[int], int]) -> list[int]:
@@ -26,6 +28,8 @@ def _fork(work: Callable[[int], int], rank: int, port: int) -> int:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": PROCESSES, "LOCAL_WORLD_SIZE": PROCESSES}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    # Should one wait for another that is gone, the signal ends it.
+    signal.alarm(PATIENCE)
     status = 1
     try:
         status = work(rank)
