@@ -115,6 +115,11 @@ def test_a_second_ctrl_c_meets_the_default_handler():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_ctrl_c_outside_the_steps_ends_in_a_line_and_status_130(capsys):
+    assert run_command(lambda: os.kill(os.getpid(), signal.SIGINT)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
