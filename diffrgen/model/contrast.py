@@ -64,7 +64,7 @@ def supervised_contrast(
 
 
 class ContrastHead(nn.Module):
-    """Project the image, S and D to the space that Eq. 8 compares in, and compute the loss, in training over all processes."""
+    """Project the image, S and D to the space of Eq. 8 and compute its loss; in training, over all processes."""
 
     def __init__(self, config: DiffRGenConfig, image_width: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class ContrastHead(nn.Module):
             anchor = self.image(pooled.float())
             similar, difference = self.tokens(similar.float()), self.tokens(difference.float())
             # Outside training the processes have batches of their own, in number and in size.
-            everywhere, own = (gather, own_rows(anchor)) if self.training else (torch.Tensor.contiguous, None)
+            everywhere, own = (gather, own_rows(anchor)) if self.training else (nn.Identity(), None)
             return supervised_contrast(
                 anchor,
                 everywhere(similar),
