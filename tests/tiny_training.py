@@ -16,23 +16,12 @@ from diffrgen.training.checkpoints import list_checkpoints
 
 STUDIES, TRAINING, BATCH = 20, 16, 4
 EPOCH = TRAINING // BATCH
-OPTIONS = [
-    *("--image.size", "32", "--image.resize", "34", "--text.min-frequency", "1", "--model.width", "16"),
-    *("--retriever.max-steps", "1", "--retriever.batch-size", "8", "--retriever.neighbours", "3"),
-    *(
-        "--text.max-tokens",
-        "12",
-        "--retriever.embedding-width",
-        "16",
-        "--model.heads",
-        "2",
-        "--model.dropout",
-        "0.1",
-        "--workers",
-        "0",
-    ),
-    *("--optimiser.batch-size", str(BATCH), "--optimiser.epochs", "3", "--validation-studies", "2"),
-]
+OPTIONS = f"""
+    --image.size 32 --image.resize 34 --text.min-frequency 1 --text.max-tokens 12 --workers 0
+    --retriever.max-steps 1 --retriever.batch-size 8 --retriever.neighbours 3 --retriever.embedding-width 16
+    --model.width 16 --model.heads 2 --model.dropout 0.1
+    --optimiser.batch-size {BATCH} --optimiser.epochs 3 --validation-studies 2
+""".split()
 
 
 def write_studies(folder: Path) -> Path:

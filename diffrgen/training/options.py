@@ -78,7 +78,9 @@ class OptimiserOptions:
     epochs: int = 10
     """Passes over the training split."""
     batch_size: int = 16
-    """Studies a step and process."""
+    """Studies a batch and process."""
+    accumulate: int = 1
+    """Batches a step, whose gradients are averaged; Eq. 8 and batch normalisation see one batch at a time."""
     temperature: tuple[float, float] = (10.0, 0.1)
     """Gumbel-softmax temperature at the first and the last step."""
 
@@ -99,6 +101,8 @@ class TrainOptions:
     """Mixed precision of the training step."""
     compile: bool = False
     """torch.compile the training step."""
+    activation_checkpointing: bool = False
+    """Compute the decoder's activations again in backward instead of keeping them: less memory, more time."""
     checkpoint_every: int | None = None
     """Steps between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
     resume: bool = False

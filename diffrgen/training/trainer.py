@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast, parse_flag_from_env, set_seed
+from torch import Tensor
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
-from diffrgen.model import DiffRGenForReportGeneration, DiffRGenOutput
+from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import adapted_prior
 from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
@@ -41,6 +43,8 @@ class Trainer:
         if accelerator.num_processes > 1:
             # Each its own dropout and routing noise.
             set_seed(options.seed, device_specific=True)
+        if options.activation_checkpointing:
+            prepared.model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
         batch_size = min(options.optimiser.batch_size, len(prepared.train))
         lengths = [len(labels) for labels in prepared.train.labels]
         self.order = EpochOrder(lengths, batch_size=batch_size, seed=options.seed)
@@ -60,8 +64,15 @@ class Trainer:
             ),
             loader,
         )
+        # Batches of an epoch, in whole steps.
+        self.batches = len(self.loader) // options.optimiser.accumulate * options.optimiser.accumulate
+        if not self.batches:
+            raise DataError(
+                f"needed {options.optimiser.accumulate} batches of {batch_size} training studies for a step, got "
+                f"{len(self.loader)}; lower --optimiser.accumulate or --optimiser.batch-size"
+            )
         # Schedules run over all epochs even if training stops before, so that a resumed run goes on along them.
-        self.planned = options.optimiser.epochs * len(self.loader)
+        self.planned = options.optimiser.epochs * self.batches // options.optimiser.accumulate
         self.steps = min(self.planned, options.max_steps or self.planned)
         # Prepared, not registered for checkpointing: accelerate would unpickle a registered object.
         self.scheduler = accelerator.prepare(make_scheduler(self.optimiser.optimizer, options.optimiser, self.planned))
@@ -102,15 +113,20 @@ class Trainer:
     def _train_epoch(self, log: TrainingLog, bar: tqdm) -> None:
         """Take the steps that are left of the current epoch, or of the whole training."""
         self.model.train()
+        group: list[Example] = []
         for batch in self._batches():
+            group.append(batch)
+            if len(group) < self.options.optimiser.accumulate:
+                continue
             step = self.progress.step + 1
             temperature = gumbel_temperature(self.options.optimiser, step - 1, self.planned)
-            output = self._step(batch, temperature)
-            self.progress = replace(self.progress, step=step, batch=self.progress.batch + 1)
+            losses = self._step(group, temperature)
+            self.progress = replace(self.progress, step=step, batch=self.progress.batch + len(group))
+            group = []
             last = self._validation_is_due()
             bar.update()
             if step % LOG_EVERY == 0 or step == self.steps:
-                self._log_step(output, temperature, log, bar)
+                self._log_step(losses, temperature, log, bar)
             self._save_and_stop(log, always=last)
             if last:
                 return
@@ -118,7 +134,7 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         """Return whether an epoch or the training is over and its validation has not been done yet."""
         progress = self.progress
-        return progress.batch == len(self.loader) or progress.validated < progress.step == self.steps
+        return progress.batch == self.batches or progress.validated < progress.step == self.steps
 
     def _save_and_stop(self, log: TrainingLog, *, always: bool) -> None:
         """Write a checkpoint, always or where one is due; raise TrainingStopped where a process was told to stop."""
@@ -145,20 +161,27 @@ class Trainer:
             return iter(self.loader)
         return iter(self.accelerator.skip_first_batches(self.loader, self.progress.batch))
 
-    def _step(self, batch: Example, temperature: float) -> DiffRGenOutput:
-        """Take one step of AdamW on L = L_LM + lambda L_SDL + gamma L_SCL."""
+    def _step(self, group: list[Example], temperature: float) -> Tensor:
+        """Take one step of AdamW on L = L_LM + lambda L_SDL + gamma L_SCL, averaged over the group's batches.
+
+        Returns the means of LOSSES.
+        """
         self.network.set_temperature(temperature)
-        output = self.model(**batch)
-        self.accelerator.backward(output.loss)
+        losses = []
+        for number, batch in enumerate(group, start=1):
+            # The processes add their gradients up once a step.
+            with self.accelerator.no_sync(self.model) if number < len(group) else nullcontext():
+                output = self.model(**batch)
+                self.accelerator.backward(output.loss / len(group))
+            losses.append(torch.stack([output[name].detach() for name in LOSSES]))
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.optimiser.clip_norm)
         self.optimiser.step()
         self.scheduler.step()
         self.optimiser.zero_grad()
-        return output
+        return torch.stack(losses).mean(0)
 
-    def _log_step(self, output: DiffRGenOutput, temperature: float, log: TrainingLog, bar: tqdm) -> None:
-        losses = self.accelerator.reduce(torch.stack([output[name].detach() for name in LOSSES]), "mean")
-        scalars = dict(zip(LOSSES, losses.tolist(), strict=True))
+    def _log_step(self, losses: Tensor, temperature: float, log: TrainingLog, bar: tqdm) -> None:
+        scalars = dict(zip(LOSSES, self.accelerator.reduce(losses, "mean").tolist(), strict=True))
         bar.set_postfix({name.removesuffix("_loss"): f"{value:.2f}" for name, value in scalars.items()})
         learning_rate = self.scheduler.get_last_lr()[0]
         log.write("train", self.progress.step, {**scalars, "learning_rate": learning_rate, "temperature": temperature})
@@ -188,7 +211,7 @@ class Trainer:
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
         progress = replace(progress, best=max(progress.best, scores["micro_f1"]), validated=progress.step)
-        if progress.batch == len(self.loader):
+        if progress.batch == self.batches:
             prior = self.network.classifier.prior
             states = self.prepared.val.states
             prior.copy_(adapted_prior(prior.cpu(), validation.positive_probability, states))
