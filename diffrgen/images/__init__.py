@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from diffrgen.images.grey import MAX_PIXELS, probe_grey, read_grey
 from diffrgen.images.integrity import check_images, raise_broken
+from diffrgen.images.resized import ReadImage, read_resized
 from diffrgen.images.transform import ImageTransform
 
-__all__ = ["MAX_PIXELS", "ImageTransform", "check_images", "probe_grey", "raise_broken", "read_grey"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageTransform",
+    "ReadImage",
+    "check_images",
+    "probe_grey",
+    "raise_broken",
+    "read_grey",
+    "read_resized",
+]

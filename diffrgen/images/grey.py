@@ -60,13 +60,24 @@ def probe_grey(path: str | Path) -> None:
     if _is_dicom(file):
         read_dicom(file, max_pixels=MAX_PIXELS)
         return
+    if not probe_png(file):
+        with _opened(file) as image:
+            _check_mode(image, file)
+            image.draft(None, (1, 1))
+            image.load()
+
+
+def probe_png(path: str | Path) -> bool:
+    """Compare every chunk's checksum where `path` is a PNG, and return whether it is one; DataError for a damaged file."""
+    file = Path(path)
+    if _is_dicom(file):
+        return False
     with _opened(file) as image:
+        if image.format != "PNG":
+            return False
         _check_mode(image, file)
-        if image.format == "PNG":
-            image.verify()
-            return
-        image.draft(None, (1, 1))
-        image.load()
+        image.verify()
+        return True
 
 
 @contextmanager

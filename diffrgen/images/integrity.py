@@ -26,7 +26,7 @@ def check_images(studies: Iterable[Study], *, workers: int | None = None, progre
     paths = list(dict.fromkeys(path for study in studies for path in study.images))
     threads = workers or min(READ_AT_ONCE, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(threads) as pool:
-        faults = tqdm(pool.map(_fault, paths), "images", len(paths), disable=not progress, leave=False)
+        faults = tqdm(pool.map(fault_of, paths), "images", len(paths), disable=not progress, leave=False)
         return {path: fault for path, fault in zip(paths, faults, strict=True) if fault is not None}
 
 
@@ -46,7 +46,8 @@ def raise_broken(studies: Iterable[Study], broken: dict[Path, str], *, source: P
         )
 
 
-def _fault(path: Path) -> str | None:
+def fault_of(path: Path) -> str | None:
+    """Return why the image file `path` cannot be read, None where it can."""
     try:
         probe_grey(path)
     except DataError as error:

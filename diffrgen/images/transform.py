@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffrgen.images.resized import resized, resized_size
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTransform:
@@ -44,7 +46,8 @@ class ImageTransform:
         """Return `image` (mode "L") as float32 (channels, size, size).
 
         In training the crop and the angle are drawn from `generator` (None: torch's default one): the same
-        generator state gives the same tensor. In evaluation nothing is drawn and the crop is central.
+        generator state gives the same tensor. In evaluation nothing is drawn and the crop is central. An image that
+        `diffrgen.images.resized` made for the same `resize` gives the tensor that the whole image gives.
         """
         if image.mode != "L":
             raise ValueError(f"expected an image of mode 'L', as read_grey returns, got mode {image.mode!r}")
@@ -60,14 +63,16 @@ class ImageTransform:
         return (float(value),) * self.channels if isinstance(value, (int, float)) else tuple(value)
 
     def _crop(self, image: Image.Image, generator: torch.Generator | None) -> Image.Image:
-        """Resize and crop in one step: the pixels that resizing all, then cropping would give, no others."""
-        shorter = min(image.size)
-        width, height = (max(self.resize, int(self.resize * side / shorter)) for side in image.size)
+        """Resize and crop; of a strip, which is not resized as a whole, the crop alone is made."""
+        image = resized(image, self.resize)
+        width, height = resized_size(image.size, self.resize)
         room = (width - self.size, height - self.size)
         if self.train:
             left, top = (int(torch.randint(rest + 1, (), generator=generator)) for rest in room)
         else:
             left, top = (round(rest / 2) for rest in room)
+        if image.size == (width, height):
+            return image.crop((left, top, left + self.size, top + self.size))
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
         # Float rounding may put the far edge a hair outside the image, which Pillow refuses.
