@@ -1,0 +1,165 @@
+"""Makes the cache of decoded images: once, whole or not at all, however many processes ask for it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from diffrgen.errors import DataError
+from diffrgen.images.cache import PIXELS, PLACES, CacheManifest, CachePlan, ImageCache
+from diffrgen.images.integrity import fault_of
+from diffrgen.images.resized import can_resize, read_checked
+
+MOST_THREADS = 16
+WAITING = 256
+SPACE_CHECKED_EVERY = 256
+ADVICE = "pass --image-cache-folder for another disk, or --no-image-cache to decode the images in every epoch"
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Pixels (H, W) uint8 to keep, or none of a strip and of what is only checked; `fault`: why it cannot be read."""
+
+    pixels: np.ndarray | None = None
+    fault: str | None = None
+
+
+def open_image_cache(root: Path, plan: CachePlan, *, threads: int | None = None, progress: bool = False) -> ImageCache:
+    """Open the cache of `plan` below `root`; make it first where it is missing or no longer fits.
+
+    Several processes that ask at once wait for the one that makes it. threads: that decode, default one a core and at
+    most 16.
+
+    Raises:
+        DataError: the disk cannot hold it.
+        OSError: the folder cannot be written.
+    """
+    folder = root / plan.name
+    found = ImageCache.load(folder, plan)
+    if found is not None:
+        return found
+    root.mkdir(parents=True, exist_ok=True)
+    with _locked(root / f".{plan.name}.lock"):
+        found = ImageCache.load(folder, plan)
+        if found is None:
+            _write(folder, plan, threads or min(MOST_THREADS, os.cpu_count() or 1), progress)
+            found = ImageCache.load(folder, plan)
+    if found is None:
+        raise DataError(f"{folder}: images changed while they were decoded; start again when nothing writes to them")
+    return found
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock `path`, which ends with the process that holds it."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            warnings.warn(f"another process decodes the images to {path.parent}; waiting for it", stacklevel=4)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _write(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:
+    """Write a cache beside `folder`, then put it in its place; whoever has an old one mapped keeps that."""
+    stage = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir()
+    try:
+        _fill(stage, plan, threads, progress)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(stage, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(f"{folder.parent}: the disk is full: {error.strerror}; {ADVICE}") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _fill(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:
+    """Decode and check every image of `plan`, and write the three files of the cache."""
+    fingerprint = plan.fingerprint
+    places = np.zeros((len(plan.shown), 3), dtype=np.int64)
+    faults: dict[str, str] = {}
+    size, count = 0, len(plan.shown)
+    # Resized, no image has fewer pixels than a square.
+    _check_space(folder, plan, count * plan.resize**2)
+    with (folder / PIXELS).open("wb") as stream, ThreadPoolExecutor(threads) as pool:
+        decoded = _in_order(pool, lambda item: _decode(*item), _work(plan))
+        bar = tqdm(decoded, "decoding images", len(plan.shown) + len(plan.others), disable=not progress, leave=False)
+        for row, (path, picture) in enumerate(zip(plan, bar, strict=True)):
+            if picture.fault is not None:
+                faults[os.path.abspath(path)] = picture.fault
+            if picture.pixels is not None:
+                places[row] = (size, *picture.pixels.shape)
+                stream.write(picture.pixels.data)
+                size += picture.pixels.size
+            if row < count and row % SPACE_CHECKED_EVERY == SPACE_CHECKED_EVERY - 1:
+                stream.flush()
+                _check_space(folder, plan, size // (row + 1) * (count - row - 1))
+        stream.flush()
+        os.fsync(stream.fileno())
+    np.save(folder / PLACES, places, allow_pickle=False)
+    CacheManifest(fingerprint, plan.resize, size, faults).save(folder)
+
+
+def _work(plan: CachePlan) -> Iterator[tuple[Path, int | None]]:
+    yield from ((path, plan.resize) for path in plan.shown)
+    yield from ((path, None) for path in plan.others)
+
+
+def _decode(path: Path, resize: int | None) -> _Decoded:
+    """Decode an image to keep, or check one that is not kept (`resize` None)."""
+    if resize is None:
+        return _Decoded(fault=fault_of(path))
+    try:
+        image = read_checked(path, resize)
+    except DataError as error:
+        return _Decoded(fault=str(error))
+    return _Decoded(np.asarray(image) if can_resize(image.size) else None)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[tuple[Path, int | None]], _Decoded],
+    items: Iterable[tuple[Path, int | None]],
+) -> Iterator[_Decoded]:
+    """Yield the results of `work` in the order of `items`; few wait at a time, so that memory and Ctrl-C are bounded."""
+    waiting: deque[Future[_Decoded]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == WAITING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _check_space(folder: Path, plan: CachePlan, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{folder.parent}: needed {needed / 1e9:.1f} GB more for the decoded images ({len(plan.shown)} of "
+            f"{plan.resize} pixels and more), got {free / 1e9:.1f} GB free; {ADVICE}"
+        )
