@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffrgen.evaluation.writer import WrittenReport, retrieved_reports, write_batch
-from diffrgen.images import read_grey
+from diffrgen.images import read_resized
 from diffrgen.pipeline.dataset import neighbour_features
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
@@ -31,29 +31,38 @@ class Reporter:
     def write(self, images: Sequence[str | Path], options: GenerationOptions) -> Iterator[WrittenReport]:
         """Yield the report of each image file, in order; DataError names a file that cannot be read."""
         for start in range(0, len(images), options.batch_size):
-            some = images[start : start + options.batch_size]
-            yield from self.write_batch([read_grey(path) for path in some], options)
+            some = [Path(image) for image in images[start : start + options.batch_size]]
+            queries, shown = (
+                torch.stack([transform(read_resized(path, transform.resize)) for path in some])
+                for transform in self._transforms
+            )
+            yield from self._write(queries, shown, options)
 
     def write_batch(self, images: Sequence[Image.Image], options: GenerationOptions) -> list[WrittenReport]:
         """Return the reports of grey images (mode "L") as one batch."""
+        queries, shown = (torch.stack([transform(image) for image in images]) for transform in self._transforms)
+        return self._write(queries, shown, options)
+
+    @property
+    def _transforms(self) -> tuple[EvaluationTransform, EvaluationTransform]:
+        """What makes the retriever's pixel values and the network's."""
+        return self.retriever.image_transform, self.sources.transform
+
+    def _write(self, queries: Tensor, shown: Tensor, options: GenerationOptions) -> list[WrittenReport]:
+        """Return the reports of images given as the retriever's (B, C, S, S) and the network's pixel values."""
         index = self.sources.index
-        queries = self.retriever.encode_images(self._stack(images, self.retriever.image_transform))
-        neighbours = index.search(queries.cpu().numpy(), self.settings.retriever.neighbours)
+        embedded = self.retriever.encode_images(queries)
+        neighbours = index.search(embedded.cpu().numpy(), self.settings.retriever.neighbours)
         features = [
             neighbour_features(index, neighbours, row, token_features=self.sources.token_features)
-            for row in range(len(images))
+            for row in range(len(shown))
         ]
         batch = {
-            "pixel_values": self._stack(images, self.sources.transform),
+            "pixel_values": shown,
             "retrieved": torch.stack([retrieved for retrieved, _ in features]),
             "retrieved_mask": torch.stack([mask for _, mask in features]),
         }
-        evidence = [retrieved_reports(index, neighbours, row) for row in range(len(images))]
+        evidence = [retrieved_reports(index, neighbours, row) for row in range(len(shown))]
         return write_batch(
             self.model, batch, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
         )
-
-    @staticmethod
-    def _stack(images: Sequence[Image.Image], transform: EvaluationTransform) -> Tensor:
-        """Return the pixel values (B, C, S, S) of the images."""
-        return torch.stack([transform(image) for image in images])

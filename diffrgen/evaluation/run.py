@@ -16,6 +16,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.writer import WrittenReport, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
+from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
@@ -56,6 +57,7 @@ class EvaluateOptions:
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     workers: int = 0
     """Processes that read images."""
+    decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
@@ -96,6 +98,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         replace(data, skip_broken=options.skip_broken or data.skip_broken),
         settings.phantom,
         settings.labeler_options(options.labeler, own_data=options.data is None),
+        cache=options.decoded,
+        resize=settings.image.resize,
     )
     studies = source.splits[options.split]
     if not studies:
@@ -104,10 +108,15 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model = run.model(fused_kernels=options.fused_kernels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    sources = run.sources(model.config, settings)
+    sources = run.sources(model.config, settings, read=source.read_image)
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
     neighbours = neighbours_of_studies(
-        run.retriever().to(device), sources.index, studies, split=key, options=settings.retriever
+        run.retriever().to(device),
+        sources.index,
+        studies,
+        split=key,
+        options=settings.retriever,
+        read=source.read_image,
     )
     dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
     written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}

@@ -12,10 +12,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
-from diffrgen.images import ImageTransform, read_grey
+from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.model.modeling import IGNORED
 from diffrgen.records import Study
 from diffrgen.retrieval import Neighbours, RetrievalIndex
+from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.pairs import query_image
 from diffrgen.text import Rules, clean_report
 
@@ -24,7 +25,7 @@ Example = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Sources:
-    """What examples are made with: the image transform, the tokenizer, the cleaning rules and the report index."""
+    """What examples are made with: image transform, tokenizer, cleaning rules, report index, how images are read."""
 
     transform: ImageTransform
     tokenizer: PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ class Sources:
     max_tokens: int
     index: RetrievalIndex
     token_features: bool = False
+    read: ReadImage = read_resized
 
 
 class StudyDataset(Dataset[Example]):
@@ -42,13 +44,11 @@ class StudyDataset(Dataset[Example]):
     epoch, study), so that an example does not depend on the number of workers or on where training was resumed.
     """
 
-    def __init__(
-        self, studies: Sequence[Study], neighbours: Neighbours, sources: Sources, *, seed: int = 0
-    ) -> None:
+    def __init__(self, studies: Sequence[Study], neighbours: Neighbours, sources: Sources, *, seed: int = 0) -> None:
         if len(neighbours.rows) != len(studies):
             raise ValueError(f"expected neighbours of {len(studies)} studies, got those of {len(neighbours.rows)}")
         self.studies, self.neighbours, self.sources, self.seed = tuple(studies), neighbours, sources, seed
-        self.epoch = 0
+        self._epoch = SharedEpoch()
         self.pictured = list(range(len(studies)))
         self.reports = [clean_report(study.report, rules=sources.rules) for study in studies]
         self.states = torch.tensor([study.labels for study in studies], dtype=torch.int64)  # (n, C)
@@ -58,6 +58,15 @@ class StudyDataset(Dataset[Example]):
         tokenizer = self.sources.tokenizer
         ids = tokenizer(report, add_special_tokens=False).input_ids[: self.sources.max_tokens - 1]
         return torch.tensor([*ids, tokenizer.sep_token_id])
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that augmentation is drawn for, in this process and in the loader's workers."""
+        return self._epoch.number
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self._epoch.number = number
 
     def shuffle_images(self, seed: int) -> None:
         """Give each study the image, and so the neighbours, of another: a control that a blind model passes."""
@@ -74,13 +83,11 @@ class StudyDataset(Dataset[Example]):
         """Return the example of study `row`; DataError names an image that cannot be read."""
         shown = self.pictured[row]
         draw = hash((self.seed, self.epoch, row)) % 2**63
-        image = read_grey(query_image(self.studies[shown]), at_least=self.sources.transform.resize)
-        index, neighbours = self.sources.index, self.neighbours
-        retrieved, mask = neighbour_features(
-            index, neighbours, shown, token_features=self.sources.token_features
-        )
+        transform, index, neighbours = self.sources.transform, self.sources.index, self.neighbours
+        image = self.sources.read(query_image(self.studies[shown]), transform.resize)
+        retrieved, mask = neighbour_features(index, neighbours, shown, token_features=self.sources.token_features)
         return {
-            "pixel_values": self.sources.transform(image, torch.Generator().manual_seed(draw)),
+            "pixel_values": transform(image, torch.Generator().manual_seed(draw)),
             "retrieved": retrieved,
             "retrieved_mask": mask,
             "states": self.states[row],
@@ -113,8 +120,12 @@ def example_loader(
     workers: int = 0,
     sampler: Sampler[int] | None = None,
     drop_last: bool = False,
+    passes: bool = False,
 ) -> DataLoader[Example]:
-    """Return a loader of batches, in order or in the sampler's.
+    """Return a loader of batches, in order or in the sampler's; its workers read ahead, two batches each.
+
+    passes: the loader is used more than once, so its workers are kept. On a machine with a GPU, batches come in pinned
+    memory.
 
     Its generator is its own: by default a loader draws from the global one each time it is started, and a resumed run
     would then see other dropout and Gumbel noise than an unbroken one.
@@ -128,6 +139,8 @@ def example_loader(
         num_workers=workers,
         generator=torch.Generator(),
         worker_init_fn=_leave_signals_to_the_main_process,
+        persistent_workers=passes and workers > 0,
+        pin_memory=torch.cuda.is_available(),
     )
 
 

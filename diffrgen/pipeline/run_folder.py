@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
+from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.dataset import Sources
@@ -105,8 +106,8 @@ class RunFolder:
         """Open the retrieval index."""
         return RetrievalIndex.load(self.index_path)
 
-    def sources(self, config: DiffRGenConfig, settings: RunSettings) -> Sources:
-        """Return what evaluation examples of this run are made with."""
+    def sources(self, config: DiffRGenConfig, settings: RunSettings, *, read: ReadImage = read_resized) -> Sources:
+        """Return what evaluation examples of this run are made with, of images that `read` reads."""
         return Sources(
             transform=settings.image.transform(config.encoder.num_channels),
             tokenizer=self.tokenizer(),
@@ -114,4 +115,5 @@ class RunFolder:
             max_tokens=settings.max_tokens,
             index=self.index(),
             token_features=config.retrieved == "tokens",
+            read=read,
         )

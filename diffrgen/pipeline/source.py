@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from diffrgen.images import check_images, raise_broken
+from diffrgen.images import ReadImage, check_images, raise_broken, read_resized
 from diffrgen.labels import Labeler
 from diffrgen.phantom import PhantomOptions, write_phantom
+from diffrgen.pipeline.cached_images import ImageCacheOptions, cache_root, cached_images
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import DataOptions
 from diffrgen.records import SPLITS, Split, Study, StudySplits, read_annotation, without_images
@@ -22,7 +22,7 @@ PHANTOM = "phantom"
 
 @dataclass(frozen=True)
 class Source:
-    """Studies that all have labels, and the labeler that reads written reports.
+    """Studies that all have labels, the labeler that reads written reports, and how an image is read.
 
     read: how many studies of each split the data bring without labels, so that the labeler read theirs.
     """
@@ -30,6 +30,7 @@ class Source:
     splits: StudySplits
     labeler: NamedLabeler
     read: Mapping[Split, int]
+    read_image: ReadImage = read_resized
 
     def truth(self, split: Split) -> str:
         """Say where the labels of `split` come from: the data, the labeler by its name, or both."""
@@ -40,33 +41,46 @@ class Source:
 
 
 def phantom_folder(options: PhantomOptions) -> Path:
-    """Return where the phantom of `options` is kept: below DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
-    root = Path(os.environ.get("DIFFRGEN_CACHE", Path.home() / ".cache" / "diffrgen"))
+    """Return where the phantom of `options` is kept: below `cache_root`."""
     settings = json.dumps(asdict(options), sort_keys=True).encode()
-    return root / f"phantom-{options.studies}-{hashlib.sha256(settings).hexdigest()[:8]}"
+    return cache_root() / f"phantom-{options.studies}-{hashlib.sha256(settings).hexdigest()[:8]}"
 
 
-def load_source(options: DataOptions, phantom: PhantomOptions, labeler_options: LabelerOptions | None = None) -> Source:
+def load_source(
+    options: DataOptions,
+    phantom: PhantomOptions,
+    labeler_options: LabelerOptions | None = None,
+    *,
+    cache: ImageCacheOptions | None = None,
+    resize: int = 256,
+) -> Source:
     """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
 
-    Where a study brings no labels, the labeler reads them out of its report. Raises DataError naming file and
-    record; with `skip_broken`, broken records are left out and counted in a warning.
+    Every image is opened once: decoded for a transform that resizes to `resize` and kept as `cache` says, or only
+    checked where nothing is kept; the phantom's are not checked. Where a study brings no labels, the labeler reads them
+    out of its report. Raises DataError naming file and record; with `skip_broken`, broken records are left out and
+    counted in a warning.
     """
     is_phantom = options.data == PHANTOM
     labeler = make_labeler(labeler_options or LabelerOptions(), default="phantom" if is_phantom else "rule")
     if is_phantom:
-        annotation = write_phantom(phantom_folder(phantom), phantom)
-        return Source(read_annotation(annotation), labeler, dict.fromkeys(SPLITS, 0))
-    splits = read_annotation(options.data, images=options.images, skip_broken=options.skip_broken)
-    splits = _readable(splits, skip_broken=options.skip_broken)
+        splits = read_annotation(write_phantom(phantom_folder(phantom), phantom))
+    else:
+        splits = read_annotation(options.data, images=options.images, skip_broken=options.skip_broken)
+    images = None if cache is None else cached_images(splits, cache, resize=resize)
+    if images is not None:
+        splits = _readable(splits, images.faults, skip_broken=options.skip_broken)
+    elif not is_phantom:
+        splits = _readable(splits, check_images(splits, progress=True), skip_broken=options.skip_broken)
     read = {split: sum(study.labels is None for study in splits[split]) for split in SPLITS}
     train, val, test = (_labelled(splits[split], labeler) for split in SPLITS)
-    return Source(replace(splits, train=train, val=val, test=test), labeler, read)
+    return Source(
+        replace(splits, train=train, val=val, test=test), labeler, read, read_resized if images is None else images.read
+    )
 
 
-def _readable(splits: StudySplits, *, skip_broken: bool) -> StudySplits:
-    """Open every image once: fail naming the unreadable ones, or leave their studies out and say how many."""
-    broken = check_images(splits, progress=True)
+def _readable(splits: StudySplits, broken: dict[Path, str], *, skip_broken: bool) -> StudySplits:
+    """Fail naming the images that cannot be read, or leave their studies out and say how many."""
     if not skip_broken:
         raise_broken(splits, broken, source=splits.source)
     splits = without_images(splits, broken)

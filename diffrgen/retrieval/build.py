@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast, ResNetConfig
 
-from diffrgen.images import ImageTransform
+from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.records import Study
 from diffrgen.retrieval.dual_encoder import DualEncoder, DualEncoderConfig, text_tower_config
 from diffrgen.retrieval.dual_retriever import DualRetriever
@@ -65,6 +65,7 @@ def fit_retriever(
     options: RetrieverOptions,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    read: ReadImage = read_resized,
 ) -> tuple[DualRetriever, FitReport]:
     """Fit a dual encoder on `train`, measure it on `validation`, save it with fit.json to `folder` and return both."""
     model = build_dual_encoder(tokenizer, encoder=encoder, transform=transform, options=options)
@@ -76,6 +77,7 @@ def fit_retriever(
             rules=rules,
             max_tokens=options.max_tokens,
             seed=options.seed,
+            read=read,
         )
         for studies, augment in ((train, True), (validation, False))
     ]

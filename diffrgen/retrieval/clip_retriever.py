@@ -31,6 +31,7 @@ class ProcessorTransform:
     """The checkpoint's own image processor on a grey image repeated over three channels."""
 
     processor: BaseImageProcessor
+    resize: None = None
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return (3, S, S) float32."""

@@ -105,6 +105,8 @@ def _loader(train: Dataset[Pair], model: DualEncoder, options: RetrieverOptions)
         collate_fn=PairCollator(model.config.text_config.pad_token_id),
         generator=torch.Generator().manual_seed(options.seed),
         num_workers=options.workers,
+        persistent_workers=options.workers > 0,
+        pin_memory=torch.cuda.is_available(),
     )
 
 

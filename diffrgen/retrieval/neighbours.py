@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
-from diffrgen.images import read_grey
+from diffrgen.images import ReadImage, read_resized
+from diffrgen.images.resized import RECIPE
 from diffrgen.records import Study
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import Neighbours, RetrievalIndex
@@ -30,16 +31,16 @@ DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZip
 class QueryImages(Dataset[Tensor]):
     """The pixel values of each study's first image."""
 
-    def __init__(self, studies: Sequence[Study], transform: EvaluationTransform) -> None:
+    def __init__(self, studies: Sequence[Study], transform: EvaluationTransform, read: ReadImage) -> None:
         self.paths = [query_image(study) for study in studies]
-        self.transform = transform
+        self.transform, self.read = transform, read
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> Tensor:
         """Return (C, S, S) float32."""
-        return self.transform(read_grey(self.paths[position]))
+        return self.transform(self.read(self.paths[position], self.transform.resize))
 
 
 def neighbours_of_studies(
@@ -51,11 +52,13 @@ def neighbours_of_studies(
     options: RetrieverOptions,
     cache: Path | None = None,
     progress: bool = True,
+    read: ReadImage = read_resized,
 ) -> Neighbours:
     """Return the neighbours of each study by its image; a study is never its own neighbour.
 
     The result is kept as `neighbours-<split>.npz` in `cache` (default: the index's folder) and used again while the
-    studies, their image files' names and sizes, the retriever, the index and the options are the same.
+    studies, their image files' names and sizes, how images are decoded, the retriever, the index and the options are
+    the same.
 
     Raises DataError when the index was built by another retriever.
     """
@@ -69,7 +72,8 @@ def neighbours_of_studies(
     stored = _load(path, key)
     if stored is not None:
         return stored
-    queries = embed_images(retriever, studies, options=options, progress=progress, label=f"retrieving for {split}")
+    label = f"retrieving for {split}"
+    queries = embed_images(retriever, studies, options=options, progress=progress, label=label, read=read)
     neighbours = index.search(
         queries,
         options.neighbours,
@@ -81,10 +85,16 @@ def neighbours_of_studies(
 
 
 def embed_images(
-    retriever: Retriever, studies: Sequence[Study], *, options: RetrieverOptions, progress: bool, label: str
+    retriever: Retriever,
+    studies: Sequence[Study],
+    *,
+    options: RetrieverOptions,
+    progress: bool,
+    label: str,
+    read: ReadImage = read_resized,
 ) -> np.ndarray:
     """Return the image embedding of each study, (len(studies), E) float32."""
-    images = QueryImages(studies, retriever.image_transform)
+    images = QueryImages(studies, retriever.image_transform, read)
     loader = DataLoader(images, options.batch_size, num_workers=options.workers)
     bar = tqdm(loader, desc=label, unit="batch", disable=not progress)
     return torch.cat([retriever.encode_images(batch).cpu() for batch in bar]).numpy()
@@ -94,7 +104,7 @@ def _key(
     transform: EvaluationTransform, index: RetrievalIndex, studies: Sequence[Study], options: RetrieverOptions
 ) -> str:
     # The index names the retriever, which has been compared: its weights need not be hashed once more.
-    parts = [index.manifest.retriever, repr(transform), index.manifest.fingerprint]
+    parts = [index.manifest.retriever, repr(transform), index.manifest.fingerprint, f"recipe {RECIPE}"]
     parts += [str(options.neighbours), str(options.exclude_patient)]
     for study in studies:
         image = query_image(study)

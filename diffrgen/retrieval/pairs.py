@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
-from diffrgen.images import ImageTransform, read_grey
+from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.records import Study
+from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.text import Rules, clean_report
 
 
@@ -65,11 +66,13 @@ class StudyPairs(Dataset[Pair]):
         rules: Rules,
         max_tokens: int,
         seed: int = 0,
+        read: ReadImage = read_resized,
     ) -> None:
         self.studies = studies
         self.transform = transform
         self.seed = seed
-        self.epoch = 0
+        self.read = read
+        self._epoch = SharedEpoch()
         texts = [clean_report(study.report, rules=rules) for study in studies]
         self.input_ids: list[list[int]] = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
 
@@ -78,14 +81,14 @@ class StudyPairs(Dataset[Pair]):
 
     def __getitem__(self, position: int) -> Pair:
         """Return the pair at `position`."""
-        seed = hash((self.seed, self.epoch, position)) & 0xFFFF_FFFF
+        seed = hash((self.seed, self._epoch.number, position)) & 0xFFFF_FFFF
         generator = torch.Generator().manual_seed(seed)
-        image = read_grey(query_image(self.studies[position]))
+        image = self.read(query_image(self.studies[position]), self.transform.resize)
         return Pair(pixel_values=self.transform(image, generator), input_ids=self.input_ids[position])
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations in pass `epoch`."""
-        self.epoch = epoch
+        self._epoch.number = epoch
 
 
 def query_image(study: Study) -> Path:

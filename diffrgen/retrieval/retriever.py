@@ -21,6 +21,11 @@ class TokenFeatures(NamedTuple):
 class EvaluationTransform(Protocol):
     """Turns a grey image into the pixel values that an image tower was fitted on."""
 
+    @property
+    def resize(self) -> int | None:
+        """Pixels that the shorter side of an image is given first; None where the transform wants the whole image."""
+        ...
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Return (channels, S, S) float32."""
         ...

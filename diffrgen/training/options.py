@@ -11,6 +11,7 @@ import tyro
 from diffrgen.errors import DataError
 from diffrgen.model.config import DIFFERENCE_METRICS, Metric, Retrieved
 from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, TextOptions
 from diffrgen.retrieval import RetrieverOptions
@@ -118,6 +119,7 @@ class TrainOptions:
     validation_studies: int = 256
     """Validation studies that reports are written for after each epoch."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
     image: ImageOptions = field(default_factory=ImageOptions)
     text: TextOptions = field(default_factory=TextOptions)

@@ -55,7 +55,9 @@ def prepare(
     """Read or draw the data, then load from `run` what an earlier start left there and make what it did not."""
     set_seed(options.seed)
     say(f"data: {options.data.data}")
-    source = load_source(options.data, options.phantom, options.labeler)
+    source = load_source(
+        options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
+    )
     _check_splits(source)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
@@ -69,13 +71,21 @@ def prepare(
     say(f"index: {len(index)} training studies")
 
     tokens = options.model.retrieved == "tokens"
-    sources = Sources(transform, tokenizer, options.text.rules, options.text.max_tokens, index, tokens)
+    sources = Sources(
+        transform, tokenizer, options.text.rules, options.text.max_tokens, index, tokens, source.read_image
+    )
     evaluation = replace(sources, transform=replace(transform, train=False))
 
     def dataset(split: Split, parts: Sources) -> StudyDataset:
         studies = source.splits[split]
         neighbours = neighbours_of_studies(
-            retriever, index, studies, split=split, options=_retriever_options(options), progress=progress
+            retriever,
+            index,
+            studies,
+            split=split,
+            options=_retriever_options(options),
+            progress=progress,
+            read=source.read_image,
         )
         return StudyDataset(studies, neighbours, parts, seed=options.seed)
 
@@ -176,6 +186,7 @@ def _retriever(
         options=_retriever_options(options),
         device=device,
         progress=progress,
+        read=source.read_image,
     )
     return retriever
 

@@ -33,6 +33,7 @@ def _tiny() -> TrainOptions:
 def _paper() -> TrainOptions:
     return TrainOptions(
         preset="paper",
+        workers=4,
         output=Path("runs/paper"),
         image=ImageOptions(size=224, resize=256, rotation=5.0),
         retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-4, embedding_width=512, text_width=512),

@@ -58,6 +58,7 @@ def _train(
             shuffled_images=options.data.data == PHANTOM,
             fused_kernels=options.fused_kernels,
             workers=options.workers,
+            decoded=options.decoded,
         )
     )
 

@@ -35,12 +35,14 @@ def _versions() -> dict[str, str]:
 @dataclass(frozen=True)
 class TrainingSummary:
     """Steps done, seconds of training with its validations (the retriever's fit is apart, in retriever/fit.json), the
-    best validation micro-F1; machine, peak memory (GiB) of the process and versions.
+    best validation micro-F1, the share (0..1) of the steps' time since the last start that the first process waited for
+    data; machine, peak memory (GiB) of the process and versions.
     """
 
     steps: int
     seconds: float
     best_micro_f1: float
+    waiting_for_data: float
     machine: str = field(default_factory=_machine)
     peak_memory_gib: float = field(default_factory=_peak_memory)
     versions: dict[str, str] = field(default_factory=_versions)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast, parse_flag_from_env, set_seed
+from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs, broadcast, parse_flag_from_env, set_seed
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,6 +30,7 @@ from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.schedule import gumbel_temperature, make_scheduler
 from diffrgen.training.summary import TrainingSummary
 from diffrgen.training.validation import LOSSES, validate
+from diffrgen.training.waiting import BatchTimer
 
 LOG_EVERY = 10
 PATIENCE = timedelta(days=1)
@@ -54,6 +55,7 @@ class Trainer:
             workers=options.workers,
             sampler=self.order,
             drop_last=True,
+            passes=True,
         )
         self.model, self.optimiser, self.loader = accelerator.prepare(
             prepared.model,
@@ -79,6 +81,7 @@ class Trainer:
         self.checkpoints = Checkpoints(accelerator, run.checkpoints_path, every=options.checkpoint_every)
         self.stop = StopRequest()
         self.progress = Progress()
+        self.timer = BatchTimer()
         self.started = time.perf_counter()
 
     @property
@@ -108,13 +111,13 @@ class Trainer:
                 with self.stop.immediate(self._advice()):
                     self._end_epoch(log, bar)
                 self._save_and_stop(log, always=True)
-        return TrainingSummary(self.progress.step, self.progress.seconds, self.progress.best)
+        return TrainingSummary(self.progress.step, self.progress.seconds, self.progress.best, self.timer.share)
 
     def _train_epoch(self, log: TrainingLog, bar: tqdm) -> None:
         """Take the steps that are left of the current epoch, or of the whole training."""
         self.model.train()
         group: list[Example] = []
-        for batch in self._batches():
+        for batch in self.timer.timed(self._batches()):
             group.append(batch)
             if len(group) < self.options.optimiser.accumulate:
                 continue
@@ -205,7 +208,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             bar.write(
                 f"step {progress.step}: validation loss {scores['loss']:.3f}, language {scores['language_loss']:.3f}, "
-                f"micro-F1 of the reports {scores['micro_f1']:.3f}"
+                f"micro-F1 of the reports {scores['micro_f1']:.3f}; "
+                f"{self.timer.last_share:.1%} of the steps' time was waiting for data"
             )
         if scores["micro_f1"] > progress.best and self.accelerator.is_main_process:
             with staged(self.run.path) as stage:
@@ -234,6 +238,7 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
         dynamo_backend="inductor" if options.compile else None,
         step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(non_blocking=True),
         # The others wait for the first process while it fits the retriever; ten minutes would be the default.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )

@@ -1,0 +1,48 @@
+"""Where decoded images are kept, and whether they are."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffrgen.errors import DataError
+from diffrgen.images.cache import CachePlan, ImageCache
+from diffrgen.images.cache_writer import open_image_cache
+from diffrgen.records import Study
+
+
+@dataclass(frozen=True)
+class ImageCacheOptions:
+    """Keeping the decoded and resized images, so that every epoch and every later command finds them decoded."""
+
+    image_cache: bool = True
+    """Decode every image once and keep it; --no-image-cache decodes the files in every epoch."""
+    image_cache_folder: Path | None = None
+    """Folder for the decoded images; default: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
+
+
+def cache_root() -> Path:
+    """Return the folder for what can be made again: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
+    return Path(os.environ.get("DIFFRGEN_CACHE", Path.home() / ".cache" / "diffrgen"))
+
+
+def cached_images(studies: Iterable[Study], options: ImageCacheOptions, *, resize: int) -> ImageCache | None:
+    """Return the images of `studies`, decoded now unless that has been done; None where they are not to be kept.
+
+    A default folder that cannot be written is a warning, and nothing is kept; a folder that `options` name is a
+    DataError, as is a disk that is too small.
+    """
+    if not options.image_cache:
+        return None
+    root = options.image_cache_folder or cache_root()
+    try:
+        return open_image_cache(root, CachePlan.of(studies, resize=resize), progress=True)
+    except OSError as error:
+        reason = f"{root}: decoded images cannot be kept here: {error.strerror or error}"
+    if options.image_cache_folder is not None:
+        raise DataError(f"{reason}; choose another --image-cache-folder, or pass --no-image-cache")
+    warnings.warn(f"{reason}; they are decoded in every epoch. --image-cache-folder chooses a place", stacklevel=2)
+    return None

@@ -1,0 +1,21 @@
+"""The number of the current pass over a data set, seen also by workers that a loader keeps from pass to pass."""
+
+from __future__ import annotations
+
+import torch
+
+
+class SharedEpoch:
+    """A number in shared memory: a worker has a copy of the data set, in which a plain number would stay as it was."""
+
+    def __init__(self) -> None:
+        self._number = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    @property
+    def number(self) -> int:
+        """The current pass, 0 at first. Set it before the loader is asked for its batches, for it reads ahead."""
+        return int(self._number)
+
+    @number.setter
+    def number(self, number: int) -> None:
+        self._number.fill_(number)
