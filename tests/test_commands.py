@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file
 
 from diffrgen import evaluate as evaluate_command
@@ -22,14 +23,17 @@ from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.evaluation.reporter import Reporter
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
+from diffrgen.images import read_resized
 from diffrgen.labels import FINDINGS
 from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import StudyDataset, collate
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import StudySplits
-from diffrgen.retrieval import neighbours_of_studies
+from diffrgen.retrieval import Neighbours, neighbours_of_studies
+from diffrgen.retrieval.neighbours import QueryImages
 from diffrgen.text import decode_report
 from diffrgen.training.checkpoints import list_checkpoints
 from diffrgen.training.run import train
@@ -207,6 +211,40 @@ def test_resuming_before_the_first_checkpoint_starts_at_the_first_step(run, tmp_
     summary, _ = train(train_command.parse_options(["--resume", "--output", str(output), "--max-steps", "8"]))
     assert summary.steps == 8
     assert log_lines(output, "train")[-1] == log_lines(run, "train")[-1]
+
+
+def test_training_without_kept_images_and_workers_gives_the_same_losses_and_reports(run, tmp_path):
+    """Two epochs on images decoded each time, in this process, and two on the kept ones, read by a worker."""
+    kept = [path.name for path in cache_root().iterdir()]
+    assert sum(name.startswith("images-68-") for name in kept) == 1
+    output = tmp_path / "decoded"
+    train(parse(output, "--max-steps", "8", "--no-image-cache", "--workers", "0"))
+    for phase in ("train", "val"):
+        assert log_lines(output, phase) == log_lines(run, phase)
+    assert predictions(output / "evaluation" / "test") == predictions(run / "evaluation" / "test")
+    neighbours = [np.load(folder / "index" / "neighbours-train.npz")["similarity"] for folder in (output, run)]
+    np.testing.assert_array_equal(*neighbours)
+
+
+def test_the_wait_for_data_is_told(run):
+    assert 0 < json.loads((run / "training.json").read_text())["waiting_for_data"] < 1
+
+
+def test_reporter_shows_the_network_the_pixels_that_training_does(run, tmp_path, monkeypatch):
+    """Of a JPEG large enough to be decoded at an eighth."""
+    path, shown = tmp_path / "large.jpg", []
+    noise = np.random.default_rng(0).integers(0, 256, (600, 700), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    reporter = Reporter(run)
+    write = reporter.model.write_reports
+    monkeypatch.setattr(
+        reporter.model, "write_reports", lambda **given: shown.append(given["pixel_values"]) or write(**given)
+    )
+    next(reporter.write([path], GenerationOptions(beams=1)))
+    study = replace(load_studies(run).test[0], images=(path,))
+    neighbours = Neighbours(np.zeros((1, 5), np.int64), np.ones((1, 5), np.float32), np.ones((1, 5), bool))
+    assert torch.equal(shown[0][0], StudyDataset([study], neighbours, reporter.sources)[0]["pixel_values"])
+    assert torch.equal(shown[0][0], QueryImages([study], reporter.retriever.image_transform, read_resized)[0])
 
 
 def test_fp16_without_a_gpu_is_a_clear_error(tmp_path):
