@@ -67,8 +67,8 @@ class Setting:
     rows: int = 1_000_000
     width: int = 512
     families: int = 50_000
-    factory: str = "IVF4096,Flat"
-    search: str = "nprobe=32"
+    factory: str = "IVF4096,SQ8"
+    search: str = "nprobe=16"
     queries: int = 1000
 
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import data
 import generation
 import gpu
 import inputs
@@ -214,6 +215,20 @@ def test_generation_refuses_other_reports(monkeypatch):
         generation.measure(SETTINGS["quick"], "cpu", 0.0)
 
 
+def test_data_script_times_every_loader(tmp_path):
+    command = ["--quick", "--workers", "0", "--step-seconds", "0.01", "--output", str(tmp_path / "found.json")]
+    assert data.main(command) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["formats"]
+    for kind in ("png", "jpg"):
+        rates = found[kind]["loader_images_per_second"]
+        assert {name: rate["median"] > 0 for name, rate in rates.items()} == {
+            "files, 0 workers": True,
+            "kept, 0 workers": True,
+        }
+        shares = found[kind]["waiting_share_by_step_seconds"]
+        assert all(0 <= share["0.01"] <= 1 for share in shares.values())
+
+
 def test_retrieval_script_measures_recall(tmp_path):
     assert retrieval.main(["--quick", "--output", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
@@ -236,7 +251,17 @@ def test_recall_of_queries_by_hand(tmp_path):
 
 def test_gpu_script_runs_on_a_cpu(tmp_path):
     command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--quick", "--seconds", "0.1", "--minutes", "5"]
-    command += ["--steps", "backends", "errors", "benchmark", "tune", "training", "generation", "--output", str(tmp_path)]
+    command += [
+        "--steps",
+        "backends",
+        "errors",
+        "benchmark",
+        "tune",
+        "training",
+        "generation",
+        "--output",
+        str(tmp_path),
+    ]
     run = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     results = json.loads((tmp_path / "results.json").read_text())
     assert (run.returncode, [each["status"] for each in results["commands"]]) == (0, ["ok"] * 7), run.stdout

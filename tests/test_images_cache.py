@@ -253,11 +253,27 @@ def test_a_broken_image_is_named_as_the_check_names_it_and_looked_at_again(image
     assert {path.name for path in cache.faults} == {"cut.jpg", "flipped.png", "absent.png", "second.png", "text.png"}
     assert (cache.folder / PIXELS).stat().st_size == 2 * 32 * 44
     assert ImageCache.load(cache.folder, plan).faults == cache.faults
-    stamp = second.stat()
-    save(second)
-    os.truncate(second, max(stamp.st_size, second.stat().st_size))
-    monkeypatch.setattr(CachePlan, "fingerprint", json.loads((cache.folder / MANIFEST).read_text())["fingerprint"])
-    assert ImageCache.load(cache.folder, plan) is None
+    monkeypatch.setattr(CachePlan, "fingerprint", plan.fingerprint)
+    for path in (text, flipped):
+        path.rename(path.with_suffix(".kept"))
+        save(path)
+        assert ImageCache.load(cache.folder, plan_again(plan)) is None
+        path.with_suffix(".kept").rename(path)
+        assert ImageCache.load(cache.folder, plan_again(plan)).faults == cache.faults
+
+
+def plan_again(plan: CachePlan) -> CachePlan:
+    return CachePlan(plan.shown, plan.others, plan.resize)
+
+
+def test_a_fault_that_only_decoding_finds_is_kept_too(images, tmp_path):
+    """Values beyond 16 bits, which the check of a file does not look at."""
+    wide = tmp_path / "wide.tif"
+    Image.fromarray(np.full((40, 40), 70000, dtype=np.int32)).save(wide)
+    cache = open_image_cache(tmp_path / "cache", plan_of(*images, wide))
+    assert list(cache.faults) == [wide]
+    assert "expected pixels in 0..65535" in cache.faults[wide]
+    assert ImageCache.load(cache.folder, plan_of(*images, wide)) is not None
 
 
 def test_a_disk_that_is_too_small_is_said_before_and_on_the_way(images, tmp_path, monkeypatch):

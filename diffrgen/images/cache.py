@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from diffrgen.errors import DataError
 from diffrgen.images.integrity import fault_of
-from diffrgen.images.resized import decoder_version, read_resized
+from diffrgen.images.resized import decoder_version, read_checked, read_resized
 from diffrgen.records import Study
 from diffrgen.records.json_text import parse_json
 
@@ -108,7 +109,7 @@ class ImageCache:
         if made != asked or not whole or not _fit(places, len(plan.shown), manifest.size):
             return None
         cache = cls(folder, plan, manifest, places)
-        return None if any(fault_of(path) is None for path in cache.faults) else cache
+        return None if any(map(cache._can_be_read, cache.faults)) else cache
 
     def read(self, path: Path, resize: int | None = None) -> Image.Image:
         """Return what `read_resized(path, resize)` returns, the same pixels."""
@@ -117,6 +118,15 @@ class ImageCache:
             return read_resized(path, resize)
         start, height, width = self.places[row].tolist()
         return Image.fromarray(self._pixels[start : start + height * width].reshape(height, width))
+
+    def _can_be_read(self, path: Path) -> bool:
+        if path not in self._rows:
+            return fault_of(path) is None
+        try:
+            read_checked(path, self.resize)
+        except DataError:
+            return False
+        return True
 
     def _map(self) -> np.ndarray:
         # An empty file cannot be mapped.
