@@ -115,6 +115,8 @@ CASES = [
     Case("many_patches_and_rows", grid=(14, 14), rows=196, orders=(0, 1, 2), heads=1, dim=64),
     Case("many_patches_shared", batch=1, grid=(10, 13), rows=150, orders=(3, 0, 1), heads=1, dim=32, shared=True),
     Case("many_rows", batch=1, grid=(9, 8), rows=190, orders=(0, 2), heads=1, dim=48),
+    Case("bands_of_a_full_mask", batch=1, grid=(18, 17), rows=330, orders=(0,), heads=1, dim=24),
+    Case("bands_of_windows_shared", batch=1, grid=(40, 8), rows=350, orders=(1, 3), heads=1, shared=True),
 ]
 
 # training at batch 16, more and more patches, and the first layer on the paper's 21 neighbours; CPUs float32, GPUs bf16
