@@ -26,7 +26,7 @@ class Case:
     dim: int = 16
     shared: bool = False
     masking: Literal["multiplicative", "exclusive"] = "multiplicative"
-    weights: Literal["soft", "one_hot", "some_zero"] = "soft"
+    weights: Literal["soft", "one_hot", "some_zero", "zero"] = "soft"
     layout: Literal["contiguous", "one_gemm", "transposed", "expanded"] = "contiguous"
     logits: Literal["normal", "huge", "low"] = "normal"
     scale: float | None = None
@@ -64,6 +64,8 @@ class Case:
         return x
 
     def _alpha(self, generator: torch.Generator) -> Tensor:
+        if self.weights == "zero":
+            return torch.zeros(self.batch, len(self.orders))
         alpha = torch.softmax(torch.randn(self.batch, len(self.orders), generator=generator), dim=-1)
         if self.weights == "one_hot":
             return torch.nn.functional.one_hot(alpha.argmax(-1), len(self.orders)).float()
@@ -102,6 +104,7 @@ CASES = [
     Case("expanded_views", layout="expanded", rows=13),
     Case("one_hot_weights", weights="one_hot", orders=(0, 1, 2)),
     Case("zero_weights", weights="some_zero", orders=(0, 1, 2), rows=14),
+    Case("all_weights_zero_shared", weights="zero", orders=(0, 1), shared=True),
     Case("shared_projections", shared=True, orders=(0, 1, 2), rows=14),
     Case("exclusive", masking="exclusive", orders=(0, 1, 2), grid=(5, 5), rows=27),
     Case("exclusive_shared", masking="exclusive", shared=True, orders=(2, 1), layout="one_gemm"),
@@ -114,6 +117,7 @@ CASES = [
     Case("many_patches", batch=1, grid=(18, 17), rows=70, orders=(0, 1, 4), heads=1, dim=24),
     Case("many_patches_and_rows", grid=(14, 14), rows=196, orders=(0, 1, 2), heads=1, dim=64),
     Case("many_patches_shared", batch=1, grid=(10, 13), rows=150, orders=(3, 0, 1), heads=1, dim=32, shared=True),
+    Case("many_patches_exclusive", batch=1, grid=(20, 9), rows=180, orders=(1, 2), heads=1, masking="exclusive"),
     Case("many_rows", batch=1, grid=(9, 8), rows=190, orders=(0, 2), heads=1, dim=48),
     Case("bands_of_a_full_mask", batch=1, grid=(18, 17), rows=330, orders=(0,), heads=1, dim=24),
     Case("bands_of_windows_shared", batch=1, grid=(40, 8), rows=350, orders=(1, 3), heads=1, shared=True),

@@ -53,6 +53,13 @@ def check_parity(case: Case, backend: str, device: str, dtype: torch.dtype) -> N
         assert error(value, true) <= bound, f"{name}: {error(value, true):.2e}, at most {bound:.2e}"
 
 
+def without_small_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the triton backend's kernels for large shapes do every shape."""
+    from diffrgen_kernels.triton_backend import small
+
+    monkeypatch.setattr(small, "fits", lambda *_: False)
+
+
 @on_every_dtype
 @on_every_backend
 @on_every_case
@@ -74,9 +81,7 @@ def test_parity_of_large_shape_kernels(
     case: Case, backend: str, device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most cases of the table are small enough for the triton backend's other kernels."""
-    from diffrgen_kernels.triton_backend import small
-
-    monkeypatch.setattr(small, "fits", lambda *_: False)
+    without_small_kernels(monkeypatch)
     check_parity(case, backend, device, dtype)
 
 
@@ -109,9 +114,23 @@ def test_parity_of_drawn_shapes(case: Case, backend: str, device: str) -> None:
 @on_every_backend
 @on_every_case
 def test_without_gradients(case: Case, backend: str, device: str) -> None:
+    check_without_gradients(case, backend, device)
+
+
+def check_without_gradients(case: Case, backend: str, device: str) -> None:
     inputs = [x.detach() for x in case.inputs(torch.float32, device)]
     found = routed_coattention(*inputs, **case.options, backend=backend)
     assert error(found, dense(*(x.double() for x in inputs), case)) <= 2e-6
+
+
+@pytest.mark.parametrize(("backend", "device"), [pair for pair in RUNNABLE if pair[0] == "triton"])
+@pytest.mark.parametrize("case", [case for case in CASES if case.weights != "soft"], ids=lambda case: case.name)
+def test_without_gradients_of_large_shape_kernels(
+    case: Case, backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that no alpha weighs are not visited."""
+    without_small_kernels(monkeypatch)
+    check_without_gradients(case, backend, device)
 
 
 @on_every_backend

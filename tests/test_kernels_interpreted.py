@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton cannot be imported")
 
 HERE = Path(__file__).resolve().parent
 # not bfloat16, whose products the interpreter computes wrongly
-SELECTION = "triton and cpu and (float32 or float16) and not bfloat16"
+SELECTION = "triton and cpu and (float32 or float16 or without_gradients) and not bfloat16"
 
 
 def test_parity_in_the_interpreter() -> None:
