@@ -218,7 +218,7 @@ def make_index_texts(folder: Path) -> list[Path]:
     from diffrgen.retrieval.manifest import IndexManifest
 
     names = ("manifest.json", "studies.json", "neighbours.npz")
-    IndexManifest("Flat", "", 3, 2, 8, 0, 0, "0f", "1e").save(folder)
+    IndexManifest("Flat", "", 3, 2, 8, 0, 0, "0f", "1e", 1.0).save(folder)
     IndexedStudies.of(ids="abc", reports=["one", "two", "one"], patients=["p", None, "q"]).save(folder / names[1])
     rows = np.arange(6).reshape(2, 3)
     np.savez(folder / names[2], key=np.array("k"), rows=rows, similarity=rows.astype(np.float32), valid=rows > 0)
