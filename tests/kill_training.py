@@ -18,6 +18,8 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+
 # Imported before the first process is forked, so that each start takes a second and not ten.
 from tiny_training import EPOCH, differences, log_lines, start, write_studies
 
@@ -38,6 +40,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further kill after so long")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # OpenMP's threads do not survive a fork: a training with more than one would wait for them for ever.
+    torch.set_num_threads(1)
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
