@@ -34,6 +34,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model.cache_name import CACHE
 
 BEAMS = 3
 PROFILED_TOKENS = 20  # the profiler keeps every operation: whole reports took 20 GB
@@ -84,7 +85,7 @@ class Desk:
     def transformers_cache(self) -> Tensor:
         """With the cache that `transformers` chooses where none is given."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        return self.network.generate(*self.inputs, past_key_values=cache, **self.settings)
+        return self.network.generate(*self.inputs, **{CACHE: cache}, **self.settings)
 
     @torch.no_grad()
     def encoded(self) -> tuple[Tensor, Tensor]:

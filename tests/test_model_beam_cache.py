@@ -8,6 +8,7 @@ from tiny_network import random_batch, tiny_network
 from transformers import BertConfig, DynamicCache, EncoderDecoderCache
 
 from diffrgen.model.beam_cache import BeamCache, BeamLayer
+from diffrgen.model.cache_name import CACHE
 
 SEQUENCES, HEADS, WIDTH = 6, 2, 3
 
@@ -64,5 +65,5 @@ def test_reports_are_those_of_transformers_own_cache(beams: int) -> None:
     inputs, settings = (batch["pixel_values"], batch["retrieved"]), {"num_beams": beams, "max_new_tokens": 14}
     plain = EncoderDecoderCache(DynamicCache(), DynamicCache())
     assert torch.equal(
-        network.generate(*inputs, **settings), network.generate(*inputs, past_key_values=plain, **settings)
+        network.generate(*inputs, **settings), network.generate(*inputs, **{CACHE: plain}, **settings)
     )

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertLMHeadModel, Cache, GenerationMixin, PreTrainedModel
+from transformers import BertLMHeadModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import State
 from diffrgen.model.beam_cache import BeamCache
+from diffrgen.model.cache_name import CACHE, NAMES
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
@@ -93,9 +94,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         decoder_input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         encoder_outputs: EncodedStudy | BaseModelOutput | None = None,
-        past_key_values: Cache | None = None,
         use_cache: bool | None = None,
-        **_: Any,
+        **others: Any,
     ) -> DiffRGenOutput:
         """Compute the losses of a batch (with `states` and `labels`), or one decoding step (with `decoder_input_ids`).
 
@@ -114,16 +114,16 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             input_ids=decoder_input_ids,
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=memory_mask,
-            past_key_values=past_key_values,
             use_cache=use_cache and labels is None,
             logits_to_keep=0 if labels is None else labels.shape[1],
+            **{CACHE: others.get(CACHE)},
         )
         output = DiffRGenOutput(
             logits=decoded.logits,
             disease_logits=encoded.get("disease_logits"),
             routing=encoded.get("routing"),
-            past_key_values=decoded.past_key_values,
             encoder_last_hidden_state=encoded.last_hidden_state,
+            **{CACHE: decoded.get(CACHE)},
         )
         return output if labels is None else self._with_losses(output, encoded, states, labels)
 
@@ -171,10 +171,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         encoded = self.encode(pixel_values, retrieved, retrieved_mask)
         states = _predicted_states(encoded.disease_logits)
         prompt = self.prompt_ids(states)
-        if generation.get("use_cache", True):
+        if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
             new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
             most = prompt.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
-            generation.setdefault("past_key_values", BeamCache(self.config.decoder, most))
+            generation[CACHE] = BeamCache(self.config.decoder, most)
         sequences = super().generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
             attention_mask=encoded.memory_mask,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers import Cache
 from transformers.utils import ModelOutput
+
+from diffrgen.model.cache_name import OutputWithCache
 
 
 @dataclass
@@ -28,11 +29,12 @@ class EncodedStudy(ModelOutput):
 
 
 @dataclass
-class DiffRGenOutput(ModelOutput):
+class DiffRGenOutput(OutputWithCache):
     """One pass of `DiffRGenForReportGeneration`.
 
     loss = language_loss + lambda disease_loss + gamma contrast_loss, each a scalar, present where its target was given;
-    logits (B, T, vocabulary) of the report tokens; disease_logits and routing as in `EncodedStudy`.
+    logits (B, T, vocabulary) of the report tokens; disease_logits and routing as in `EncodedStudy`; the decoder's keys and
+    values under transformers' name for them (`cache_name.CACHE`).
     """
 
     loss: Tensor | None = None
@@ -42,7 +44,6 @@ class DiffRGenOutput(ModelOutput):
     logits: Tensor | None = None
     disease_logits: Tensor | None = None
     routing: tuple[Tensor, ...] | None = None
-    past_key_values: Cache | None = None
     encoder_last_hidden_state: Tensor | None = None
 
 
