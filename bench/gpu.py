@@ -130,12 +130,19 @@ def tune(visit: Visit) -> None:
 
 
 def training(visit: Visit) -> None:
-    """Training steps with the fused operator and without: random batches, then the command on a phantom."""
-    quick = ["--quick"] if visit.quick else []
-    command = ["training.py", "synthetic", "--device", visit.device, *quick]
-    visit.results["training_synthetic"] = visit.measure("training", command, 3)
-    if not visit.quick:
-        visit.results["training_command"] = visit.measure("training", ["training.py", "command"], 5)
+    """The aggregation module, training steps on random batches, then the command on a phantom; both operators."""
+    where = ["--device", visit.device]
+    if visit.quick:
+        visit.results["aggregation"] = visit.measure("aggregation", ["aggregation.py", *where, "--quick"], 2)
+        visit.results["training_synthetic"] = visit.measure(
+            "training", ["training.py", "synthetic", *where, "--quick"], 3
+        )
+        return
+    visit.results["aggregation"] = visit.measure("aggregation", ["aggregation.py", *where, "--seconds", "5"], 2)
+    for setting, ways in (("paper", []), ("tokens_512px", ["--ways", "fused", "reference"])):
+        command = ["training.py", "synthetic", *where, "--settings", setting, *ways]
+        visit.results[f"training_{setting}"] = visit.measure(f"training {setting}", command, 4)
+    visit.results["training_command"] = visit.measure("training command", ["training.py", "command"], 5)
 
 
 def generation(visit: Visit) -> None:

@@ -1,7 +1,8 @@
 """`python bench/training.py`: seconds a training step with the fused operator and with the reference.
 
-`synthetic` steps the network on random images and neighbours, the two in turns; `command` runs
-`python -m diffrgen.train` on a small phantom and reads the times of its steps out of the run's TensorBoard log.
+`synthetic` steps the network on random images and neighbours, the ways to do so in turns, and tells where the time
+goes, the share of the machine's matrix products that is reached, and memory; `command` runs `python -m diffrgen.train`
+on a small phantom and reads the times of its steps out of the run's TensorBoard log.
 """
 
 from __future__ import annotations
@@ -12,58 +13,108 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from cases import ROOT
+from limits import measured_limits
+from machine import describe
+from memory import peak_bytes
 from network import SETTINGS, Backend, Setting, make_batch, make_network
+from parts import time_shares
 from timing import Spread, clock
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffrgen.optimiser import make_adamw
 
 NEEDED = ("faiss", "pydantic", "tyro", "pycocoevalcap", "accelerate", "tensorboard", "tqdm", "rich")
-BACKENDS: dict[str, Backend] = {"fused": "auto", "reference": "reference"}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISION = {"cpu": "fp32", "cuda": "bf16"}
 ROUNDS = 5
 
 
-def make_step(setting: Setting, backend: Backend, device: str) -> Callable[[], None]:
-    """A training step in bf16 autocast on a GPU, in float32 on a CPU."""
-    with torch.device(device):
-        network = make_network(setting, backend)
-    batch = make_batch(setting, device)
-    optimiser = make_adamw(network, learning_rate=1e-5, weight_decay=0.05)
+@dataclass(frozen=True)
+class Way:
+    """A way to take a training step."""
 
-    def step() -> None:
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
-            loss = network(**batch).loss
+    backend: Backend
+    compiled: bool = False
+
+
+WAYS = {
+    "fused": Way("auto"),
+    "reference": Way("reference"),
+    "fused_compiled": Way("auto", compiled=True),
+    "reference_compiled": Way("reference", compiled=True),
+}
+
+
+class Trainer:
+    """One network, its optimiser and one batch."""
+
+    def __init__(self, setting: Setting, way: Way, device: str, dtype: torch.dtype) -> None:
+        with torch.device(device):
+            self.network = make_network(setting, way.backend)
+        self.run = torch.compile(self.network) if way.compiled else self.network
+        self.batch = make_batch(setting, device)
+        self.optimiser = make_adamw(self.network, learning_rate=1e-5, weight_decay=0.05)
+        self.device, self.dtype = device, dtype
+
+    def step(self) -> None:
+        """Forward in autocast where the type is not float32, backward, AdamW."""
+        with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            loss = self.run(**self.batch).loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
 
-    return step
+    def flops(self) -> int:
+        """Those of a step, Eq. 5 counted dense."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            self.step()
+        return counter.get_total_flops()
 
 
-def synthetic(name: str, device: str) -> dict[str, Any]:
-    """Seconds a step of both operators, in turns, and how many times the reference's is longer."""
-    setting = SETTINGS[name]
-    steps = {label: make_step(setting, backend, device) for label, backend in BACKENDS.items()}
-    for step in steps.values():
-        step()
-        step()
-    seconds: dict[str, list[float]] = {label: [] for label in steps}
+def synthetic(setting: Setting, device: str, ways: Sequence[str], precision: str) -> dict[str, Any]:
+    """Seconds a step in turns, and how many times the reference's is longer; shares of time, FLOPs and memory."""
+    dtype = DTYPES[precision]
+    trainers = {name: Trainer(setting, WAYS[name], device, dtype) for name in ways}
+    for trainer in trainers.values():
+        trainer.step()
+        trainer.step()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
-        for label, step in steps.items():
-            seconds[label].append(clock(step, setting.steps if device == "cuda" else 1, device))
-    spreads = {label: Spread.of(values) for label, values in seconds.items()}
-    ratio = spreads["reference"].median / spreads["fused"].median
-    return {
+        for name, trainer in trainers.items():
+            seconds[name].append(clock(trainer.step, setting.steps if device == "cuda" else 1, device))
+    spreads = {name: Spread.of(values) for name, values in seconds.items()}
+    eager = {name: trainer for name, trainer in trainers.items() if not WAYS[name].compiled}
+    counted = next(iter(eager.values()), None)
+    flops = None if counted is None else counted.flops()
+    limit = measured_limits(device, dtype).flops
+    found = {
         "setting": asdict(setting),
-        "seconds_per_step": {label: asdict(spread) for label, spread in spreads.items()},
-        "reference_over_fused": ratio,
+        "precision": precision,
+        "seconds_per_step": {name: asdict(spread) for name, spread in spreads.items()},
+        "images_per_second": {name: setting.studies / spread.median for name, spread in spreads.items()},
+        "flops_per_step": flops,
+        "gemm_flops_per_second": limit,
+        "share_of_gemm": {name: flops / spread.median / limit for name, spread in spreads.items()} if flops else {},
+        "shares_of_time": {name: time_shares(each.network, each.step, device) for name, each in eager.items()},
+        "peak_gib": {name: _gib(peak_bytes(each.step, device)) for name, each in trainers.items()},
     }
+    for suffix in ("", "_compiled"):
+        if {f"fused{suffix}", f"reference{suffix}"} <= spreads.keys():
+            ratio = spreads[f"reference{suffix}"].median / spreads[f"fused{suffix}"].median
+            found[f"reference_over_fused{suffix}"] = ratio
+    return found
+
+
+def _gib(count: int | None) -> float | None:
+    return None if count is None else count / 2**30
 
 
 def command(folder: Path, *, preset: str, steps: int, studies: int, precision: str) -> dict[str, Any]:
@@ -111,23 +162,38 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("what", choices=("synthetic", "command"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["paper", "tokens_512px"])
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--studies", type=int, help="a batch; default: the setting's")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all on a GPU, those not compiled on a CPU")
+    parser.add_argument("--precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--output", type=Path, help="JSON file to write, anew after each setting")
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     options = parser.parse_args(arguments)
-    if options.what == "synthetic":
-        settings = ["quick"] if options.quick else options.settings
-        result = {name: synthetic(name, options.device) for name in settings}
-    else:
-        sizes: dict[str, Any] = {"preset": "paper", "steps": 30, "studies": 800, "precision": "bf16"}
-        if options.quick:
-            sizes = {"preset": "tiny", "steps": 20, "studies": 300, "precision": "fp32"}
-        with tempfile.TemporaryDirectory() as folder:
-            result = {sizes["preset"]: command(Path(folder), **sizes)}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    settings: dict[str, Any] = {}
+    result = {"machine": describe(options.device), "settings": settings}
+    for name, found in (synthetic_settings if options.what == "synthetic" else trained_presets)(options):
+        settings[name] = found
+        if options.output:
+            options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
     return 0
+
+
+def synthetic_settings(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was measured in each setting, by name."""
+    device, precision = options.device, options.precision or PRECISION[options.device]
+    ways = options.ways or [name for name, way in WAYS.items() if device == "cuda" or not way.compiled]
+    for name in ["quick"] if options.quick else options.settings:
+        setting = replace(SETTINGS[name], studies=options.studies or SETTINGS[name].studies)
+        yield name, synthetic(setting, device, ways, precision)
+
+
+def trained_presets(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the command took, by preset."""
+    sizes: dict[str, Any] = {"preset": "paper", "steps": 30, "studies": 800, "precision": "bf16"}
+    if options.quick:
+        sizes = {"preset": "tiny", "steps": 20, "studies": 300, "precision": "fp32"}
+    with tempfile.TemporaryDirectory() as folder:
+        yield sizes["preset"], command(Path(folder), **sizes)
 
 
 if __name__ == "__main__":

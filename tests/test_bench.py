@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import aggregation
 import data
 import generation
 import gpu
@@ -27,10 +29,12 @@ from comparison import Comparison
 from contenders import CONTENDERS, Absent, build
 from kernel_cases import BENCH_CASES, Case, dense
 from limits import Limits
-from network import SETTINGS
+from network import SETTINGS, make_batch, make_network
+from parts import time_shares
 from session import Session
 from timing import Spread, interleave
 
+from diffrgen.model import coattention
 from diffrgen.retrieval import IndexedStudies, write_index
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -215,6 +219,45 @@ def test_generation_refuses_other_reports(monkeypatch):
         generation.measure(SETTINGS["quick"], "cpu", 0.0)
 
 
+class SleepyBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        time.sleep(1.0)
+        return gradient
+
+
+@pytest.mark.parametrize("part", ["image encoder", "operator", "decoder and LM head"])
+def test_time_is_found_where_it_goes(part, monkeypatch):
+    """A part that sleeps for a second in backward takes most of a tiny step."""
+    network = make_network(SETTINGS["quick"], "reference")
+    batch = make_batch(SETTINGS["quick"], "cpu")
+    if part == "operator":
+        plain = coattention.routed_coattention
+        monkeypatch.setattr(coattention, "routed_coattention", lambda *a, **o: SleepyBackward.apply(plain(*a, **o)))
+    elif part == "image encoder":
+        network.image_encoder.register_forward_hook(
+            lambda _, __, out: out._replace(patches=SleepyBackward.apply(out.patches))
+        )
+    else:
+        embeddings = network.decoder.get_input_embeddings()
+        embeddings.register_forward_hook(lambda _, __, out: SleepyBackward.apply(out))
+    shares = time_shares(network, lambda: network(**batch).loss.backward(), "cpu")
+    assert sum(shares.values()) == pytest.approx(1)
+    assert max(shares, key=shares.get) == part
+    assert all(share > 0 for share in shares.values())
+
+
+def test_aggregation_refuses_other_gradients(monkeypatch):
+    plain = aggregation.Module.step
+    monkeypatch.setattr(aggregation.Module, "step", lambda self: [x + (self.backend == "auto") for x in plain(self)])
+    with pytest.raises(RuntimeError, match="fused: expected the reference's gradients"):
+        aggregation.measure(aggregation.QUICK["quick"], "cpu", 0.0)
+
+
 def test_data_script_times_every_loader(tmp_path):
     command = ["--quick", "--workers", "0", "--step-seconds", "0.01", "--output", str(tmp_path / "found.json")]
     assert data.main(command) == 0
@@ -264,12 +307,13 @@ def test_gpu_script_runs_on_a_cpu(tmp_path):
     ]
     run = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert (run.returncode, [each["status"] for each in results["commands"]]) == (0, ["ok"] * 7), run.stdout
+    assert (run.returncode, [each["status"] for each in results["commands"]]) == (0, ["ok"] * 8), run.stdout
     assert "'reference': 'ok'" in results["backends"]
     assert {row["tensor"] for row in results["errors"]["worst"]} == {"out", "dq", "dk", "dv", "dalpha"}
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     assert {row["case"] for row in rows if row["contender"] == "eager"} == {case.name for case in QUICK_CASES}
-    assert results["training_synthetic"]["quick"]["reference_over_fused"] > 0
+    assert results["training_synthetic"]["settings"]["quick"]["reference_over_fused"] > 0
+    assert results["aggregation"]["blocks"]["quick"]["reference_over_fused"] > 0
     (generated,) = results["generation"]["results"]
     assert min(generated["reports_per_second"].values()) > 0
     assert [round(sum(parts.values()), 6) for parts in generated["shares"].values()] == [1.0, 1.0]
