@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffrgen.errors import DataError
+from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.writer import WrittenReport, retrieved_reports, write_batch
 from diffrgen.images import read_resized
 from diffrgen.pipeline.dataset import neighbour_features
@@ -28,8 +30,19 @@ class Reporter:
         self.sources = folder.sources(self.model.config, self.settings)
         self.retriever = folder.retriever().to(self.device)
 
-    def write(self, images: Sequence[str | Path], options: GenerationOptions) -> Iterator[WrittenReport]:
-        """Yield the report of each image file, in order; DataError names a file that cannot be read."""
+    def write(
+        self,
+        images: Sequence[str | Path],
+        options: GenerationOptions,
+        priors: Sequence[PriorStudy | None] | None = None,
+    ) -> Iterator[WrittenReport]:
+        """Yield the report of each image file, in order.
+
+        priors: the patient's earlier study for each image, None where there is none.
+
+        Raises DataError for a file that cannot be read, by its name, and for a prior where the run takes none.
+        """
+        self._check(priors, len(images))
         for start in range(0, len(images), options.batch_size):
             some = [Path(image) for image in images[start : start + options.batch_size]]
             queries, shown = (
@@ -38,10 +51,24 @@ class Reporter:
             )
             yield from self._write(queries, shown, options)
 
-    def write_batch(self, images: Sequence[Image.Image], options: GenerationOptions) -> list[WrittenReport]:
-        """Return the reports of grey images (mode "L") as one batch."""
+    def write_batch(
+        self,
+        images: Sequence[Image.Image],
+        options: GenerationOptions,
+        priors: Sequence[PriorStudy | None] | None = None,
+    ) -> list[WrittenReport]:
+        """Return the reports of grey images (mode "L") as one batch; priors and errors as in `write`."""
+        self._check(priors, len(images))
         queries, shown = (torch.stack([transform(image) for image in images]) for transform in self._transforms)
         return self._write(queries, shown, options)
+
+    def _check(self, priors: Sequence[PriorStudy | None] | None, images: int) -> None:
+        if priors is None:
+            return
+        if len(priors) != images:
+            raise ValueError(f"expected one prior or None an image, got {len(priors)} for {images} images")
+        if any(prior is not None for prior in priors):
+            raise DataError("this run's model was trained without prior studies; leave the prior out")
 
     @property
     def _transforms(self) -> tuple[EvaluationTransform, EvaluationTransform]:
