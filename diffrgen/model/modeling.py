@@ -44,9 +44,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.report_projection = nn.Sequential(
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
-        self.difference = FeatureDifference(config)
+        self.difference = FeatureDifference(config) if config.difference_metrics else None
         self.fam = FlexiRouteAggregation(config)
-        self.difference_fam = None if config.share_fam else FlexiRouteAggregation(config)
+        own = self.difference is not None and not config.share_fam
+        self.difference_fam = FlexiRouteAggregation(config) if own else None
         self.classifier = DiseaseClassifier(config, image_width)
         self.contrast = ContrastHead(config, image_width)
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
@@ -63,19 +64,22 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         if retrieved_mask is None:
             retrieved_mask = reports.new_ones(reports.shape[:2], dtype=torch.bool)
 
-        difference = self.difference(reports, patches.mean(dim=1))  # Eq. 1 (B, N, d)
-        routes = self.fam.route(patches, image.grid)
+        routes, own_routes = self.fam.route(patches, image.grid), ()
         similar = self.fam(reports, routes, retrieved_mask)  # S (B, N, d), Eq. 2-7
-        fam, own_routes = self.fam, ()
-        if self.difference_fam is not None:
-            fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
-        difference = fam(difference, own_routes or routes, retrieved_mask)  # D (B, N, d), Eq. 2-7
+        memory, mean_difference = [patches, similar], None
+        if self.difference is not None:
+            difference = self.difference(reports, patches.mean(dim=1))  # Eq. 1 (B, N, d)
+            fam = self.fam
+            if self.difference_fam is not None:
+                fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
+            difference = fam(difference, own_routes or routes, retrieved_mask)  # D (B, N, d), Eq. 2-7
+            memory, mean_difference = [*memory, difference], _masked_mean(difference, retrieved_mask)
 
-        mean_similar, mean_difference = (_masked_mean(x, retrieved_mask) for x in (similar, difference))
+        mean_similar = _masked_mean(similar, retrieved_mask)
         present = retrieved_mask.new_ones(patches.shape[:2])
         return EncodedStudy(
-            last_hidden_state=self.memory_projection(torch.cat([patches, similar, difference], dim=1)),
-            memory_mask=torch.cat([present, retrieved_mask, retrieved_mask], dim=1),
+            last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
+            memory_mask=torch.cat([present] + [retrieved_mask] * (len(memory) - 1), dim=1),
             disease_logits=self.classifier(image.pooled, mean_similar),
             routing=tuple(route.alpha for route in routes + own_routes),
             pooled=image.pooled,
