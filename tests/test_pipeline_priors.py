@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,11 @@ STEPS = ("--max-steps", "4", "--optimiser.learning-rate", "0.01")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
+    """A cache of the tests' own; no Java, which takes seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PATH", str(Path(sys.executable).parent))
+        patch.delenv("JAVA_HOME", raising=False)
         yield
 
 
@@ -55,8 +60,7 @@ def make_dataset(run: Path, split: str, *, train: bool = False, seed: int = 0, p
     source = load_source(settings.data, settings.phantom)
     sources = folder.sources(folder.model().config, settings)
     if train:
-        channels = sources.transform.channels
-        sources = type(sources)(**{**vars(sources), "transform": settings.image.transform(channels, train=True)})
+        sources = replace(sources, transform=settings.image.transform(sources.transform.channels, train=True))
     studies = source.splits[split]
     neighbours, priors = find_references(
         folder.retriever(),
