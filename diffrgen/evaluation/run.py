@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from diffrgen.errors import DataError
+from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.writer import WrittenReport, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
@@ -21,6 +22,7 @@ from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import Split
 from diffrgen.retrieval import IndexedStudies, neighbours_of_studies
@@ -34,7 +36,7 @@ class EvaluateOptions:
     """Write and score the reports of a split with a trained run."""
 
     run: Path
-    """Run folder that diffrgen.train wrote."""
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
     split: Split = "test"
     """Split to evaluate."""
     data: str | None = None
@@ -44,7 +46,8 @@ class EvaluateOptions:
     skip_broken: bool = False
     """Leave out records with a missing or unreadable image, counted in a warning."""
     output: Path | None = None
-    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT."""
+    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT, for a run of the hub
+    evaluation/OWNER/NAME/SPLIT."""
     protocol: Protocol = "promptmrg"
     """Text handling that the language scores are computed after."""
     published: PublishedData | None = None
@@ -87,7 +90,7 @@ class Evaluation:
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
     """Evaluate a run; raises DataError for a folder that is no run, a split without studies, and unusable data."""
-    run = RunFolder(options.run)
+    run = RunFolder.open(options.run)
     settings = run.settings()
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
@@ -116,6 +119,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         studies,
         split=key,
         options=settings.retriever,
+        cache=run.neighbours_path,
         read=source.read_image,
     )
     dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
@@ -134,9 +138,16 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         protocol=options.protocol,
         radeval=options.radeval,
     )
-    folder = options.output or _new_folder(run.path / "evaluation", key)
+    folder = options.output or _new_folder(run.evaluation_path, key)
     evaluation = Evaluation(scores, folder, options.published)
     _write(evaluation, dataset, written[MODEL_ROW])
+    other = None if options.data is None else Path(options.data).name
+    save_json(
+        EvaluationRecord(
+            options.split, other, options.protocol, options.generation.beams, weights_digest(run.path)
+        ),
+        folder / RECORD,
+    )
     return evaluation
 
 
