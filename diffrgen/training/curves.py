@@ -32,7 +32,9 @@ class Curves:
         """Draw one curve where there is one."""
         points = self.points.get(name)
         if points:
-            axes.plot(*zip(*points, strict=True), style, color=colour, label=label, linewidth=1.3, markersize=4)
+            # A line needs two points to be seen.
+            mark = "." if len(points) == 1 and style.startswith("-") else ""
+            axes.plot(*zip(*points, strict=True), mark + style, color=colour, label=label, linewidth=1.3, markersize=4)
 
 
 def read_curves(path: Path, phase: str) -> Curves:
@@ -82,7 +84,8 @@ def _losses(axes: Axes, train: Curves, validation: Curves, names: Sequence[str],
         validation.draw(axes, name, f"{short}, validation", COLOURS[name], f"{MARKS[name]}--")
     axes.set_title(f"Loss: {title}")
     axes.set_ylabel("loss")
-    axes.legend(fontsize=8)
+    if axes.lines:
+        axes.legend(fontsize=8)
 
 
 def _score(axes: Axes, validation: Curves) -> None:
@@ -107,4 +110,5 @@ def _schedule(axes: Axes, train: Curves) -> None:
     other.set_yscale("log")
     other.set_ylabel("Gumbel temperature (log)")
     axes.set_title("Learning rate, routing temperature")
-    axes.legend(handles=[*axes.lines, *other.lines], fontsize=8)
+    if axes.lines:
+        axes.legend(handles=[*axes.lines, *other.lines], fontsize=8)
