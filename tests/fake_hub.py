@@ -26,8 +26,9 @@ class Repository:
 
     @property
     def commit(self) -> str:
-        content = b"".join(name.encode() + data for name, data in sorted(self.files.items()))
-        return hashlib.sha1(content).hexdigest()
+        # Python keeps the hash of a bytes object: nothing is read twice.
+        content = "".join(f"{name} {hash(data)}\n" for name, data in sorted(self.files.items()))
+        return hashlib.sha1(content.encode()).hexdigest()
 
 
 @dataclass
