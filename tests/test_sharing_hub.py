@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,27 @@ def test_the_network_alone_by_name_and_by_folder(hub, finished_run):
     states = by_name.state_dict(), by_folder.state_dict()
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_automatic_classes_load_a_run_once_they_are_told_to(finished_run):
+    """In a process of its own, for what is registered stays."""
+    code = f"""
+import diffrgen.model
+from transformers import AutoConfig, AutoModel
+try:
+    AutoConfig.from_pretrained({str(finished_run)!r})
+except ValueError as error:
+    assert "diffrgen" in str(error), error
+else:
+    raise AssertionError("importing has registered the network")
+for _ in range(2):
+    diffrgen.model.register_auto_classes()
+config = AutoConfig.from_pretrained({str(finished_run)!r})
+assert type(config) is diffrgen.model.DiffRGenConfig and config.width == 16
+assert type(AutoModel.from_pretrained({str(finished_run)!r})) is diffrgen.model.DiffRGenForReportGeneration
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_was_fetched_is_used_without_a_network(hub, elsewhere, monkeypatch):
