@@ -28,7 +28,8 @@ ALLOWED = {
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "digest", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
     "evaluation": {
-        *("errors", "digest", "labels", "records", "images", "text", "metrics", "retrieval", "model", "pipeline"),
+        *("errors", "digest", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model"),
+        "pipeline",
     },
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),

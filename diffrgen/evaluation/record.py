@@ -14,12 +14,14 @@ RECORD = "evaluation.json"
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """split, and the data set's name where it is not the run's own; the text handling of the language scores; the beam
-    width; weights: SHA-256 of the weights that wrote the reports, which tells scores of a run from those of its past.
+    """split, and the data set's name where it is not the run's own; whether the patients' earlier studies were shown; the
+    text handling of the language scores; the beam width; weights: SHA-256 of the weights that wrote the reports, which
+    tells scores of a run from those of its past.
     """
 
     split: Split
     data: str | None
+    priors: bool
     protocol: Protocol
     beams: int
     weights: str

@@ -15,17 +15,19 @@ from rich.console import Console
 from diffrgen.errors import DataError
 from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
+from diffrgen.evaluation.statements import StatementTruth
 from diffrgen.evaluation.writer import WrittenReport, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
 from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
+from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
-from diffrgen.pipeline.source import load_source
+from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Split
-from diffrgen.retrieval import IndexedStudies, neighbours_of_studies
+from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import Protocol
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
@@ -56,6 +58,8 @@ class EvaluateOptions:
     """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
     shuffled_images: bool = False
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
+    priors: bool = True
+    """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     workers: int = 0
@@ -113,16 +117,19 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model.to(device)
     sources = run.sources(model.config, settings, read=source.read_image)
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
-    neighbours = neighbours_of_studies(
+    prior = model.config.prior and options.priors
+    neighbours, priors = find_references(
         run.retriever().to(device),
         sources.index,
+        source,
         studies,
         split=key,
+        rules=settings.rules,
         options=settings.retriever,
-        cache=run.neighbours_path,
-        read=source.read_image,
+        prior=prior,
+        cache=run.references_path,
     )
-    dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
+    dataset = StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
     written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
     if options.shuffled_images:
         dataset.shuffle_images(settings.seed)
@@ -137,17 +144,21 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         training_reports=_training_reports(sources.index.studies),
         protocol=options.protocol,
         radeval=options.radeval,
+        statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
+        retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
     )
     folder = options.output or _new_folder(run.evaluation_path, key)
     evaluation = Evaluation(scores, folder, options.published)
     _write(evaluation, dataset, written[MODEL_ROW])
-    other = None if options.data is None else Path(options.data).name
-    save_json(
-        EvaluationRecord(
-            options.split, other, options.protocol, options.generation.beams, weights_digest(run.path)
-        ),
-        folder / RECORD,
+    record = EvaluationRecord(
+        split=options.split,
+        data=None if options.data is None else Path(options.data).name,
+        priors=prior,
+        protocol=options.protocol,
+        beams=options.generation.beams,
+        weights=weights_digest(run.path),
     )
+    save_json(record, folder / RECORD)
     return evaluation
 
 

@@ -81,8 +81,8 @@ class RunFolder:
         return self.path / "index"
 
     @property
-    def neighbours_path(self) -> Path:
-        """Where neighbours that were found once are kept: beside the index, for a fetched run in the cache."""
+    def references_path(self) -> Path:
+        """Where neighbours and earlier studies, found once, are kept: beside the index, for a fetched run in the cache."""
         if self.name is None:
             return self.index_path
         return cache_root() / "fetched" / self.name.repository

@@ -31,8 +31,10 @@ def _of_data(facts: RunFacts) -> Iterator[str]:
             f"It knows {train.studies:,} training studies of one collection ({facts.data.name}) and no other: images of "
             "other machines, projections, ages and hospitals may be read wrongly without a sign of it."
         )
-    if not train.followed:
-        yield "No training study had an earlier one of its patient beside it: it has learned nothing about change."
+    if not facts.options.model.prior:
+        yield "It was trained without the patients' earlier studies: it sees no change, and what it says of change is a guess."
+    elif not train.followed:
+        yield "No training study had an earlier one of its patient: it has learned nothing about change."
     yield (
         "A retrieved report is another person's: what the model copies from it need not be true of the image. The disease "
         "probabilities are not calibrated."
