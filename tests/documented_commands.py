@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,6 +38,11 @@ class ShownCommand:
         """Return the options; SystemExit where the command would not take them. Skips what is not in this checkout."""
         if find_spec(f"diffrgen.{self.module}") is None:
             pytest.skip(f"this checkout has no diffrgen.{self.module}")
+        if self.module == "generate":
+            taken = {f"--{field.name}" for field in fields(GenerateOptions)}
+            awaited = sorted({"--html", "--prior"} & set(self.arguments) - taken)
+            if awaited:
+                pytest.skip(f"this checkout's diffrgen.generate has no {', '.join(awaited)}")
         return PARSERS[self.module](list(self.arguments))
 
 
