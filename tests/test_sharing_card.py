@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -140,6 +141,22 @@ def test_limits_follow_from_the_scores(own_run):
     assert f"is not clearly above these: {others[0]} (0.41)." in said
     assert "learned nothing about change" in said
     assert "cardiomegaly" not in said
+
+
+def test_an_evaluation_names_the_weights_that_it_scored(finished_run):
+    record = read(finished_run / "evaluation" / "val" / "evaluation.json")
+    assert record["weights"] == hashlib.sha256((finished_run / "model.safetensors").read_bytes()).hexdigest()
+    assert (record["split"], record["data"], record["beams"], record["protocol"]) == ("val", None, 1, "promptmrg")
+
+
+def test_a_retriever_that_was_not_fitted_here_and_missing_curves_are_left_out(own_run):
+    assert "steps of the retriever" in (own_run / "README.md").read_text()
+    assert "(curves.png)" in (own_run / "README.md").read_text()
+    (own_run / "retriever" / "fit.json").unlink()
+    (own_run / "curves.png").unlink()
+    assert write_card(own_run)
+    assert "steps of the retriever" not in (own_run / "README.md").read_text()
+    assert "(curves.png)" not in (own_run / "README.md").read_text()
 
 
 def test_a_folder_that_is_no_finished_run_is_named(own_run, tmp_path):
