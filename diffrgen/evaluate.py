@@ -12,6 +12,7 @@ from diffrgen.command import run_command
 from diffrgen.evaluation.dump import ScoreOptions, score_predictions
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
 from diffrgen.metrics import published_rows, terminal_table
+from diffrgen.sharing.card import CARD, card_message
 
 PROGRAM = "python -m diffrgen.evaluate"
 DUMP = "--predictions"
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluation = evaluate(options)
     evaluation.print(title=f"{options.run}, {options.split} split")
     print(f"reports and scores: {evaluation.folder}")
+    # Training writes the first card; a run of the hub has its card there.
+    if options.output is None and (options.run / CARD).is_file():
+        print(card_message(options.run))
     return 0
 
 

@@ -27,7 +27,7 @@ class GenerateOptions:
     """Write reports for X-ray images with a trained run."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder that diffrgen.train wrote."""
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG or JPG files."""
     json: bool = False

@@ -13,6 +13,7 @@ from accelerate import PartialState
 
 from diffrgen.command import run_command
 from diffrgen.pipeline.settings import load_json
+from diffrgen.sharing.card import card_message
 from diffrgen.training.interruption import TrainingStopped
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if evaluation is not None:
         evaluation.print(title=f"{options.output}, test split")
         print(f"reports and scores: {evaluation.folder}")
+    if PartialState().is_main_process:
+        print(card_message(options.output))
     return 0
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +19,30 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the optional folder of real data is absent (set DIFFRGEN_SHARED to it)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/.
+
+    Java is hidden: METEOR takes ten seconds to start.
+    """
+    import tiny_training
+
+    from diffrgen import evaluate, train
+
+    folder = tmp_path_factory.mktemp("finished")
+    data, run = tiny_training.write_studies(folder / "data"), folder / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFRGEN_CACHE", str(folder / "cache"))
+        patch.setenv("PATH", str(Path(sys.executable).parent))
+        patch.delenv("JAVA_HOME", raising=False)
+        assert train.main(tiny_training.arguments(data, run, "--max-steps", "6")) == 0
+        assert evaluate.main([str(run), "--split", "val", "--generation.beams", "1"]) == 0
+        yield run
+
+
+@pytest.fixture
+def own_run(finished_run: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "own-run"))

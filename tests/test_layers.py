@@ -23,18 +23,21 @@ ALLOWED = {
     "preparation": {"errors", "labels", "records"},
     "optimiser": set(),
     "staging": set(),
+    "digest": set(),
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
-    "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
+    "pipeline": {"errors", "staging", "digest", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
     "evaluation": {
-        *("errors", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model", "pipeline"),
+        *("errors", "digest", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model"),
+        "pipeline",
     },
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
-        *("evaluation", "optimiser", "staging"),
+        *("evaluation", "optimiser", "staging", "digest"),
     },
+    "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "evaluation", "training"},
 }
-COMMANDS = {"train", "evaluate", "generate", "prepare", "command"}
+COMMANDS = {"train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 
 def rooms_imported(path: Path) -> set[str]:

@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
-import tyro
+from documented_commands import PARSERS, ROOT, bash_blocks, shown_commands
 
-from diffrgen.evaluation.run import EvaluateOptions
-from diffrgen.generate import GenerateOptions
-from diffrgen.prepare import parse_options as parse_prepare_options
-from diffrgen.train import parse_options
-
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PAGE = ROOT / "README.md"
+README = PAGE.read_text(encoding="utf-8")
+BLOCKS = bash_blocks(PAGE)
+COMMANDS = shown_commands(PAGE)
 
 
-def commands(module: str) -> list[list[str]]:
-    """The argument lists of each `python -m diffrgen.<module>` in the README's bash blocks."""
-    lines = [line.split("#")[0] for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
-    parts = [part.strip() for line in lines for part in line.split("&&")]
-    marker = f"python -m diffrgen.{module}"
-    return [shlex.split(part.removeprefix(marker)) for part in parts if part.startswith(marker)]
-
-
-@pytest.mark.parametrize("arguments", commands("train"))
-def test_train_commands_parse(arguments):
-    assert parse_options(arguments).fused_kernels
-
-
-@pytest.mark.parametrize("arguments", commands("evaluate"))
-def test_evaluate_commands_parse(arguments):
-    assert tyro.cli(EvaluateOptions, args=arguments, config=(tyro.conf.PositionalRequiredArgs,)).run
-
-
-@pytest.mark.parametrize("arguments", commands("prepare"))
-def test_prepare_commands_parse(arguments):
-    assert parse_prepare_options(arguments).out
-
-
-@pytest.mark.parametrize("arguments", commands("generate"))
-def test_generate_commands_parse(arguments):
-    assert tyro.cli(GenerateOptions, args=arguments).images
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_commands_parse(command):
+    options = command.parse()
+    assert command.module != "train" or options.fused_kernels
 
 
 def test_readme_shows_every_command():
-    assert all(commands(module) for module in ("train", "evaluate", "generate", "prepare"))
+    assert {"train", "evaluate", "generate", "prepare"} <= {command.module for command in COMMANDS} <= set(PARSERS)
 
 
 def test_every_path_and_link_of_the_readme_exists():

@@ -18,6 +18,7 @@ from tiny_training import EPOCH, arguments, differences, log_lines, start, write
 
 from diffrgen import train as train_command
 from diffrgen.command import run_command
+from diffrgen.digest import file_digest
 from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.staging import discard, publish, replace_file, staged
@@ -178,7 +179,7 @@ def test_no_code_of_a_checkpoint_is_run(name, data, stopped, monkeypatch, capsys
     newest = list_checkpoints(stopped / "checkpoints")[-1]
     torch.save({"state": Evil()}, newest / name, pickle_module=pickle)
     manifest = load_json(Manifest, newest / MANIFEST)
-    digests = {**manifest.files, name: checkpoints._digest(newest / name)}
+    digests = {**manifest.files, name: file_digest(newest / name)}
     save_json(Manifest(manifest.progress, manifest.processes, digests), newest / MANIFEST)
     monkeypatch.chdir(stopped)
     assert run_command(lambda: start(data, stopped)) == 2

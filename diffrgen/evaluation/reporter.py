@@ -22,10 +22,13 @@ from diffrgen.retrieval.retriever import EvaluationTransform
 
 
 class Reporter:
-    """A run that is loaded once and writes reports for any images, on the GPU where there is one."""
+    """A run that is loaded once and writes reports for any images, on the GPU where there is one.
+
+    run: its folder, or the hub name owner/name[@revision] of a shared one.
+    """
 
     def __init__(self, run: str | Path, *, fused_kernels: bool = True) -> None:
-        folder = RunFolder(Path(run))
+        folder = RunFolder.open(run)
         self.settings = folder.settings()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = folder.model(fused_kernels=fused_kernels).to(self.device)

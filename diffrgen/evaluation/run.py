@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from diffrgen.errors import DataError
+from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.statements import StatementTruth
 from diffrgen.evaluation.writer import WrittenReport, write_reports
@@ -23,6 +24,7 @@ from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Split
 from diffrgen.retrieval import IndexedStudies
@@ -36,7 +38,7 @@ class EvaluateOptions:
     """Write and score the reports of a split with a trained run."""
 
     run: Path
-    """Run folder that diffrgen.train wrote."""
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
     split: Split = "test"
     """Split to evaluate."""
     data: str | None = None
@@ -46,7 +48,8 @@ class EvaluateOptions:
     skip_broken: bool = False
     """Leave out records with a missing or unreadable image, counted in a warning."""
     output: Path | None = None
-    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT."""
+    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT, for a run of the hub
+    evaluation/OWNER/NAME/SPLIT."""
     protocol: Protocol = "promptmrg"
     """Text handling that the language scores are computed after."""
     published: PublishedData | None = None
@@ -91,7 +94,7 @@ class Evaluation:
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
     """Evaluate a run; raises DataError for a folder that is no run, a split without studies, and unusable data."""
-    run = RunFolder(options.run)
+    run = RunFolder.open(options.run)
     settings = run.settings()
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
@@ -114,6 +117,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model.to(device)
     sources = run.sources(model.config, settings, read=source.read_image)
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
+    prior = model.config.prior and options.priors
     neighbours, priors = find_references(
         run.retriever().to(device),
         sources.index,
@@ -122,7 +126,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         split=key,
         rules=settings.rules,
         options=settings.retriever,
-        prior=model.config.prior and options.priors,
+        prior=prior,
+        cache=run.references_path,
     )
     dataset = StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
     written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
@@ -142,9 +147,18 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
         retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
     )
-    folder = options.output or _new_folder(run.path / "evaluation", key)
+    folder = options.output or _new_folder(run.evaluation_path, key)
     evaluation = Evaluation(scores, folder, options.published)
     _write(evaluation, dataset, written[MODEL_ROW])
+    record = EvaluationRecord(
+        split=options.split,
+        data=None if options.data is None else Path(options.data).name,
+        priors=prior,
+        protocol=options.protocol,
+        beams=options.generation.beams,
+        weights=weights_digest(run.path),
+    )
+    save_json(record, folder / RECORD)
     return evaluation
 
 

@@ -1,5 +1,6 @@
 """The network of the paper: one file an equation, put together in `modeling`."""
 
+from diffrgen.model.auto import register_auto_classes
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.modeling import DiffRGenForReportGeneration
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
@@ -10,4 +11,5 @@ __all__ = [
     "DiffRGenOutput",
     "EncodedStudy",
     "GeneratedReports",
+    "register_auto_classes",
 ]

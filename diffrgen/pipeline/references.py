@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from diffrgen.pipeline.source import Source
@@ -36,14 +37,22 @@ def find_references(
     rules: Rules,
     options: RetrieverOptions,
     prior: bool,
+    cache: Path | None = None,
     progress: bool = True,
 ) -> References:
-    """Return the references of `studies`, found and embedded now unless the index's folder keeps them for `split`.
+    """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
 
     prior: also the earlier studies, of any split of `source`.
     """
     neighbours = neighbours_of_studies(
-        retriever, index, studies, split=split, options=options, progress=progress, read=source.read_image
+        retriever,
+        index,
+        studies,
+        split=split,
+        options=options,
+        cache=cache,
+        progress=progress,
+        read=source.read_image,
     )
     priors = None
     if prior:
@@ -51,7 +60,7 @@ def find_references(
             retriever,
             studies,
             source.splits.by_id(),
-            folder=index.folder,
+            folder=cache or index.folder,
             split=split,
             rules=rules,
             options=options,

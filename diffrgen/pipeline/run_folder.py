@@ -1,4 +1,4 @@
-"""The folder of a run: everything that evaluating or sharing it needs."""
+"""The folder of a run, on this machine or fetched from the hub: everything that evaluating or sharing it needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from diffrgen.errors import DataError
 from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import Sources
+from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
 from diffrgen.pipeline.options import DataOptions, ImageOptions
 from diffrgen.pipeline.settings import load_json
@@ -51,9 +53,22 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and parts of one run below `path`; each part is loaded when asked for."""
+    """Paths and parts of one run below `path`; each part is loaded when asked for.
+
+    name: where the run was fetched by it, its hub name; `path` is then in the hub's cache, and nothing is written there.
+    """
 
     path: Path
+    name: HubName | None = None
+
+    @classmethod
+    def open(cls, run: str | Path) -> RunFolder:
+        """Return the run in the folder `run`, or fetch the one that the hub name owner/name[@revision] stands for.
+
+        Raises DataError where `run` is a hub name and no run can be fetched by it.
+        """
+        name = meant_as_hub_name(run)
+        return cls(Path(run)) if name is None else cls(fetch_run(name), name)
 
     @property
     def retriever_path(self) -> Path:
@@ -62,8 +77,20 @@ class RunFolder:
 
     @property
     def index_path(self) -> Path:
-        """The retrieval index and the cached neighbours."""
+        """The retrieval index."""
         return self.path / "index"
+
+    @property
+    def references_path(self) -> Path:
+        """Where neighbours and earlier studies, found once, are kept: beside the index, for a fetched run in the cache."""
+        if self.name is None:
+            return self.index_path
+        return cache_root() / "fetched" / self.name.repository
+
+    @property
+    def evaluation_path(self) -> Path:
+        """Where evaluations go unless told otherwise: into the run, for a fetched one below the working directory."""
+        return self.path / "evaluation" if self.name is None else Path("evaluation") / self.name.repository
 
     @property
     def checkpoints_path(self) -> Path:

@@ -41,7 +41,10 @@ class IndexManifest:
         try:
             content: Any = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise DataError(f"{path}: not found, so {folder} holds no retrieval index; build it again") from error
+            raise DataError(
+                f"{path}: not found, so {folder} holds no retrieval index; make it of your copy of the training data: "
+                "python -m diffrgen.index RUN --data annotation.json --output NEW"
+            ) from error
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: needed the manifest of a retrieval index as JSON: {error}") from error
         version = content.get("format") if isinstance(content, dict) else None

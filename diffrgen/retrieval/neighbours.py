@@ -126,6 +126,7 @@ def _load(path: Path, key: str) -> Neighbours | None:
 
 
 def _save(path: Path, key: str, neighbours: Neighbours) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.stem}.partial.npz")
     np.savez(
         partial,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from accelerate.utils.other import load
 
+from diffrgen.digest import file_digest
 from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.staging import discard, is_partial, partial_path, publish, remove
@@ -20,7 +20,6 @@ from diffrgen.staging import discard, is_partial, partial_path, publish, remove
 KEPT = 2
 SECONDS_BETWEEN = 600.0
 MANIFEST = "checkpoint.json"
-CHUNK = 2**22
 
 
 @dataclass(frozen=True)
@@ -165,18 +164,10 @@ def find_fault(checkpoint: Path) -> str | None:
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
-        if _digest(path) != digest:
+        if file_digest(path) != digest:
             return f"{name} is not as it was written"
     return None
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return {str(path.relative_to(folder)): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}

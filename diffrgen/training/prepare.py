@@ -13,6 +13,7 @@ from diffrgen.errors import DataError
 from diffrgen.labels import Labeler
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_prior
+from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.dataset import Sources, StudyDataset
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
@@ -30,11 +31,11 @@ class PreparedRun:
     """All that training and evaluation need."""
 
     settings: RunSettings
+    data: DataSummary
     model: DiffRGenForReportGeneration
     train: StudyDataset
     val: StudyDataset
     labeler: Labeler
-    test_studies: int
 
 
 def prepare(
@@ -90,7 +91,7 @@ def prepare(
     set_seed(options.seed)
     model = build_model(options, tokenizer, retriever, findings=train.states.shape[1])
     model.classifier.prior.copy_(initial_prior(train.states))
-    return PreparedRun(settings, model, train, val, source.labeler, len(source.splits.test))
+    return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source.labeler)
 
 
 def _check_splits(source: Source) -> None:

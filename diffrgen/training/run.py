@@ -14,7 +14,9 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM
 from diffrgen.staging import is_partial, partial_path, remove
+from diffrgen.training.curves import draw_curves
 from diffrgen.training.full_disk import explained
+from diffrgen.training.interruption import TrainingStopped
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import prepare
 from diffrgen.training.summary import TrainingSummary
@@ -45,11 +47,19 @@ def _train(
         prepared = prepare(options, run, device=accelerator.device, progress=visible, say=accelerator.print)
     if visible:
         save_json(prepared.settings, run.settings_path)
-    summary = Trainer(options, run, prepared, accelerator).fit()
+        save_json(prepared.data, run.path / "data.json")
+    try:
+        summary = Trainer(options, run, prepared, accelerator).fit()
+    except TrainingStopped:
+        # It has saved where it stands; the curves show it.
+        if visible:
+            draw_curves(run.path)
+        raise
     if visible:
+        draw_curves(run.path)
         save_json(summary, run.path / "training.json")
     accelerator.wait_for_everyone()
-    if not visible or not prepared.test_studies:
+    if not visible or not prepared.data.splits["test"].studies:
         return summary, None
     return summary, evaluate(
         EvaluateOptions(

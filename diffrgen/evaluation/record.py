@@ -1,0 +1,32 @@
+"""What an evaluation scored, and how: written as evaluation.json beside the scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffrgen.digest import file_digest
+from diffrgen.records import Split
+from diffrgen.text import Protocol
+
+RECORD = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """split, and the data set's name where it is not the run's own; whether the patients' earlier studies were shown; the
+    text handling of the language scores; the beam width; weights: SHA-256 of the weights that wrote the reports, which
+    tells scores of a run from those of its past.
+    """
+
+    split: Split
+    data: str | None
+    priors: bool
+    protocol: Protocol
+    beams: int
+    weights: str
+
+
+def weights_digest(run: Path) -> str:
+    """Return the SHA-256 of the weights in a run's folder; of several files, those of all in the order of their names."""
+    return " ".join(file_digest(path) for path in sorted(run.glob("model*.safetensors")))

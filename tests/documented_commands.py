@@ -1,0 +1,86 @@
+"""The commands that a page of the documentation shows, and whether this checkout's commands would take them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import tyro
+
+from diffrgen.evaluation.dump import ScoreOptions
+from diffrgen.evaluation.run import EvaluateOptions
+from diffrgen.generate import GenerateOptions
+from diffrgen.index import parse_options as parse_index_options
+from diffrgen.prepare import parse_options as parse_prepare_options
+from diffrgen.share import parse_options as parse_share_options
+from diffrgen.train import parse_options as parse_train_options
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(r"(?:python|torchrun(?: -\S+(?: \d+)?)*) -m diffrgen\.(\w+)\b(.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ShownCommand:
+    """`python -m diffrgen.<module> <arguments>`, or the same behind torchrun."""
+
+    module: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return shlex.join([self.module, *self.arguments])
+
+    def parse(self) -> object:
+        """Return the options; SystemExit where the command would not take them. Skips what is not in this checkout."""
+        if find_spec(f"diffrgen.{self.module}") is None:
+            pytest.skip(f"this checkout has no diffrgen.{self.module}")
+        if self.module == "generate":
+            taken = {f"--{field.name}" for field in fields(GenerateOptions)}
+            awaited = sorted({"--html", "--prior"} & set(self.arguments) - taken)
+            if awaited:
+                pytest.skip(f"this checkout's diffrgen.generate has no {', '.join(awaited)}")
+        return PARSERS[self.module](list(self.arguments))
+
+
+def bash_blocks(page: Path) -> list[str]:
+    """Return the bash blocks of a Markdown page."""
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def shown_commands(page: Path) -> list[ShownCommand]:
+    """Return this project's commands in the bash blocks of `page`, in order, comments left out."""
+    lines = [line for block in bash_blocks(page) for line in block.replace("\\\n", " ").splitlines()]
+    found = []
+    for part in (part.strip() for line in lines for part in line.split("&&")):
+        words = shlex.split(part, comments=True)
+        command = COMMAND.fullmatch(shlex.join(words))
+        if command:
+            found.append(ShownCommand(command[1], tuple(shlex.split(command[2]))))
+    return found
+
+
+def _evaluate(arguments: list[str]) -> object:
+    if "--predictions" in arguments:
+        return tyro.cli(ScoreOptions, args=arguments)
+    return tyro.cli(EvaluateOptions, args=arguments, config=(tyro.conf.PositionalRequiredArgs,))
+
+
+def _serve(arguments: list[str]) -> object:
+    from diffrgen.serving import ServeOptions
+
+    return tyro.cli(ServeOptions, args=arguments)
+
+
+PARSERS = {
+    "train": parse_train_options,
+    "evaluate": _evaluate,
+    "generate": lambda arguments: tyro.cli(GenerateOptions, args=arguments),
+    "prepare": parse_prepare_options,
+    "share": parse_share_options,
+    "index": parse_index_options,
+    "serve": _serve,
+}
