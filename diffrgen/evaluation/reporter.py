@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -11,12 +11,18 @@ from torch import Tensor
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.writer import WrittenReport, retrieved_reports, write_batch
+from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, write_batch
 from diffrgen.images import read_resized
 from diffrgen.pipeline.dataset import neighbour_features
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.retrieval.retriever import EvaluationTransform
+
+Picture = str | Path | Image.Image
+"""An image file, or a grey image (mode "L")."""
+
+Unreadable = Callable[[int, DataError], None]
+"""Is told the position of an image that cannot be read, and why."""
 
 
 class Reporter:
@@ -32,35 +38,46 @@ class Reporter:
 
     def write(
         self,
-        images: Sequence[str | Path],
+        images: Sequence[Picture],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
+        *,
+        unreadable: Unreadable | None = None,
     ) -> Iterator[WrittenReport]:
-        """Yield the report of each image file, in order.
+        """Yield the report of each image, in order.
 
-        priors: the patient's earlier study for each image, None where there is none.
+        priors: the patient's earlier study for each image, None where there is none. unreadable: is called for each
+        file that cannot be read, and the others go on.
 
-        Raises DataError for a file that cannot be read, by its name, and for a prior where the run takes none.
+        Raises DataError for a file that cannot be read, by its name, where `unreadable` is not given, and for a prior
+        where the run takes none.
         """
-        self._check(priors, len(images))
-        for start in range(0, len(images), options.batch_size):
-            some = [Path(image) for image in images[start : start + options.batch_size]]
-            queries, shown = (
-                torch.stack([transform(read_resized(path, transform.resize)) for path in some])
-                for transform in self._transforms
-            )
-            yield from self._write(queries, shown, options)
+        for _, batch in self.write_batches(images, options, priors, unreadable=unreadable):
+            yield from batch.reports
 
-    def write_batch(
+    def write_batches(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Picture],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
-    ) -> list[WrittenReport]:
-        """Return the reports of grey images (mode "L") as one batch; priors and errors as in `write`."""
+        *,
+        unreadable: Unreadable | None = None,
+    ) -> Iterator[tuple[list[int], WrittenBatch]]:
+        """Yield batches of `options.batch_size` readable images with their positions; all else is as in `write`."""
         self._check(priors, len(images))
-        queries, shown = (torch.stack([transform(image) for image in images]) for transform in self._transforms)
-        return self._write(queries, shown, options)
+        positions: list[int] = []
+        pixels: list[tuple[Tensor, Tensor]] = []
+        for position, image in enumerate(images):
+            try:
+                pixels.append(self._pixels(image))
+                positions.append(position)
+            except DataError as error:
+                if unreadable is None:
+                    raise
+                unreadable(position, error)
+            if len(pixels) == options.batch_size or (pixels and position + 1 == len(images)):
+                yield positions, self._write(*map(torch.stack, zip(*pixels, strict=True)), options)
+                positions, pixels = [], []
 
     def _check(self, priors: Sequence[PriorStudy | None] | None, images: int) -> None:
         if priors is None:
@@ -75,8 +92,18 @@ class Reporter:
         """What makes the retriever's pixel values and the network's."""
         return self.retriever.image_transform, self.sources.transform
 
-    def _write(self, queries: Tensor, shown: Tensor, options: GenerationOptions) -> list[WrittenReport]:
-        """Return the reports of images given as the retriever's (B, C, S, S) and the network's pixel values."""
+    def _pixels(self, image: Picture) -> tuple[Tensor, Tensor]:
+        """Return the retriever's (C, S, S) and the network's pixel values; a file is read once for one size."""
+        if isinstance(image, Image.Image):
+            query, shown = (transform(image) for transform in self._transforms)
+        else:
+            sizes = {transform.resize for transform in self._transforms}
+            read = {resize: read_resized(Path(image), resize) for resize in sizes}
+            query, shown = (transform(read[transform.resize]) for transform in self._transforms)
+        return query, shown
+
+    def _write(self, queries: Tensor, shown: Tensor, options: GenerationOptions) -> WrittenBatch:
+        """Write the reports of images given as the retriever's (B, C, S, S) and the network's pixel values."""
         index = self.sources.index
         embedded = self.retriever.encode_images(queries)
         neighbours = index.search(embedded.cpu().numpy(), self.settings.retriever.neighbours)

@@ -1,0 +1,18 @@
+"""Why a report says what it says: attention, shared sentences, differences and routes, taken from the network's own pass."""
+
+from diffrgen.explanation.attention import AttentionShares
+from diffrgen.explanation.differences import MetricDifference
+from diffrgen.explanation.explained import ExplainedReport, NeighbourSentence
+from diffrgen.explanation.explainer import Explainer
+from diffrgen.explanation.routes import LayerRoute
+from diffrgen.explanation.sentences import ReportSentence
+
+__all__ = [
+    "AttentionShares",
+    "ExplainedReport",
+    "Explainer",
+    "LayerRoute",
+    "MetricDifference",
+    "NeighbourSentence",
+    "ReportSentence",
+]

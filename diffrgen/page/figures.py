@@ -1,0 +1,116 @@
+"""The pictures of a page, drawn by matplotlib: what the network saw, where it looked, the windows it routed over."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Stroke
+
+from diffrgen.explanation import LayerRoute
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INCHES, DOTS_PER_INCH = 2.6, 120
+HEAT = LinearSegmentedColormap.from_list("heat", [(0.95, 0.45, 0.05, 0.0), (0.98, 0.62, 0.10, 0.75)])
+HALF = 0.5
+
+
+def picture(image: np.ndarray) -> str:
+    """Return the grey image (S, S) uint8 as a data URI."""
+    figure, _ = _axes(image)
+    return _data_uri(figure)
+
+
+def heat_picture(image: np.ndarray, heat: np.ndarray) -> str:
+    """Return the image with heat (gh, gw) over it; a line encloses the patches that hold half of the heat.
+
+    The line says in print and without colour what the colour says on a screen.
+    """
+    figure, axes = _axes(image, brightness=0.75)
+    extent = _extent(image)
+    axes.imshow(heat, cmap=HEAT, extent=extent, vmin=0.0, vmax=heat.max(), interpolation="nearest", zorder=2)
+    _outline(axes, strongest(heat), image.shape)
+    return _data_uri(figure)
+
+
+def route_picture(image: np.ndarray, route: LayerRoute) -> str:
+    """Return the image with the patch grid and the window of the mask that got most weight; the rest is darkened."""
+    figure, axes = _axes(image)
+    rows, columns = route.window.shape
+    shade = np.zeros((rows, columns, 4))
+    shade[..., 3] = np.where(route.window, 0.0, 0.62)
+    axes.imshow(shade, extent=_extent(image), interpolation="nearest", zorder=2)
+    height, width = image.shape[0] / rows, image.shape[1] / columns
+    for place in range(1, max(rows, columns)):
+        style = {"color": "white", "linewidth": 0.4, "alpha": 0.45, "zorder": 3}
+        if place < rows:
+            axes.axhline(place * height, **style)
+        if place < columns:
+            axes.axvline(place * width, **style)
+    _outline(axes, route.window, image.shape)
+    if route.chosen:
+        row, column = route.centre
+        corner = ((column + 0.25) * width, (row + 0.25) * height)
+        box = Rectangle(corner, width / 2, height / 2, fill=False, edgecolor="white", linewidth=1.4, zorder=5)
+        axes.add_patch(box)
+    return _data_uri(figure)
+
+
+def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
+    """Return which patches (gh, gw) bool are the fewest that hold `share` of the heat."""
+    order = np.argsort(-heat, axis=None, kind="stable")
+    before = np.cumsum(heat.ravel()[order]) - heat.ravel()[order]
+    inside = np.zeros(heat.size, dtype=bool)
+    inside[order[before < share * heat.sum()]] = True
+    return inside.reshape(heat.shape)
+
+
+def _axes(image: np.ndarray, brightness: float = 1.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(INCHES, INCHES * image.shape[0] / image.shape[1]), dpi=DOTS_PER_INCH)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.set_axis_off()
+    dimmed = image.astype(np.float64) * brightness
+    axes.imshow(dimmed, cmap="gray", vmin=0, vmax=255, extent=_extent(image), interpolation="lanczos")
+    return figure, axes
+
+
+def _extent(image: np.ndarray) -> tuple[float, float, float, float]:
+    return (0.0, float(image.shape[1]), float(image.shape[0]), 0.0)
+
+
+def _outline(axes: Axes, inside: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Draw the border of the patches `inside` (gh, gw), along the edges of the patches."""
+    height, width = shape[0] / inside.shape[0], shape[1] / inside.shape[1]
+    padded = np.pad(inside, 1)
+    lines = []
+    for row, column in np.argwhere(padded[1:] != padded[:-1]):  # a border below padded row `row`
+        lines.append(([(column - 1) * width, column * width], [row * height] * 2))
+    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):
+        lines.append(([column * width] * 2, [(row - 1) * height, row * height]))
+    for across, down in lines:
+        axes.plot(
+            across,
+            down,
+            color="white",
+            linewidth=1.6,
+            solid_capstyle="projecting",
+            path_effects=[Stroke(linewidth=3.4, foreground="black"), Stroke(linewidth=1.6, foreground="white")],
+            zorder=4,
+        )
+    axes.set_xlim(0, shape[1])
+    axes.set_ylim(shape[0], 0)
+
+
+def _data_uri(figure: Figure) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
