@@ -30,7 +30,7 @@ ALLOWED = {
     "explanation": {
         *("labels", "images", "text", "model", "pipeline", "evaluation", "diffrgen_kernels"),
     },
-    "page": {"explanation"},
+    "page": {"errors", "text", "explanation"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
         *("evaluation", "optimiser", "staging"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -36,3 +36,28 @@ class ExplainedReport:
     neighbour_sentences: tuple[tuple[NeighbourSentence, ...], ...]
     differences: tuple[tuple[MetricDifference, ...], ...]
     routes: tuple[LayerRoute, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON, those of `written` first; without the image and what follows from the texts."""
+        sentences = [
+            {
+                "text": sentence.text,
+                "heat": np.round(sentence.heat, 4).tolist(),
+                "attention": _rounded(asdict(sentence.shares)),
+                "shared_with": list(sentence.shared_with),
+            }
+            for sentence in self.sentences
+        ]
+        differences = [
+            {d.metric: {"value": round(d.value, 4), "rank": d.rank, "words": d.words} for d in neighbour}
+            for neighbour in self.differences
+        ]
+        routes = [
+            {"layer": route.layer, "stream": route.stream, "orders": list(route.orders), "chosen": route.chosen}
+            for route in self.routes
+        ]
+        return {**self.written.to_dict(), "sentences": sentences, "differences": differences, "routes": routes}
+
+
+def _rounded(shares: dict[str, float]) -> dict[str, float]:
+    return {part: round(share, 4) for part, share in shares.items()}

@@ -18,7 +18,7 @@ class Collection:
     """The image files found, each once, in the order of the names given; faults: why a name gave none."""
 
     files: list[Path] = field(default_factory=list)
-    faults: list[DataError] = field(default_factory=list)
+    faults: dict[Path, DataError] = field(default_factory=dict)
 
 
 def collect_images(names: Sequence[str | Path]) -> Collection:
@@ -33,7 +33,7 @@ def collect_images(names: Sequence[str | Path]) -> Collection:
     for name in names:
         files = list(_files(Path(name)))
         if not files:
-            found.faults.append(DataError(_fault(Path(name))))
+            found.faults[Path(name)] = DataError(_fault(Path(name)))
         for file in files:
             place = os.path.abspath(file)
             if place not in seen:

@@ -23,9 +23,9 @@ HEAT = LinearSegmentedColormap.from_list("heat", [(0.95, 0.45, 0.05, 0.0), (0.98
 HALF = 0.5
 
 
-def picture(image: np.ndarray) -> str:
-    """Return the grey image (S, S) uint8 as a data URI."""
-    figure, _ = _axes(image)
+def picture(image: np.ndarray, *, inches: float = INCHES) -> str:
+    """Return the grey image (S, S) uint8 as a data URI, so wide in print."""
+    figure, _ = _axes(image, inches=inches)
     return _data_uri(figure)
 
 
@@ -73,8 +73,8 @@ def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
     return inside.reshape(heat.shape)
 
 
-def _axes(image: np.ndarray, brightness: float = 1.0) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(INCHES, INCHES * image.shape[0] / image.shape[1]), dpi=DOTS_PER_INCH)
+def _axes(image: np.ndarray, *, brightness: float = 1.0, inches: float = INCHES) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(inches, inches * image.shape[0] / image.shape[1]), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()

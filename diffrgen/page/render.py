@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffrgen.explanation import ExplainedReport
 from diffrgen.page.figures import heat_picture, picture, route_picture
+from diffrgen.page.words import NOTICE, STATE_WORDS, place_words
 
-NOTICE = "Research use only, not for diagnosis."
-STATE_WORDS = {"blank": "not mentioned", "positive": "present", "negative": "absent", "uncertain": "uncertain"}
 OPEN_NEIGHBOURS = 5
 
 
@@ -24,6 +24,22 @@ def render_page(explained: ExplainedReport, *, title: str) -> str:
 def render_fragment(explained: ExplainedReport) -> str:
     """Return the page's body, with its style, for a page that has a head of its own."""
     return _templates().get_template("fragment.html").render(**_content(explained))
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A line of the index: the image as the user named it, the page's link, a picture, the report, what is present."""
+
+    title: str
+    link: str
+    picture: str
+    report: str
+    present: tuple[str, ...]
+
+
+def render_index(entries: Sequence[IndexEntry], faults: Sequence[str]) -> str:
+    """Return an HTML page of links to pages; faults: what to say of the images that have none."""
+    return _templates().get_template("index.html").render(entries=entries, faults=faults, notice=NOTICE, style=_style())
 
 
 @cache
@@ -42,9 +58,8 @@ def _templates() -> Environment:
 def _content(explained: ExplainedReport) -> dict[str, object]:
     written = explained.written
     findings = sorted(written.states, key=lambda finding: -written.positive_probability[finding])
-    style, _, _ = _templates().loader.get_source(_templates(), "style.css")
     return {
-        "style": Markup(style),  # a file of this package, not of a user
+        "style": _style(),
         "notice": NOTICE,
         "explained": explained,
         "written": written,
@@ -57,13 +72,6 @@ def _content(explained: ExplainedReport) -> dict[str, object]:
     }
 
 
-def place_words(heat: np.ndarray) -> str:
-    """Say where in the picture the greatest of heat (gh, gw) lies.
-
-    >>> place_words(np.eye(3)[::-1])
-    'upper right'
-    """
-    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-    down = ("upper", "middle", "lower")[int(3 * (row + 0.5) / heat.shape[0])]
-    across = ("left", "centre", "right")[int(3 * (column + 0.5) / heat.shape[1])]
-    return "centre" if (down, across) == ("middle", "centre") else f"{down} {across}"
+def _style() -> Markup:
+    # A file of this package, not of a user: it is not escaped.
+    return Markup(_templates().get_template("style.css").render())
