@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
+from diffrgen.evaluation.prior_files import read_prior
 from diffrgen.evaluation.reporter import Reporter
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.images import collect_images
@@ -41,6 +42,8 @@ class GenerateOptions:
     """Print one JSON object a line instead of text: a report with its reasons, or {"image", "error"}."""
     html: Path | None = None
     """New or empty folder for a page with pictures for each study, and an index of several."""
+    prior: tuple[Path, ...] = ()
+    """The patient's earlier study, for one image: its image, its report as a .txt file, or both."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
@@ -101,10 +104,15 @@ def generate(options: GenerateOptions) -> int:
             print(error_line(name, str(fault)))
     if not found.files:
         return ALL_FAILED
+    priors = None
+    if options.prior:
+        if len(found.files) != 1:
+            raise DataError(f"--prior needs one image, whose patient it is of, got {len(found.files)}")
+        priors = [read_prior(options.prior)]
     explainer = Explainer(Reporter(options.run, fused_kernels=options.fused_kernels))
     with tqdm(total=len(found.files), desc="writing reports", unit="image", disable=len(found.files) == 1) as bar:
         outcomes = Outcomes(options, found.files, bar)
-        for explained in explainer.explain(found.files, options.generation, unreadable=outcomes.fail):
+        for explained in explainer.explain(found.files, options.generation, priors, unreadable=outcomes.fail):
             outcomes.succeed(explained)
             if pages:
                 pages.write(explained, found.files[explained.position])

@@ -2,17 +2,18 @@
 
 from diffrgen.explanation.attention import AttentionShares
 from diffrgen.explanation.differences import MetricDifference
-from diffrgen.explanation.explained import ExplainedReport, NeighbourSentence
+from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
 from diffrgen.explanation.explainer import Explainer
 from diffrgen.explanation.routes import LayerRoute
-from diffrgen.explanation.sentences import ReportSentence
+from diffrgen.explanation.sentences import ReportSentence, ToldSentence
 
 __all__ = [
     "AttentionShares",
+    "ExplainedPrior",
     "ExplainedReport",
     "Explainer",
     "LayerRoute",
     "MetricDifference",
-    "NeighbourSentence",
     "ReportSentence",
+    "ToldSentence",
 ]

@@ -56,9 +56,9 @@ def cross_attention(
     return logits.masked_fill(absent, -torch.inf).softmax(-1).mean(1)
 
 
-def attention_shares(weights: Tensor, patches: int) -> AttentionShares:
-    """Sum weights (memory,) over the parts of [patches ; S ; D], S and D of equal length."""
+def attention_shares(weights: Tensor, patches: int, retrieved: int) -> AttentionShares:
+    """Sum weights (memory,) over the parts of [patches ; S ; D]; S and D hold `retrieved` rows each, then the prior's."""
     similar, difference = weights[patches:].chunk(2)
-    total = float(weights.sum())
-    parts = (float(part.sum()) / total for part in (weights[:patches], similar, difference))
-    return AttentionShares(*parts)
+    parts = (weights[:patches], similar[:retrieved], difference[:retrieved])
+    image, near, far = (float(part.sum() / weights.sum()) for part in parts)
+    return AttentionShares(image, near, far, max(0.0, 1.0 - image - near - far) if len(similar) > retrieved else 0.0)

@@ -41,6 +41,11 @@ def neighbour_metrics(z: Tensor, f: Tensor, mask: Tensor) -> Tensor:
     return (values * weights).sum(2) / weights.sum(2).clamp_min(1)
 
 
+def compare_prior(rows: Tensor, metrics: Tensor, used: tuple[str, ...]) -> list[tuple[MetricDifference, ...]]:
+    """Return the differences of the prior's rows from their metrics (R, 3), each ranked among those of N neighbours."""
+    return [compare_neighbours(torch.cat([row[None], metrics]), used)[0] for row in rows]
+
+
 def compare_neighbours(metrics: Tensor, used: tuple[str, ...]) -> list[tuple[MetricDifference, ...]]:
     """Return the three differences of each of N neighbours from their metrics (N, 3)."""
     columns = [

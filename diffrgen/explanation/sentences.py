@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.explanation.attention import AttentionShares
-from diffrgen.text import decode_report
+from diffrgen.text import decode_report, report_sentences
 
 ENDS = (".", "!", "?")
-# A stop inside a number, as in "1.5 cm", is followed by a digit.
-_BREAK = re.compile(r"(?<=[.!?])\s+(?=\D|$)|\n+")
 _WORD = re.compile(r"\w+")
 
 
@@ -30,6 +28,14 @@ class ReportSentence:
     heat: np.ndarray = field(repr=False)
     shares: AttentionShares
     shared_with: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ToldSentence:
+    """A sentence of a retrieved or an earlier report; shared: whether the generated report says it, word for word."""
+
+    text: str
+    shared: bool
 
 
 def token_spans(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[tuple[int, int]]:
@@ -52,14 +58,15 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[
     return [(a, b) for a, b in spans if _WORD.search(decode_report(tokenizer, ids[a:b]))]
 
 
-def text_sentences(text: str) -> list[str]:
-    """Return the sentences of any report, stops kept."""
-    return [part.strip() for part in _BREAK.split(text) if _WORD.search(part)]
-
-
 def same_words(sentence: str) -> tuple[str, ...]:
     """Return what two sentences that say the same have in common: the words in order, whatever case and spacing.
 
     Nothing looser counts as shared: "no effusion" and "effusion" have nearly all words in common.
     """
     return tuple(_WORD.findall(sentence.lower()))
+
+
+def mark_shared(report: str, told: Iterable[str]) -> tuple[ToldSentence, ...]:
+    """Cut another report into its sentences and mark those that are among the sentences `told`."""
+    own = {same_words(sentence) for sentence in told}
+    return tuple(ToldSentence(text, same_words(text) in own) for text in report_sentences(report))

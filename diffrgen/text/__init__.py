@@ -7,6 +7,7 @@ from diffrgen.text.decoding import decode_report
 from diffrgen.text.loading import load_tokenizer
 from diffrgen.text.printable import printable
 from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
+from diffrgen.text.sentences import report_sentences
 from diffrgen.text.vocabulary import PROMPT_TOKENS, train_tokenizer
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "decode_report",
     "load_tokenizer",
     "printable",
+    "report_sentences",
     "train_tokenizer",
 ]
