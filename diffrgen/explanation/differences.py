@@ -78,7 +78,7 @@ def rank_words(rank: int, count: int) -> str:
     """Return the place `rank` (1 = closest) among `count` in words.
 
     >>> [rank_words(rank, 21) for rank in (1, 5, 11, 17, 21)]
-    ['closest of 21', 'closer than most', 'about as close as usual', 'further than most', 'furthest of 21']
+    ['closest of 21', 'closer than most', 'as usual', 'further than most', 'furthest of 21']
     """
     if count == 1:
         return "the only one"
@@ -87,4 +87,4 @@ def rank_words(rank: int, count: int) -> str:
     share = (rank - 1) / (count - 1)
     if share <= 0.25:
         return "closer than most"
-    return "further than most" if share >= 0.75 else "about as close as usual"
+    return "further than most" if share >= 0.75 else "as usual"

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import Stroke
 
 from diffrgen.explanation import LayerRoute
+from diffrgen.page.words import strongest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INCHES, DOTS_PER_INCH = 2.6, 120
-HEAT = LinearSegmentedColormap.from_list("heat", [(0.95, 0.45, 0.05, 0.0), (0.98, 0.62, 0.10, 0.75)])
-HALF = 0.5
+QUALITY = 90
+HEAT = LinearSegmentedColormap.from_list("heat", [(0.93, 0.40, 0.05, 0.0), (1.0, 0.66, 0.16, 0.85)])
+FULL = 4.0
 
 
 def picture(image: np.ndarray, *, inches: float = INCHES) -> str:
@@ -30,13 +32,15 @@ def picture(image: np.ndarray, *, inches: float = INCHES) -> str:
 
 
 def heat_picture(image: np.ndarray, heat: np.ndarray) -> str:
-    """Return the image with heat (gh, gw) over it; a line encloses the patches that hold half of the heat.
+    """Return the image with heat (gh, gw) over it; a line encloses the fewest patches that hold half of the heat.
 
-    The line says in print and without colour what the colour says on a screen.
+    The line says in print and without colour what the colour says on a screen. Colour begins where a patch gets more
+    than an even share, and is full at FULL even shares: heat that is spread evenly shows as none.
     """
-    figure, axes = _axes(image, brightness=0.75)
-    extent = _extent(image)
-    axes.imshow(heat, cmap=HEAT, extent=extent, vmin=0.0, vmax=heat.max(), interpolation="nearest", zorder=2)
+    figure, axes = _axes(image, brightness=0.85)
+    extent, even = _extent(image), heat.sum() / heat.size
+    top = max(FULL * even, heat.max())
+    axes.imshow(heat, cmap=HEAT, extent=extent, vmin=even, vmax=top, interpolation="nearest", zorder=2)
     _outline(axes, strongest(heat), image.shape)
     return _data_uri(figure)
 
@@ -64,15 +68,6 @@ def route_picture(image: np.ndarray, route: LayerRoute) -> str:
     return _data_uri(figure)
 
 
-def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
-    """Return which patches (gh, gw) bool are the fewest that hold `share` of the heat."""
-    order = np.argsort(-heat, axis=None, kind="stable")
-    before = np.cumsum(heat.ravel()[order]) - heat.ravel()[order]
-    inside = np.zeros(heat.size, dtype=bool)
-    inside[order[before < share * heat.sum()]] = True
-    return inside.reshape(heat.shape)
-
-
 def _axes(image: np.ndarray, *, brightness: float = 1.0, inches: float = INCHES) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(inches, inches * image.shape[0] / image.shape[1]), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
@@ -91,26 +86,21 @@ def _outline(axes: Axes, inside: np.ndarray, shape: tuple[int, ...]) -> None:
     """Draw the border of the patches `inside` (gh, gw), along the edges of the patches."""
     height, width = shape[0] / inside.shape[0], shape[1] / inside.shape[1]
     padded = np.pad(inside, 1)
-    lines = []
-    for row, column in np.argwhere(padded[1:] != padded[:-1]):  # a border below padded row `row`
-        lines.append(([(column - 1) * width, column * width], [row * height] * 2))
-    for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1]):
-        lines.append(([column * width] * 2, [(row - 1) * height, row * height]))
-    for across, down in lines:
-        axes.plot(
-            across,
-            down,
-            color="white",
-            linewidth=1.6,
-            solid_capstyle="projecting",
-            path_effects=[Stroke(linewidth=3.4, foreground="black"), Stroke(linewidth=1.6, foreground="white")],
-            zorder=4,
-        )
+    lines = [
+        [((column - 1) * width, row * height), (column * width, row * height)]
+        for row, column in np.argwhere(padded[1:] != padded[:-1])
+    ]
+    lines += [
+        [(column * width, (row - 1) * height), (column * width, row * height)]
+        for row, column in np.argwhere(padded[:, 1:] != padded[:, :-1])
+    ]
+    for colour, breadth in (("black", 3.6), ("white", 1.7)):
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=breadth, capstyle="projecting", zorder=4))
     axes.set_xlim(0, shape[1])
     axes.set_ylim(shape[0], 0)
 
 
 def _data_uri(figure: Figure) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    figure.savefig(stream, format="webp", pil_kwargs={"quality": QUALITY})
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -11,9 +11,22 @@ from markupsafe import Markup
 
 from diffrgen.explanation import ExplainedReport
 from diffrgen.page.figures import heat_picture, picture, route_picture
-from diffrgen.page.words import NOTICE, STATE_WORDS, place_words
+from diffrgen.page.words import (
+    METRIC_MEANINGS,
+    METRIC_NAMES,
+    NOTICE,
+    STATE_WORDS,
+    prior_row_names,
+    prose,
+    route_words,
+    share_words,
+    shares_by_name,
+    spread_words,
+)
 
 OPEN_NEIGHBOURS = 5
+# What the page may load: the pictures and the style inside it. Should markup of another's slip in, it stays dead.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render_page(explained: ExplainedReport, *, title: str) -> str:
@@ -39,7 +52,8 @@ class IndexEntry:
 
 def render_index(entries: Sequence[IndexEntry], faults: Sequence[str]) -> str:
     """Return an HTML page of links to pages; faults: what to say of the images that have none."""
-    return _templates().get_template("index.html").render(entries=entries, faults=faults, notice=NOTICE, style=_style())
+    content = {"entries": entries, "faults": faults, "notice": NOTICE, "policy": POLICY, "style": _style()}
+    return _templates().get_template("index.html").render(content)
 
 
 @cache
@@ -51,24 +65,32 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    templates.filters["prose"] = prose
     return templates
 
 
 def _content(explained: ExplainedReport) -> dict[str, object]:
-    written = explained.written
+    written, prior = explained.written, explained.prior
     findings = sorted(written.states, key=lambda finding: -written.positive_probability[finding])
     return {
         "style": _style(),
         "notice": NOTICE,
+        "policy": POLICY,
         "explained": explained,
         "written": written,
         "picture": picture(explained.image),
-        "heats": [heat_picture(explained.image, sentence.heat) for sentence in explained.sentences],
-        "places": [place_words(sentence.heat) for sentence in explained.sentences],
-        "route_pictures": [route_picture(explained.image, route) for route in explained.routes],
         "findings": [(name, STATE_WORDS[written.states[name]], written.positive_probability[name]) for name in findings],
+        "heats": [heat_picture(explained.image, sentence.heat) for sentence in explained.sentences],
+        "spreads": [spread_words(sentence.heat) for sentence in explained.sentences],
+        "parts": [shares_by_name(sentence.shares) for sentence in explained.sentences],
+        "attention": [share_words(sentence.shares) for sentence in explained.sentences],
+        "prior_picture": picture(prior.image) if prior and prior.image is not None else None,
+        "prior_rows": prior_row_names(prior) if prior else [],
         "open_neighbours": OPEN_NEIGHBOURS,
+        "metric_names": METRIC_NAMES,
+        "metric_meanings": METRIC_MEANINGS,
+        "route_pictures": [route_picture(explained.image, route) for route in explained.routes],
+        "route_words": [route_words(route) for route in explained.routes],
     }
 
 

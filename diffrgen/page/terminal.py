@@ -19,7 +19,9 @@ def print_report(console: Console, name: str, explained: ExplainedReport) -> Non
     console.rule(f"[bold]{escape(name)}")
     for sentence in explained.sentences:
         console.print(sentence.text, markup=False, highlight=False)
-        console.print(f"    {share_words(sentence, len(written.neighbours))}", style="dim", markup=False, highlight=False)
+        shared = f"; also in {len(sentence.shared_with)} of {len(written.neighbours)} retrieved reports"
+        looked = f"    attention: {share_words(sentence.shares)}{shared if sentence.shared_with else ''}"
+        console.print(looked, style="dim", markup=False, highlight=False)
     console.print(_states(explained))
     for place, neighbour in enumerate(written.neighbours[:SHOWN_NEIGHBOURS]):
         console.print(f"similar ({neighbour.similarity:.2f}), {neighbour.id}: {neighbour.report}", markup=False)
