@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_training
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +29,6 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     Java is hidden: METEOR takes ten seconds to start.
     """
-    import tiny_training
-
     from diffrgen import evaluate, train
 
     folder = tmp_path_factory.mktemp("finished")
@@ -46,3 +46,18 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def own_run(finished_run: Path, tmp_path: Path) -> Path:
     """Return a copy of the finished run that a test may change."""
     return Path(shutil.copytree(finished_run, tmp_path / "own-run"))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of twelve steps that takes earlier studies; its images are `studies/0.png` to `19.png` beside it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    data = tiny_training.write_studies(folder / "studies")
+    splits = json.loads(data.read_text())
+    for number, study in enumerate(splits["train"]):
+        study |= {"patient_id": f"patient-{number // 2}", "days": number % 2}
+    data.write_text(json.dumps(splits))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFRGEN_CACHE", str(folder / "cache"))
+        assert tiny_training.start(data, folder / "run") == 0
+    return folder / "run"
