@@ -96,8 +96,8 @@ def test_compressed_pixels_are_the_same_and_the_name_does_not_matter(tmp_path: P
     [
         ({"NumberOfFrames": 2}, "expected one picture, got 2 frames"),
         ({"Rows": 20_000, "Columns": 20_000}, "20000 x 20000 pixels are over the limit of 89478485"),
-        ({"Rows": 3}, "the DICOM file cannot be read .*bytes"),
-        ({"PhotometricInterpretation": "HSV"}, "a.dcm: expected one of MONOCHROME1, .*, got HSV"),
+        ({"Rows": 3}, r"the DICOM file is damaged or cannot be shown \(ValueError"),
+        ({"PhotometricInterpretation": "HSV"}, "a.dcm: expected a photometric inter.* MONOCHROME1, .*, got another"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(tmp_path: Path, tags: dict[str, Any], message: str) -> None:
@@ -115,7 +115,7 @@ def test_no_pixels_and_no_dicom_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a picture, got a DICOM file without pixel data"):
         read_grey(path)
     path.write_bytes(b"anything")
-    with pytest.raises(DataError, match=r"a\.dcm: the DICOM file cannot be read \(InvalidDicomError"):
+    with pytest.raises(DataError, match=r"a\.dcm: the DICOM file is damaged or cannot be shown \(InvalidDicomError"):
         read_grey(path)
 
 

@@ -27,6 +27,10 @@ ALLOWED = {
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
     "evaluation": {"errors", "labels", "records", "images", "text", "metrics", "retrieval", "model", "pipeline"},
+    "explanation": {
+        *("labels", "images", "text", "model", "pipeline", "evaluation", "diffrgen_kernels"),
+    },
+    "page": {"errors", "text", "explanation"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
         *("evaluation", "optimiser", "staging"),
@@ -74,7 +78,7 @@ def test_importing_prints_nothing_and_starts_nothing():
         "import sys, threading\n"
         "import diffrgen\n"
         "assert 'torch' not in sys.modules\n"
-        "import diffrgen.training.run, diffrgen.evaluation.reporter, diffrgen.phantom\n"
+        "import diffrgen.training.run, diffrgen.explanation, diffrgen.page, diffrgen.phantom\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.writer import WrittenReport, retrieved_reports, write_batch
+from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, write_batch
 from diffrgen.images import read_resized
-from diffrgen.pipeline.dataset import neighbour_features
+from diffrgen.pipeline.dataset import Example, neighbour_features
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
 from diffrgen.retrieval.retriever import EvaluationTransform
+
+Picture = str | Path | Image.Image
+"""An image file, or a grey image (mode "L")."""
+
+Unreadable = Callable[[int, DataError], None]
+"""Is told the position of an image that cannot be read, and why."""
+
+
+class ReadStudy(NamedTuple):
+    """An image and its prior as the networks take them: the retriever's and the model's pixel values (C, S, S), and the
+    rows of the prior with their mask.
+    """
+
+    query: Tensor
+    shown: Tensor
+    prior: tuple[np.ndarray, np.ndarray] | None
 
 
 class Reporter:
@@ -32,64 +51,113 @@ class Reporter:
 
     def write(
         self,
-        images: Sequence[str | Path],
+        images: Sequence[Picture],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
+        *,
+        unreadable: Unreadable | None = None,
     ) -> Iterator[WrittenReport]:
-        """Yield the report of each image file, in order.
+        """Yield the report of each image, in order.
 
-        priors: the patient's earlier study for each image, None where there is none.
+        priors: the patient's earlier study for each image, None where there is none. unreadable: is called for each
+        file that cannot be read, and the others go on.
 
-        Raises DataError for a file that cannot be read, by its name, and for a prior where the run takes none.
+        Raises DataError for a file that cannot be read, by its name, where `unreadable` is not given, and for a prior
+        where the run takes none.
         """
-        self._check(priors, len(images))
-        for start in range(0, len(images), options.batch_size):
-            some = [Path(image) for image in images[start : start + options.batch_size]]
-            queries, shown = (
-                torch.stack([transform(read_resized(path, transform.resize)) for path in some])
-                for transform in self._transforms
-            )
-            yield from self._write(queries, shown, options)
+        for _, batch in self.write_batches(images, options, priors, unreadable=unreadable):
+            yield from batch.reports
 
-    def write_batch(
+    def write_batches(
         self,
-        images: Sequence[Image.Image],
+        images: Sequence[Picture],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
-    ) -> list[WrittenReport]:
-        """Return the reports of grey images (mode "L") as one batch; priors and errors as in `write`."""
-        self._check(priors, len(images))
-        queries, shown = (torch.stack([transform(image) for image in images]) for transform in self._transforms)
-        return self._write(queries, shown, options)
+        *,
+        unreadable: Unreadable | None = None,
+    ) -> Iterator[tuple[list[int], WrittenBatch]]:
+        """Yield batches of `options.batch_size` readable images with their positions; all else is as in `write`."""
+        read: dict[int, ReadStudy] = {}
+        for position, (image, prior) in enumerate(zip(images, self._checked(priors, len(images)), strict=True)):
+            try:
+                read[position] = self._read(image, prior)
+            except DataError as error:
+                if unreadable is None:
+                    raise
+                unreadable(position, error)
+            if len(read) == options.batch_size or (read and position + 1 == len(images)):
+                yield list(read), self._write(list(read.values()), options)
+                read = {}
 
-    def _check(self, priors: Sequence[PriorStudy | None] | None, images: int) -> None:
+    @property
+    def takes_priors(self) -> bool:
+        """Whether the run's model was trained with earlier studies."""
+        return self.model.config.prior
+
+    def _checked(self, priors: Sequence[PriorStudy | None] | None, images: int) -> Sequence[PriorStudy | None]:
+        """Return one prior or None an image."""
         if priors is None:
-            return
+            return [None] * images
         if len(priors) != images:
             raise ValueError(f"expected one prior or None an image, got {len(priors)} for {images} images")
-        if any(prior is not None for prior in priors):
-            raise DataError("this run's model was trained without prior studies; leave the prior out")
+        if any(priors) and not self.takes_priors:
+            raise DataError("this run's model was trained without earlier studies and takes no prior; leave it out")
+        return priors
 
     @property
     def _transforms(self) -> tuple[EvaluationTransform, EvaluationTransform]:
         """What makes the retriever's pixel values and the network's."""
         return self.retriever.image_transform, self.sources.transform
 
-    def _write(self, queries: Tensor, shown: Tensor, options: GenerationOptions) -> list[WrittenReport]:
-        """Return the reports of images given as the retriever's (B, C, S, S) and the network's pixel values."""
+    def _read(self, image: Picture, prior: PriorStudy | None) -> ReadStudy:
+        """Read an image and its prior for both networks; a file is read once for one size."""
+        query, shown = self._transforms
+        pictures = {size: _picture(image, size) for size in {query.resize, shown.resize}}
+        rows = None if prior is None else self._rows_of(prior)
+        return ReadStudy(query(pictures[query.resize]), shown(pictures[shown.resize]), rows)
+
+    def pixel_values(self, image: Picture) -> Tensor:
+        """Return an image as the network sees it, (C, S, S); DataError names a file that cannot be read."""
+        return self.sources.transform(_picture(image, self.sources.transform.resize))
+
+    def _rows_of(self, prior: PriorStudy | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows (R, E) of the prior and which of them are real (R,); none is where there is no prior."""
+        image, transform = None if prior is None else prior.image, self.retriever.image_transform
+        if image is not None:
+            pixels = transform(_picture(image, transform.resize))
+            image = self.retriever.encode_images(pixels[None])[0].cpu().numpy()
+        told = "" if prior is None or prior.report is None else prior.report
+        sentences = prior_sentences(told, rules=self.settings.rules)
+        return stack_rows(image, embed_sentences(self.retriever, sentences))
+
+    def _prior_inputs(self, studies: Sequence[ReadStudy]) -> Example:
+        """Return the prior (B, R, E) and its mask (B, R), nothing at all where no study has one."""
+        if all(study.prior is None for study in studies):
+            return {}
+        rows = [self._rows_of(None) if study.prior is None else study.prior for study in studies]
+        features, masks = (torch.stack([torch.from_numpy(row[part]) for row in rows]) for part in (0, 1))
+        return {"prior": features, "prior_mask": masks}
+
+    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions) -> WrittenBatch:
+        """Write the reports of a batch."""
         index = self.sources.index
-        embedded = self.retriever.encode_images(queries)
+        embedded = self.retriever.encode_images(torch.stack([study.query for study in studies]))
         neighbours = index.search(embedded.cpu().numpy(), self.settings.retriever.neighbours)
         features = [
             neighbour_features(index, neighbours, row, token_features=self.sources.token_features)
-            for row in range(len(shown))
+            for row in range(len(studies))
         ]
         batch = {
-            "pixel_values": shown,
+            "pixel_values": torch.stack([study.shown for study in studies]),
             "retrieved": torch.stack([retrieved for retrieved, _ in features]),
             "retrieved_mask": torch.stack([mask for _, mask in features]),
+            **self._prior_inputs(studies),
         }
-        evidence = [retrieved_reports(index, neighbours, row) for row in range(len(shown))]
+        evidence = [retrieved_reports(index, neighbours, row) for row in range(len(studies))]
         return write_batch(
             self.model, batch, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
         )
+
+
+def _picture(image: Picture, resize: int | None) -> Image.Image:
+    return image if isinstance(image, Image.Image) else read_resized(Path(image), resize)

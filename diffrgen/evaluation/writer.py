@@ -18,6 +18,8 @@ from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
 
+INPUTS = ("pixel_values", "retrieved", "retrieved_mask", "prior", "prior_mask")
+
 
 @dataclass(frozen=True)
 class RetrievedReport:
@@ -47,6 +49,15 @@ class WrittenReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class WrittenBatch:
+    """Reports written at once; inputs: what `model.encode` was given, on its device; generated: as it came out."""
+
+    inputs: Example
+    generated: GeneratedReports
+    reports: list[WrittenReport]
+
+
 def write_reports(
     model: DiffRGenForReportGeneration,
     dataset: StudyDataset,
@@ -66,7 +77,8 @@ def write_reports(
         for batch in loader:
             shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
             evidence = [retrieved_reports(sources.index, dataset.neighbours, row) for row in shown]
-            written += write_batch(model, batch, sources.tokenizer, evidence, options, max_tokens=sources.max_tokens)
+            done = write_batch(model, batch, sources.tokenizer, evidence, options, max_tokens=sources.max_tokens)
+            written += done.reports
             bar.update(len(shown))
     return written
 
@@ -79,12 +91,12 @@ def write_batch(
     options: GenerationOptions,
     *,
     max_tokens: int,
-) -> list[WrittenReport]:
-    """Write the reports of a batch (pixel_values, retrieved, retrieved_mask); `evidence` are its neighbours."""
-    inputs = {name: batch[name].to(model.device) for name in ("pixel_values", "retrieved", "retrieved_mask")}
+) -> WrittenBatch:
+    """Write the reports of a batch (see INPUTS, the prior's may be absent); `evidence` are its neighbours."""
+    inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
     generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
-    return list(explain(generated, texts, evidence))
+    return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence)))
 
 
 def explain(

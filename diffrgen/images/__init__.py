@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffrgen.images.collection import Collection, collect_images
 from diffrgen.images.grey import MAX_PIXELS, probe_grey, read_grey
 from diffrgen.images.integrity import check_images, raise_broken
 from diffrgen.images.resized import ReadImage, read_resized
@@ -9,9 +10,11 @@ from diffrgen.images.transform import ImageTransform
 
 __all__ = [
     "MAX_PIXELS",
+    "Collection",
     "ImageTransform",
     "ReadImage",
     "check_images",
+    "collect_images",
     "probe_grey",
     "raise_broken",
     "read_grey",

@@ -1,8 +1,10 @@
-"""A radiograph read from a DICOM file as an 8-bit grey image, as the viewing station would show it."""
+"""A radiograph read from a DICOM file as an 8-bit grey image, as the viewing station would show it.
+
+Of its tags nothing is kept, and no message quotes one: any of them may hold the patient's name.
+"""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from diffrgen.errors import DataError
+from diffrgen.images.silence import silent_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -37,8 +40,7 @@ def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
     except ImportError as error:
         raise DataError(f"{file}: {INSTALL}") from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's remarks on values that break the standard but can be read
+        with silent_dicom():
             if pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
                 raise DataError(f"{file}: expected pixel data that are at most compressed, got a deflated data set")
             dataset = pydicom.dcmread(file)
@@ -47,26 +49,35 @@ def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
     except DataError:
         raise
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on damaged files
-        detail = " ".join(str(error).split())[:300]
-        raise DataError(f"{file}: the DICOM file cannot be read ({type(error).__name__}: {detail})") from error
+        kind = type(error).__name__
+    # Outside the handler: the error is not chained, so that no traceback shows what it quotes.
+    raise DataError(
+        f"{file}: the DICOM file is damaged or cannot be shown ({kind}; the details are left out, as they may quote the "
+        "patient's tags)"
+    )
 
 
 def _check(dataset: Dataset, file: Path, max_pixels: int) -> None:
+    from pydicom.pixels import get_decoder
+
     if "PixelData" not in dataset:
         raise DataError(f"{file}: expected a picture, got a DICOM file without pixel data")
     if dataset.PhotometricInterpretation not in GREY + COLOUR:
-        wanted = ", ".join(GREY + COLOUR)
-        raise DataError(f"{file}: expected one of {wanted}, got {dataset.PhotometricInterpretation}")
+        raise DataError(f"{file}: expected a photometric interpretation out of {', '.join(GREY + COLOUR)}, got another")
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
     if frames != 1:
         raise DataError(f"{file}: expected one picture, got {frames} frames")
-    samples = dataset.get("SamplesPerPixel", 1)
+    samples = int(dataset.get("SamplesPerPixel", 1))
     if dataset.PhotometricInterpretation in GREY and samples != 1:
         raise DataError(f"{file}: expected one value a pixel in {dataset.PhotometricInterpretation}, got {samples}")
     # Values wider than 16 bits are converted as float64, pixel by pixel.
     limit = max_pixels if dataset.BitsAllocated <= 16 else max_pixels // 4
-    if dataset.Rows * dataset.Columns > limit:
-        raise DataError(f"{file}: {dataset.Columns} x {dataset.Rows} pixels are over the limit of {limit}")
+    columns, rows = int(dataset.Columns), int(dataset.Rows)
+    if rows * columns > limit:
+        raise DataError(f"{file}: {columns} x {rows} pixels are over the limit of {limit}")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        raise DataError(f"{file}: no decoder for {get_decoder(syntax).UID.name} is installed; {INSTALL}")
 
 
 def _picture(dataset: Dataset) -> Image.Image:

@@ -15,8 +15,9 @@ class DiffRGenConfig(PretrainedConfig):
     """Sizes and options of `DiffRGenForReportGeneration`.
 
     Symbols as in the paper: d = `width`, H = `heads`, p_k = `masks_per_layer[k]` (K = its length), N = `neighbours`,
-    lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. A wrong combination raises
-    ValueError with the value that came.
+    lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. `prior`: the network takes the
+    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`); a configuration written
+    before there was this choice has no such input. A wrong combination raises ValueError with the value that came.
     """
 
     model_type = "diffrgen"
@@ -34,6 +35,8 @@ class DiffRGenConfig(PretrainedConfig):
         neighbours: int = 21,
         retrieved: Retrieved = "embeddings",
         retrieved_width: int = 512,
+        prior: bool = False,
+        prior_width: int | None = None,
         difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS,
         difference_norm: Literal["batch", "layer", "none"] = "batch",
         difference_hidden: int = 128,
@@ -61,6 +64,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.width, self.heads = width, heads
         self.masks_per_layer = tuple(masks_per_layer)
         self.neighbours, self.retrieved, self.retrieved_width = neighbours, retrieved, retrieved_width
+        self.prior, self.prior_width = prior, retrieved_width if prior_width is None else prior_width
         self.difference_metrics = tuple(difference_metrics)
         self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
         self.share_fam, self.share_projections = share_fam, share_projections
@@ -85,6 +89,11 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError(f"expected width to be a multiple of heads, got {self.width} and {self.heads}")
         if not self.masks_per_layer or min(self.masks_per_layer) < 1:
             raise ValueError(f"expected at least one layer of at least one mask, got {self.masks_per_layer}")
+        if self.retrieved == "embeddings" and self.prior_width != self.retrieved_width:
+            raise ValueError(
+                f"expected a prior's embeddings as wide as the retrieved ones, got {self.prior_width} and "
+                f"{self.retrieved_width}"
+            )
         unknown = set(self.difference_metrics) - set(DIFFERENCE_METRICS)
         if unknown or not self.difference_metrics:
             raise ValueError(

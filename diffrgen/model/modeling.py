@@ -20,6 +20,7 @@ from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
+from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
 
 IGNORED = -100
@@ -30,6 +31,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
     Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N
     reports (or N x T token features); retrieved_mask (B, N) bool, False for an absent neighbour (default: none is).
+    With `config.prior`, of the patient's earlier study: prior (B, R, E) float, the embedding of its image and one for
+    each sentence of its report; prior_mask (B, R) bool, False for an absent row. None at all: it has no earlier study.
     """
 
     config_class = DiffRGenConfig
@@ -44,6 +47,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.report_projection = nn.Sequential(
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
+        self.prior = PriorReferences(config) if config.prior else None
         self.difference = FeatureDifference(config)
         self.fam = FlexiRouteAggregation(config)
         self.difference_fam = None if config.share_fam else FlexiRouteAggregation(config)
@@ -54,28 +58,42 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def encode(
-        self, pixel_values: Tensor, retrieved: Tensor, retrieved_mask: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        retrieved: Tensor,
+        retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
     ) -> EncodedStudy:
-        """Turn image and retrieved reports into what the decoder attends to, disease logits and routing weights."""
+        """Turn image and references into what the decoder attends to, disease logits and routing weights.
+
+        Raises ValueError for a prior where the network has no such input.
+        """
         image = self.image_encoder(pixel_values)
         patches = self.patch_projection(image.patches)  # F (B, m, d)
-        reports = self.report_projection(retrieved)  # Z (B, N, d)
-        if retrieved_mask is None:
-            retrieved_mask = reports.new_ones(reports.shape[:2], dtype=torch.bool)
+        z, mask = self.report_projection(retrieved), _mask_of(retrieved, retrieved_mask)  # Z (B, N, d), (B, N)
+        count, pooled_patches = z.shape[1], patches.mean(dim=1)
+        difference = self.difference(z, pooled_patches)  # Eq. 1 (B, N, d)
+        if prior is not None:
+            earlier = self._prior_module()(prior, self.report_projection)  # (B, R, d)
+            z = torch.cat([z, self.prior.mark(earlier)], dim=1)  # (B, N + R, d), and so are all below
+            earlier_difference = self.difference.of_prior(earlier, pooled_patches)
+            difference = torch.cat([difference, self.prior.mark(earlier_difference)], dim=1)
+            mask = torch.cat([mask, _mask_of(prior, prior_mask)], dim=1)
 
-        difference = self.difference(reports, patches.mean(dim=1))  # Eq. 1 (B, N, d)
         routes = self.fam.route(patches, image.grid)
-        similar = self.fam(reports, routes, retrieved_mask)  # S (B, N, d), Eq. 2-7
+        similar = self.fam(z, routes, mask)  # S (B, N, d), Eq. 2-7
         fam, own_routes = self.fam, ()
         if self.difference_fam is not None:
             fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
-        difference = fam(difference, own_routes or routes, retrieved_mask)  # D (B, N, d), Eq. 2-7
+        difference = fam(difference, own_routes or routes, mask)  # D (B, N, d), Eq. 2-7
 
-        mean_similar, mean_difference = (_masked_mean(x, retrieved_mask) for x in (similar, difference))
-        present = retrieved_mask.new_ones(patches.shape[:2])
+        # Of the retrieved reports alone: Eq. 8 and the classifier compare studies, with and without a prior.
+        mean_similar, mean_difference = (_masked_mean(x[:, :count], mask[:, :count]) for x in (similar, difference))
+        present = mask.new_ones(patches.shape[:2])
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat([patches, similar, difference], dim=1)),
-            memory_mask=torch.cat([present, retrieved_mask, retrieved_mask], dim=1),
+            memory_mask=torch.cat([present, mask, mask], dim=1),
             disease_logits=self.classifier(image.pooled, mean_similar),
             routing=tuple(route.alpha for route in routes + own_routes),
             pooled=image.pooled,
@@ -83,11 +101,18 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             difference=mean_difference,
         )
 
+    def _prior_module(self) -> PriorReferences:
+        if self.prior is None:
+            raise ValueError("expected no prior, for the network was made without that input (config.prior), got one")
+        return self.prior
+
     def forward(
         self,
         pixel_values: Tensor | None = None,
         retrieved: Tensor | None = None,
         retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
         *,
         states: Tensor | None = None,
         labels: Tensor | None = None,
@@ -104,7 +129,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         encoded = encoder_outputs
         if encoded is None:
-            encoded = self.encode(pixel_values, retrieved, retrieved_mask)
+            encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask)
         if labels is not None:
             prompt = self.prompt_ids(_predicted_states(encoded.disease_logits) if states is None else states)
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
@@ -162,13 +187,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor,
         retrieved: Tensor,
         retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
         **generation: Any,
     ) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
         `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
-        encoded = self.encode(pixel_values, retrieved, retrieved_mask)
+        encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask)
         states = _predicted_states(encoded.disease_logits)
         prompt = self.prompt_ids(states)
         if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
@@ -193,10 +220,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor,
         retrieved: Tensor,
         retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
         **generation: Any,
     ) -> Tensor:
         """Return the token ids (B, T) of `write_reports`, without the prompt."""
-        return self.write_reports(pixel_values, retrieved, retrieved_mask, **generation).sequences
+        return self.write_reports(pixel_values, retrieved, retrieved_mask, prior, prior_mask, **generation).sequences
 
     def set_temperature(self, value: float) -> None:
         """Set the routers' Gumbel-softmax temperature (Eq. 7)."""
@@ -220,6 +249,11 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 def _predicted_states(disease_logits: Tensor) -> Tensor:
     """Return the most likely state of each disease (B, C) from logits (B, 4, C)."""
     return disease_logits.argmax(dim=1)
+
+
+def _mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `mask`, or where there is none one (B, N) that says that all tokens (B, N, E) are real."""
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
 
 
 def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,19 @@
+"""Why a report says what it says: attention, shared sentences, differences and routes, taken from the network's own pass."""
+
+from diffrgen.explanation.attention import AttentionShares
+from diffrgen.explanation.differences import MetricDifference
+from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
+from diffrgen.explanation.explainer import Explainer
+from diffrgen.explanation.routes import LayerRoute
+from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+
+__all__ = [
+    "AttentionShares",
+    "ExplainedPrior",
+    "ExplainedReport",
+    "Explainer",
+    "LayerRoute",
+    "MetricDifference",
+    "ReportSentence",
+    "ToldSentence",
+]

@@ -1,0 +1,64 @@
+"""Where the decoder looked when it wrote each token: its cross-attention, averaged over the heads of the last layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffrgen.explanation.recording import recorded
+from diffrgen.model import DiffRGenForReportGeneration, EncodedStudy
+
+
+@dataclass(frozen=True)
+class AttentionShares:
+    """How much of the attention went to each part of what the decoder reads; the parts sum to 1.
+
+    patches: the image; similar, difference: the retrieved reports' features S and D; prior: the earlier study's rows of
+    both, 0 where there is none.
+    """
+
+    patches: float
+    similar: float
+    difference: float
+    prior: float = 0.0
+
+
+def cross_attention(
+    model: DiffRGenForReportGeneration, encoded: EncodedStudy, states: Tensor, sequences: Tensor
+) -> Tensor:
+    """Return the weights (B, T, memory) float32 over `encoded`'s memory with which each generated token was written.
+
+        mean over heads of softmax_l( q_t . k_l / sqrt(D) ),  absent memory left out
+
+    states (B, C) prompted the decoder, sequences (B, T) are the generated ids without prompt. One teacher-forced pass:
+    the query of token t is the decoder's at the place before, which predicted it. Queries and keys are recorded from the
+    layer's projections, so that the pass may run any attention implementation.
+    """
+    prompt = model.prompt_ids(states)  # (B, 1 + C)
+    ids = torch.cat([prompt, sequences[:, :-1]], dim=1)
+    decoder = model.decoder.base_model
+    attention = decoder.encoder.layer[-1].crossattention.self
+    with recorded(attention.query, attention.key) as (queries, keys):
+        decoder(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=encoded.memory_mask,
+            use_cache=False,
+        )
+    heads = attention.num_attention_heads
+    query, key = (calls[0].output.float().unflatten(-1, (heads, -1)).transpose(1, 2) for calls in (queries, keys))
+    query = query[:, :, prompt.shape[1] - 1 :]  # (B, H, T, D)
+    logits = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+    absent = ~encoded.memory_mask[:, None, None]
+    return logits.masked_fill(absent, -torch.inf).softmax(-1).mean(1)
+
+
+def attention_shares(weights: Tensor, patches: int, retrieved: int) -> AttentionShares:
+    """Sum weights (memory,) over the parts of [patches ; S ; D]; S and D hold `retrieved` rows each, then the prior's."""
+    similar, difference = weights[patches:].chunk(2)
+    parts = (weights[:patches], similar[:retrieved], difference[:retrieved])
+    image, near, far = (float(part.sum() / weights.sum()) for part in parts)
+    return AttentionShares(image, near, far, max(0.0, 1.0 - image - near - far) if len(similar) > retrieved else 0.0)

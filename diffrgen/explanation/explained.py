@@ -1,0 +1,78 @@
+"""A written report with everything that a reader may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from diffrgen.evaluation.writer import WrittenReport
+from diffrgen.explanation.differences import MetricDifference
+from diffrgen.explanation.routes import LayerRoute
+from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+
+
+@dataclass(frozen=True)
+class ExplainedPrior:
+    """The patient's earlier study beside the image.
+
+    image (S, S) uint8: cropped as the network's, or None; sentences: of the earlier report, those that the generated
+    report repeats marked; differences: the metrics of Eq. 1 of each of its rows, ranked among the retrieved reports:
+    first the image where there is one, then the sentences of the report that the network takes.
+    """
+
+    image: np.ndarray | None = field(repr=False)
+    sentences: tuple[ToldSentence, ...]
+    differences: tuple[tuple[MetricDifference, ...], ...]
+
+
+@dataclass(frozen=True)
+class ExplainedReport:
+    """A report and why: `written` says what, the rest where it comes from.
+
+    image (S, S) uint8: the grey crop that the network saw; sentences: of the report, in order; differences: the three
+    metrics of Eq. 1 for each of `written.neighbours`; neighbour_sentences: their reports, shared sentences marked;
+    routes: one a layer; prior: the earlier study where one was given. position: which of the images given it belongs to.
+    """
+
+    written: WrittenReport
+    position: int
+    image: np.ndarray = field(repr=False)
+    sentences: tuple[ReportSentence, ...]
+    neighbour_sentences: tuple[tuple[ToldSentence, ...], ...]
+    differences: tuple[tuple[MetricDifference, ...], ...]
+    routes: tuple[LayerRoute, ...]
+    prior: ExplainedPrior | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON, those of `written` first; without the image and what follows from the texts."""
+        sentences = [
+            {
+                "text": sentence.text,
+                "heat": np.round(sentence.heat, 4).tolist(),
+                "attention": _rounded(asdict(sentence.shares)),
+                "shared_with": list(sentence.shared_with),
+            }
+            for sentence in self.sentences
+        ]
+        routes = [
+            {"layer": route.layer, "stream": route.stream, "orders": list(route.orders), "chosen": route.chosen}
+            for route in self.routes
+        ]
+        reasons = {"sentences": sentences, "differences": _plain(self.differences), "routes": routes}
+        if self.prior is not None:
+            told = [asdict(sentence) for sentence in self.prior.sentences]
+            reasons["prior"] = {"sentences": told, "differences": _plain(self.prior.differences)}
+        return {**self.written.to_dict(), **reasons}
+
+
+def _plain(differences: Sequence[tuple[MetricDifference, ...]]) -> list[dict[str, dict[str, object]]]:
+    return [
+        {d.metric: {"value": round(d.value, 4), "rank": d.rank, "of": d.count, "words": d.words} for d in row}
+        for row in differences
+    ]
+
+
+def _rounded(shares: dict[str, float]) -> dict[str, float]:
+    return {part: round(share, 4) for part, share in shares.items()}

@@ -1,0 +1,142 @@
+"""Reports with reasons: written by a reporter, explained by one more pass of its network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffrgen.evaluation.prior_study import PriorStudy
+from diffrgen.evaluation.reporter import Picture, Reporter, Unreadable
+from diffrgen.evaluation.writer import WrittenBatch
+from diffrgen.explanation.attention import attention_shares, cross_attention
+from diffrgen.explanation.differences import compare_neighbours, compare_prior, neighbour_metrics
+from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
+from diffrgen.explanation.recording import recorded
+from diffrgen.explanation.routes import layer_routes
+from diffrgen.explanation.sentences import ReportSentence, mark_shared, same_words, token_spans
+from diffrgen.images import ImageTransform
+from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.text import clean_report, decode_report, report_sentences
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """What one more pass over a batch tells, on the CPU.
+
+    grid (gh, gw) of the patches; attention (B, T, memory); metrics (B, N, 3) of the retrieved reports; prior_metrics
+    (B, R, 3) of the earlier study's rows, None where no study of the batch has one.
+    """
+
+    grid: tuple[int, int]
+    attention: Tensor
+    metrics: Tensor
+    prior_metrics: Tensor | None
+
+
+class Explainer:
+    """Writes reports with a loaded run and takes the reasons from its network: one more encoding and one pass a batch."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    def explain(
+        self,
+        images: Sequence[Picture],
+        options: GenerationOptions,
+        priors: Sequence[PriorStudy | None] | None = None,
+        *,
+        unreadable: Unreadable | None = None,
+    ) -> Iterator[ExplainedReport]:
+        """Yield the explained report of each image, in order; arguments and errors are those of `Reporter.write`."""
+        for positions, batch in self.reporter.write_batches(images, options, priors, unreadable=unreadable):
+            reasons = self._reasons(batch)
+            for row, position in enumerate(positions):
+                prior = None if priors is None else priors[position]
+                yield self._explained(row, position, batch, reasons, prior)
+
+    @torch.no_grad()
+    def _reasons(self, batch: WrittenBatch) -> Reasons:
+        model, generated, inputs = self.reporter.model, batch.generated, batch.inputs
+        modules = [model.difference, model.image_encoder, *([model.prior] if "prior" in inputs else [])]
+        with recorded(*modules) as (compared, pictured, *earlier):
+            encoded = model.encode(**inputs)
+        z, f = compared[0].inputs
+        tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
+        metrics = neighbour_metrics(z, f, inputs["retrieved_mask"].unflatten(1, (-1, tokens)))
+        prior_metrics = None
+        if earlier:
+            prior_metrics = neighbour_metrics(earlier[0][0].output, f, inputs["prior_mask"][..., None]).cpu()
+        attention = cross_attention(model, encoded, generated.states, generated.sequences)
+        return Reasons(pictured[0].output.grid, attention.cpu(), metrics.cpu(), prior_metrics)
+
+    def _explained(
+        self, row: int, position: int, batch: WrittenBatch, reasons: Reasons, prior: PriorStudy | None
+    ) -> ExplainedReport:
+        written, inputs, config = batch.reports[row], batch.inputs, self.reporter.model.config
+        sentences = self._sentences(row, batch, reasons)
+        told = [sentence.text for sentence in sentences]
+        metrics = reasons.metrics[row, : len(written.neighbours)]
+        return ExplainedReport(
+            written=written,
+            position=position,
+            image=_grey(inputs["pixel_values"][row].cpu(), self.reporter.sources.transform),
+            sentences=sentences,
+            neighbour_sentences=tuple(mark_shared(neighbour.report, told) for neighbour in written.neighbours),
+            differences=tuple(compare_neighbours(metrics, config.difference_metrics)),
+            routes=layer_routes(
+                written.routing,
+                layers=len(config.masks_per_layer),
+                grid=reasons.grid,
+                reports=inputs["retrieved"].shape[1],
+            ),
+            prior=None if prior is None else self._prior(prior, row, batch, reasons, told),
+        )
+
+    def _prior(
+        self, prior: PriorStudy, row: int, batch: WrittenBatch, reasons: Reasons, told: Sequence[str]
+    ) -> ExplainedPrior:
+        assert reasons.prior_metrics is not None
+        reporter = self.reporter
+        rows = reasons.prior_metrics[row][batch.inputs["prior_mask"][row].cpu()]
+        metrics = reasons.metrics[row, : len(batch.reports[row].neighbours)]
+        report = clean_report(prior.report or "", rules=reporter.settings.rules)
+        image = None if prior.image is None else reporter.pixel_values(prior.image)
+        return ExplainedPrior(
+            image=None if image is None else _grey(image, reporter.sources.transform),
+            sentences=mark_shared(report, told),
+            differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),
+        )
+
+    def _sentences(self, row: int, batch: WrittenBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
+        """Cut a report into sentences, each with the mean attention of its tokens."""
+        tokenizer, ids = self.reporter.sources.tokenizer, batch.generated.sequences[row].tolist()
+        patches, retrieved = reasons.grid[0] * reasons.grid[1], batch.inputs["retrieved"].shape[1]
+        others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
+        sentences = []
+        for start, end in token_spans(tokenizer, ids):
+            text = decode_report(tokenizer, ids[start:end])
+            mean = reasons.attention[row, start:end].mean(0)
+            heat = mean[:patches].numpy()
+            sentences.append(
+                ReportSentence(
+                    text=text,
+                    heat=(heat / heat.sum()).reshape(reasons.grid),
+                    shares=attention_shares(mean, patches, retrieved),
+                    shared_with=tuple(place for place, said in enumerate(others) if same_words(text) in said),
+                )
+            )
+        return tuple(sentences)
+
+
+def _said(report: str) -> set[tuple[str, ...]]:
+    return {same_words(sentence) for sentence in report_sentences(report)}
+
+
+def _grey(pixel_values: Tensor, transform: ImageTransform) -> np.ndarray:
+    """Return the grey image (S, S) uint8 of an evaluation transform's pixel values (C, S, S)."""
+    mean, std = (value if isinstance(value, (int, float)) else value[0] for value in (transform.mean, transform.std))
+    return (255.0 * (pixel_values[0] * std + mean)).round().clamp(0, 255).to(torch.uint8).numpy()

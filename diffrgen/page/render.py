@@ -1,0 +1,99 @@
+"""HTML of an explained report, by the templates beside this file; whatever a report or a name says is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from diffrgen.explanation import ExplainedReport
+from diffrgen.page.figures import heat_picture, picture, route_picture
+from diffrgen.page.words import (
+    METRIC_MEANINGS,
+    METRIC_NAMES,
+    NOTICE,
+    STATE_WORDS,
+    prior_row_names,
+    prose,
+    route_words,
+    share_words,
+    shares_by_name,
+    spread_words,
+)
+
+OPEN_NEIGHBOURS = 5
+# What the page may load: the pictures and the style inside it. Should markup of another's slip in, it stays dead.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def render_page(explained: ExplainedReport, *, title: str) -> str:
+    """Return a whole HTML page; `title` may be a file name of the user's."""
+    return _templates().get_template("page.html").render(title=title, **_content(explained))
+
+
+def render_fragment(explained: ExplainedReport) -> str:
+    """Return the page's body, with its style, for a page that has a head of its own."""
+    return _templates().get_template("fragment.html").render(**_content(explained))
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """A line of the index: the image as the user named it, the page's link, a picture, the report, what is present."""
+
+    title: str
+    link: str
+    picture: str
+    report: str
+    present: tuple[str, ...]
+
+
+def render_index(entries: Sequence[IndexEntry], faults: Sequence[str]) -> str:
+    """Return an HTML page of links to pages; faults: what to say of the images that have none."""
+    content = {"entries": entries, "faults": faults, "notice": NOTICE, "policy": POLICY, "style": _style()}
+    return _templates().get_template("index.html").render(content)
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("diffrgen.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["prose"] = prose
+    return templates
+
+
+def _content(explained: ExplainedReport) -> dict[str, object]:
+    written, prior = explained.written, explained.prior
+    findings = sorted(written.states, key=lambda finding: -written.positive_probability[finding])
+    return {
+        "style": _style(),
+        "notice": NOTICE,
+        "policy": POLICY,
+        "explained": explained,
+        "written": written,
+        "picture": picture(explained.image),
+        "findings": [(name, STATE_WORDS[written.states[name]], written.positive_probability[name]) for name in findings],
+        "heats": [heat_picture(explained.image, sentence.heat) for sentence in explained.sentences],
+        "spreads": [spread_words(sentence.heat) for sentence in explained.sentences],
+        "parts": [shares_by_name(sentence.shares) for sentence in explained.sentences],
+        "attention": [share_words(sentence.shares) for sentence in explained.sentences],
+        "prior_picture": picture(prior.image) if prior and prior.image is not None else None,
+        "prior_rows": prior_row_names(prior) if prior else [],
+        "open_neighbours": OPEN_NEIGHBOURS,
+        "metric_names": METRIC_NAMES,
+        "metric_meanings": METRIC_MEANINGS,
+        "route_pictures": [route_picture(explained.image, route) for route in explained.routes],
+        "route_words": [route_words(route) for route in explained.routes],
+    }
+
+
+def _style() -> Markup:
+    # A file of this package, not of a user: it is not escaped.
+    return Markup(_templates().get_template("style.css").render())

@@ -1,0 +1,92 @@
+"""The words that a reader meets instead of the code's names."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from diffrgen.explanation import AttentionShares, ExplainedPrior, LayerRoute
+
+NOTICE = "Research use only, not for diagnosis."
+STATE_WORDS = {"blank": "not mentioned", "positive": "present", "negative": "absent", "uncertain": "uncertain"}
+METRIC_NAMES = {"l2": "distance", "cosine": "direction", "dot": "inner product"}
+METRIC_MEANINGS = {
+    "l2": "how far the two vectors lie apart; 0 would be the same point",
+    "cosine": "whether the two point the same way, whatever their lengths: 1 the same way, 0 at a right angle",
+    "dot": "direction and lengths together: great where both are long and point the same way",
+}
+# Weights of a layer closer together than this are called equal.
+CLEAR = 0.05
+HALF = 0.5
+
+
+def prose(text: str) -> str:
+    """Return a cleaned sentence as one writes it: no blank before a stop, a capital first.
+
+    >>> prose("no effusion , no edema .")
+    'No effusion, no edema.'
+    """
+    joined = re.sub(r"\s+([.,;:!?])", r"\1", text.strip())
+    return joined[:1].upper() + joined[1:]
+
+
+def shares_by_name(shares: AttentionShares) -> list[tuple[str, float]]:
+    """Return the parts of the attention by the names that the page gives them; no prior where none was read."""
+    named = [("image", shares.patches), ("similar", shares.similar), ("differing", shares.difference)]
+    return [*named, ("prior", shares.prior)] if shares.prior else named
+
+
+def share_words(shares: AttentionShares) -> str:
+    """Say how much attention went where."""
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares_by_name(shares))
+
+
+def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
+    """Return which patches (gh, gw) bool are the fewest that hold `share` of the heat."""
+    order = np.argsort(-heat, axis=None, kind="stable")
+    before = np.cumsum(heat.ravel()[order]) - heat.ravel()[order]
+    inside = np.zeros(heat.size, dtype=bool)
+    inside[order[before < share * heat.sum()]] = True
+    return inside.reshape(heat.shape)
+
+
+def place_words(heat: np.ndarray) -> str:
+    """Say where in the picture the greatest of heat (gh, gw) lies.
+
+    >>> place_words(np.eye(3)[::-1])
+    'upper right'
+    """
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    down = ("upper", "middle", "lower")[int(3 * (row + 0.5) / heat.shape[0])]
+    across = ("left", "centre", "right")[int(3 * (column + 0.5) / heat.shape[1])]
+    return "centre" if (down, across) == ("middle", "centre") else f"{down} {across}"
+
+
+def spread_words(heat: np.ndarray) -> str:
+    """Say how few patches hold half of heat (gh, gw), and where in the picture the greatest of it lies.
+
+    >>> spread_words(np.array([[0.6, 0.1], [0.1, 0.2]]))
+    'half of it on 1 of 4 patches, most in the upper left'
+    """
+    return f"half of it on {strongest(heat).sum()} of {heat.size} patches, most in the {place_words(heat)}"
+
+
+def route_words(route: LayerRoute) -> str:
+    """Say which mask a layer chose, and whose window is drawn."""
+    ordered = sorted(route.weights, reverse=True)
+    clear = len(ordered) < 2 or ordered[0] - ordered[1] >= CLEAR
+    choice = "" if clear else "Nearly equal weights. "
+    if route.chosen == 0:
+        return f"{choice}Most weight: the whole image."
+    side, (row, column) = 2 * route.chosen + 1, route.centre
+    return (
+        f"{choice}Most weight: windows of {side} x {side} patches. Drawn is that of retrieved report "
+        f"{route.report + 1}, round the patch in row {row + 1}, column {column + 1}."
+    )
+
+
+def prior_row_names(prior: ExplainedPrior) -> list[str]:
+    """Name the rows of the earlier study that `prior.differences` compares."""
+    image = [] if prior.image is None else ["the earlier image"]
+    return [*image, *(sentence.text for sentence in prior.sentences)]
