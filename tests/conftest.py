@@ -16,3 +16,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the optional folder of real data is absent (set DIFFRGEN_SHARED to it)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of two steps on random images: what it writes means nothing, but it writes."""
+    from tiny_training import arguments, write_studies
+
+    from diffrgen import train
+
+    folder = tmp_path_factory.mktemp("tiny")
+    assert train.main(arguments(write_studies(folder / "data"), folder / "run", "--max-steps", "2")) == 0
+    return folder / "run"

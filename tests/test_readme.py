@@ -12,6 +12,7 @@ import tyro
 from diffrgen.evaluation.run import EvaluateOptions
 from diffrgen.generate import GenerateOptions
 from diffrgen.prepare import parse_options as parse_prepare_options
+from diffrgen.serving import ServeOptions
 from diffrgen.train import parse_options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,8 +48,13 @@ def test_generate_commands_parse(arguments):
     assert tyro.cli(GenerateOptions, args=arguments).images
 
 
+@pytest.mark.parametrize("arguments", commands("serve"))
+def test_serve_commands_parse(arguments):
+    assert tyro.cli(ServeOptions, args=arguments).run
+
+
 def test_readme_shows_every_command():
-    assert all(commands(module) for module in ("train", "evaluate", "generate", "prepare"))
+    assert all(commands(module) for module in ("train", "evaluate", "generate", "prepare", "serve"))
 
 
 def test_every_path_and_link_of_the_readme_exists():
