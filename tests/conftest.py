@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import tiny_training
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +22,14 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run of two steps on random images: what it writes means nothing, but it writes."""
-    from tiny_training import arguments, write_studies
-
-    from diffrgen import train
-
+    """Return a run of twelve steps that takes earlier studies; its images are `studies/0.png` to `19.png` beside it."""
     folder = tmp_path_factory.mktemp("tiny")
-    assert train.main(arguments(write_studies(folder / "data"), folder / "run", "--max-steps", "2")) == 0
+    data = tiny_training.write_studies(folder / "studies")
+    splits = json.loads(data.read_text())
+    for number, study in enumerate(splits["train"]):
+        study |= {"patient_id": f"patient-{number // 2}", "days": number % 2}
+    data.write_text(json.dumps(splits))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFRGEN_CACHE", str(folder / "cache"))
+        assert tiny_training.start(data, folder / "run") == 0
     return folder / "run"

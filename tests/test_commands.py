@@ -115,6 +115,11 @@ def test_metrics_hold_the_model_the_control_and_both_blind_baselines(run):
     for scores in metrics.values():
         assert {"bleu_1", "bleu_4", "rouge_l", "cider"} <= set(scores["nlg"])
         assert [len(scores[f"clinical_{n}"]["per_finding"]) for n in (14, 13, 5)] == [14, 13, 5]
+        # Of the phantom the truth is known.
+        assert scores["statements"]["studies"] == scores["clinical_14"]["studies"]
+        assert scores["statements"]["counts"]["change_true"] > 0
+    assert metrics["DiffRGenNet"]["statements"]["counts"]["finding_offered"] > 0
+    assert metrics["blind: random training report"]["statements"]["counts"]["finding_offered"] == 0
 
 
 def test_predictions_explain_themselves(run):

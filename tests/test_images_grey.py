@@ -120,7 +120,7 @@ def test_a_large_jpeg_may_be_read_smaller(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("empty.png", b"", "got an empty file (0 bytes)"),
-        ("text.png", b"PatientID,Finding\n", "got a file that begins with b'PatientID,Findin'"),
+        ("text.png", b"PatientID,Finding\n", "got a file that begins with b'Pati'"),
         ("head.png", b"\x89PNG\r\n\x1a\n", "begins with b'\\x89PNG"),
     ],
 )

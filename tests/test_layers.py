@@ -26,7 +26,9 @@ ALLOWED = {
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
-    "evaluation": {"errors", "labels", "records", "images", "text", "metrics", "retrieval", "model", "pipeline"},
+    "evaluation": {
+        *("errors", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model", "pipeline"),
+    },
     "explanation": {
         *("labels", "images", "text", "model", "pipeline", "evaluation", "diffrgen_kernels"),
     },

@@ -186,7 +186,8 @@ def test_keys_and_values_of_the_image_are_projected_once(monkeypatch):
     ("changes", "message"),
     [
         ({"width": 15}, "multiple of heads, got 15 and 2"),
-        ({"masks_per_layer": ()}, "at least one layer"),
+        ({"masks_per_layer": (2, 0)}, "at least one mask a layer, got \\(2, 0\\)"),
+        ({"difference_metrics": (), "contrast_form": "printed"}, "whose negatives are D"),
         ({"difference_metrics": ("l3",)}, "got \\('l3',\\)"),
         ({"contrast_form": "other"}, "got 'other'"),
     ],

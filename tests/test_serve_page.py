@@ -20,6 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.reporter import Reporter
 from diffrgen.explanation import Explainer
 from diffrgen.page import render_fragment
@@ -121,6 +122,36 @@ def test_an_example_gets_a_report(page):
     assert [each.get_attribute("aria-pressed") for each in examples] == ["false"] * 2 + ["true"] + ["false"] * 3
     write(page)
     assert pictures(page)
+
+
+def test_an_earlier_study_is_used(page, tiny_run, images):
+    """An image and a report of it, beside the image to report: what the model, asked directly, makes of them."""
+    prior = PriorStudy(images[1], "The heart is large. No edema.")
+    (explained,) = Explainer(Reporter(tiny_run)).explain(images[:1], GenerationOptions(), priors=[prior])
+    page.find_element(By.CSS_SELECTOR, "summary").click()
+    page.find_element(By.ID, "image").send_keys(str(images[0]))
+    page.find_element(By.ID, "prior-image").send_keys(str(prior.image))
+    page.find_element(By.ID, "prior-report").send_keys(prior.report)
+    write(page)
+    assert pictures(page) == PICTURE.findall(render_fragment(explained))
+    assert "The heart is large." in page.find_element(By.CSS_SELECTOR, "#answer article").text
+
+
+def test_an_example_brings_its_earlier_study(page):
+    """The second example has one, the first has none; what the visitor wrote stays."""
+    told, box = page.find_element(By.ID, "prior-report"), page.find_element(By.ID, "example-prior")
+    examples = page.find_elements(By.CSS_SELECTOR, "[data-example]")
+    examples[1].click()
+    assert told.get_property("value") == examples[1].get_attribute("data-prior") != ""
+    assert box.is_selected()
+    write(page)
+    alone = len(pictures(page))
+    examples[0].click()
+    assert (told.get_property("value"), box.is_displayed()) == ("", False)
+    told.send_keys("Mine.")
+    examples[1].click()
+    assert told.get_property("value") == "Mine."
+    assert alone > 1
 
 
 def test_without_an_image_the_page_asks_for_one(page):

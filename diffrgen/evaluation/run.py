@@ -14,6 +14,7 @@ from rich.console import Console
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
+from diffrgen.evaluation.statements import StatementTruth
 from diffrgen.evaluation.writer import WrittenReport, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
 from diffrgen.pipeline.cached_images import ImageCacheOptions
@@ -22,7 +23,7 @@ from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.source import load_source
+from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Split
 from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import Protocol
@@ -138,6 +139,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         training_reports=_training_reports(sources.index.studies),
         protocol=options.protocol,
         radeval=options.radeval,
+        statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
+        retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
     )
     folder = options.output or _new_folder(run.path / "evaluation", key)
     evaluation = Evaluation(scores, folder, options.published)

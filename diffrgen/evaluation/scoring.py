@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from diffrgen.evaluation.baselines import most_frequent_report, random_training_reports
+from diffrgen.evaluation.statements import Statements, StatementTruth
 from diffrgen.labels import COMMON, DISEASES, FINDINGS
 from diffrgen.metrics import (
     ClinicalScores,
@@ -33,7 +34,8 @@ class Scores:
     clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
     CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
     states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
-    radeval: the scores of that package, or the reasons why there are none, where it was asked for.
+    radeval: the scores of that package, or the reasons why there are none, where it was asked for. statements: of change,
+    severity, rare diseases and copied facts, where the truth is known.
     """
 
     corpus: dict[str, float]
@@ -45,6 +47,7 @@ class Scores:
     labeler: str
     truth_from: str
     radeval: RadEvalScores = field(default_factory=dict)
+    statements: Statements | None = None
 
     def table_row(self) -> dict[str, Any]:
         """Return the columns of the paper's Table 1, and the micro-F1 over the 13 diseases."""
@@ -56,7 +59,9 @@ class Scores:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
-        asked = {"radeval": self.radeval} if self.radeval else {}
+        asked: dict[str, Any] = {"radeval": self.radeval} if self.radeval else {}
+        if self.statements is not None:
+            asked["statements"] = self.statements.to_dict()
         return {
             "labeler": self.labeler,
             "truth": self.truth_from,
@@ -106,7 +111,7 @@ def finding_scores(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[
 
 
 def score_beside_baselines(
-    hypotheses: dict[str, Sequence[str]],
+    hypotheses: Mapping[str, Sequence[str]],
     references: Sequence[str],
     truth: np.ndarray,
     *,
@@ -115,11 +120,15 @@ def score_beside_baselines(
     training_reports: Sequence[str],
     protocol: Protocol,
     radeval: Sequence[str] = (),
+    statements: StatementTruth | None = None,
+    retrieved: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> dict[str, Scores]:
     """Score each named set of reports, then the blind baselines over the same studies.
 
     references: as they came; truth (n, C >= 14): the studies' states, which come from
     `truth_from`; the labeler reads those of the reports. radeval: metrics of that package, for the named reports only.
+    statements: where their truth is known, they are counted too; retrieved: the neighbours' reports of each study, by the
+    name of the reports written from them (a baseline is written from none).
     """
     count = len(references)
     rows = {
@@ -139,4 +148,7 @@ def score_beside_baselines(
             truth_from=truth_from,
             radeval=radeval if name in hypotheses else (),
         )
+        if statements is not None:
+            neighbours = (retrieved or {}).get(name, [()] * count)
+            scores[name] = replace(scores[name], statements=statements.score(reports, neighbours))
     return scores

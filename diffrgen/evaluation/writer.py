@@ -44,6 +44,11 @@ class WrittenReport:
     neighbours: tuple[RetrievedReport, ...]
     routing: tuple[tuple[float, ...], ...]
 
+    @property
+    def neighbour_reports(self) -> tuple[str, ...]:
+        """The reports of the neighbours, most similar first."""
+        return tuple(neighbour.report for neighbour in self.neighbours)
+
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return asdict(self)

@@ -15,7 +15,8 @@ from diffrgen.model import DiffRGenForReportGeneration, EncodedStudy
 class AttentionShares:
     """How much of the attention went to each part of what the decoder reads; the parts sum to 1.
 
-    patches: the image; similar, difference: the retrieved reports' features S and D; prior: the earlier study's rows of
+    patches: the image; similar, difference: the retrieved reports' features S and D, the latter 0 where the
+    model has none; prior: the earlier study's rows of
     both, 0 where there is none.
     """
 
@@ -56,9 +57,13 @@ def cross_attention(
     return logits.masked_fill(absent, -torch.inf).softmax(-1).mean(1)
 
 
-def attention_shares(weights: Tensor, patches: int, retrieved: int) -> AttentionShares:
-    """Sum weights (memory,) over the parts of [patches ; S ; D]; S and D hold `retrieved` rows each, then the prior's."""
-    similar, difference = weights[patches:].chunk(2)
-    parts = (weights[:patches], similar[:retrieved], difference[:retrieved])
-    image, near, far = (float(part.sum() / weights.sum()) for part in parts)
-    return AttentionShares(image, near, far, max(0.0, 1.0 - image - near - far) if len(similar) > retrieved else 0.0)
+def attention_shares(weights: Tensor, *, patches: int, retrieved: int, rows: int) -> AttentionShares:
+    """Sum weights (memory,) over the parts of [patches ; S ; D], or of [patches ; S] where the model has no D.
+
+    S and D have `rows` rows each, of which the first `retrieved` belong to retrieved reports, the others to the prior.
+    """
+    shares = weights / weights.sum()
+    image, *streams = shares.split([patches, *[rows] * ((len(weights) - patches) // rows)])
+    similar, difference = [float(stream[:retrieved].sum()) for stream in streams] + [0.0] * (2 - len(streams))
+    prior = sum(float(stream[retrieved:].sum()) for stream in streams)
+    return AttentionShares(float(image.sum()), similar, difference, prior)

@@ -61,10 +61,11 @@ class Explainer:
     @torch.no_grad()
     def _reasons(self, batch: WrittenBatch) -> Reasons:
         model, generated, inputs = self.reporter.model, batch.generated, batch.inputs
-        modules = [model.difference, model.image_encoder, *([model.prior] if "prior" in inputs else [])]
-        with recorded(*modules) as (compared, pictured, *earlier):
+        modules = [model.image_encoder, model.patch_projection, model.report_projection]
+        modules += [model.prior] if "prior" in inputs else []
+        with recorded(*modules) as (pictured, patches, reports, *earlier):
             encoded = model.encode(**inputs)
-        z, f = compared[0].inputs
+        z, f = reports[0].output, patches[0].output.mean(dim=1)  # of Eq. 1
         tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
         metrics = neighbour_metrics(z, f, inputs["retrieved_mask"].unflatten(1, (-1, tokens)))
         prior_metrics = None
@@ -115,17 +116,18 @@ class Explainer:
         """Cut a report into sentences, each with the mean attention of its tokens."""
         tokenizer, ids = self.reporter.sources.tokenizer, batch.generated.sequences[row].tolist()
         patches, retrieved = reasons.grid[0] * reasons.grid[1], batch.inputs["retrieved"].shape[1]
+        rows = retrieved + (batch.inputs["prior"].shape[1] if "prior" in batch.inputs else 0)
         others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
         sentences = []
         for start, end in token_spans(tokenizer, ids):
             text = decode_report(tokenizer, ids[start:end])
-            mean = reasons.attention[row, start:end].mean(0)
+            mean = reasons.attention[row, start:end].mean(0)  # (memory,)
             heat = mean[:patches].numpy()
             sentences.append(
                 ReportSentence(
                     text=text,
                     heat=(heat / heat.sum()).reshape(reasons.grid),
-                    shares=attention_shares(mean, patches, retrieved),
+                    shares=attention_shares(mean, patches=patches, retrieved=retrieved, rows=rows),
                     shared_with=tuple(place for place, said in enumerate(others) if same_words(text) in said),
                 )
             )

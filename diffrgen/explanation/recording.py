@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class Call(NamedTuple):
     """One call of a module."""
 
     inputs: tuple[Any, ...]
-    output: Tensor
+    output: Any
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def recorded(*modules: nn.Module) -> Iterator[Sequence[list[Call]]]:
     """
     mine, calls = threading.get_ident(), [list[Call]() for _ in modules]
 
-    def record(into: list[Call], inputs: tuple[Any, ...], output: Tensor) -> None:
+    def record(into: list[Call], inputs: tuple[Any, ...], output: Any) -> None:
         if threading.get_ident() == mine:
             into.append(Call(inputs, output))
 

@@ -98,7 +98,8 @@ def _opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{file}: over the limit of {MAX_PIXELS} pixels: {error}") from error
     except UnidentifiedImageError as error:
-        start = _start(file, 16)
+        # No more than a mark of its kind: a file may be a headless DICOM, which begins with the patient's tags.
+        start = _start(file, 4)
         raise DataError(f"{file}: expected an image (PNG, JPEG), got a file that begins with {start!r}") from error
     except DECODER_ERRORS as error:
         # The system's own errors carry a number, Pillow's carry none.

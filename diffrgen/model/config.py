@@ -18,6 +18,11 @@ class DiffRGenConfig(PretrainedConfig):
     lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. `prior`: the network takes the
     patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`); a configuration written
     before there was this choice has no such input. A wrong combination raises ValueError with the value that came.
+
+    The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
+    the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
+    all patches, without a router; `masks_per_layer=()` leaves out the aggregation module: S = Z and D = dif, which the
+    decoder finds beside the patches as they are.
     """
 
     model_type = "diffrgen"
@@ -87,19 +92,18 @@ class DiffRGenConfig(PretrainedConfig):
         """Raise ValueError where values do not fit each other."""
         if self.width % self.heads:
             raise ValueError(f"expected width to be a multiple of heads, got {self.width} and {self.heads}")
-        if not self.masks_per_layer or min(self.masks_per_layer) < 1:
-            raise ValueError(f"expected at least one layer of at least one mask, got {self.masks_per_layer}")
+        if any(masks < 1 for masks in self.masks_per_layer):
+            raise ValueError(f"expected at least one mask a layer, got {self.masks_per_layer}")
         if self.retrieved == "embeddings" and self.prior_width != self.retrieved_width:
             raise ValueError(
                 f"expected a prior's embeddings as wide as the retrieved ones, got {self.prior_width} and "
                 f"{self.retrieved_width}"
             )
-        unknown = set(self.difference_metrics) - set(DIFFERENCE_METRICS)
-        if unknown or not self.difference_metrics:
-            raise ValueError(
-                f"expected one or more difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}"
-            )
+        if set(self.difference_metrics) - set(DIFFERENCE_METRICS):
+            raise ValueError(f"expected difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}")
         if self.contrast_form not in ("supervised", "printed"):
             raise ValueError(f"expected contrast_form 'supervised' or 'printed', got {self.contrast_form!r}")
+        if self.contrast_form == "printed" and not self.difference_metrics:
+            raise ValueError("expected difference metrics for contrast_form 'printed', whose negatives are D, got none")
         if len(self.prompt_token_ids) != 4:
             raise ValueError(f"expected 4 prompt tokens, one a state, got {self.prompt_token_ids}")

@@ -36,9 +36,9 @@ def supervised_contrast(
 ) -> Tensor:
     """Return L_SCL, a scalar (Eq. 8), f being cosine similarity / temperature.
 
-    anchor (B, e): images; similar, difference (B', e): S and D of the whole (gathered) batch; same (B, B') True where
-    anchor and study share a disease; own (B,) each anchor's row in B' (default: 0 .. B-1); images (B', e): the images
-    of the whole batch (default: anchor).
+    anchor (B, e): images; similar, difference (B', e): S and D of the whole (gathered) batch, or difference (0, e) for a
+    network without D; same (B, B') True where anchor and study share a disease; own (B,) each anchor's row in B'
+    (default: 0 .. B-1); images (B', e): the images of the whole batch (default: anchor).
 
     `supervised`: -mean_i 1/|P(i)| sum_{p in P(i)} log( e^f(i,p) / sum_{a != i} e^f(i,a) ), with P(i) = own S, and
     every S and image that shares a disease; the denominator runs over all images but the anchor, all S and all D.
@@ -53,8 +53,9 @@ def supervised_contrast(
     candidates = F.normalize(torch.cat([images, similar, difference]), dim=-1)  # (3B', e)
     scores = F.normalize(anchor, dim=-1) @ candidates.T / temperature  # (B, 3B')
     nothing = torch.zeros_like(same)
-    positive = torch.cat([same & ~is_own, same | is_own, nothing], dim=1)
-    anchor_itself = torch.cat([is_own, nothing, nothing], dim=1)
+    of_difference = nothing[:, : len(difference)]
+    positive = torch.cat([same & ~is_own, same | is_own, of_difference], dim=1)
+    anchor_itself = torch.cat([is_own, nothing, of_difference], dim=1)
     if form == "printed":
         own_similar = scores[rows, same.shape[1] + own]
         negatives = scores.masked_fill(positive | anchor_itself, -torch.inf)
@@ -72,11 +73,12 @@ class ContrastHead(nn.Module):
         self.image = nn.Linear(image_width, config.contrast_width)
         self.tokens = nn.Linear(config.width, config.contrast_width)
 
-    def forward(self, pooled: Tensor, similar: Tensor, difference: Tensor, states: Tensor) -> Tensor:
-        """Return L_SCL of pooled image (B, E), mean S and mean D (B, d) and states (B, C)."""
+    def forward(self, pooled: Tensor, similar: Tensor, difference: Tensor | None, states: Tensor) -> Tensor:
+        """Return L_SCL of pooled image (B, E), mean S and mean D (B, d; None: there is no D) and states (B, C)."""
         with torch.autocast(pooled.device.type, enabled=False):
             anchor = self.image(pooled.float())
-            similar, difference = self.tokens(similar.float()), self.tokens(difference.float())
+            similar = self.tokens(similar.float())
+            difference = similar[:0] if difference is None else self.tokens(difference.float())
             # Outside training the processes have batches of their own, in number and in size.
             everywhere, own = (gather, own_rows(anchor)) if self.training else (nn.Identity(), None)
             return supervised_contrast(

@@ -33,7 +33,8 @@ class FeatureDifference(nn.Module):
 
     NOTE: the three scalars have scales 1, sqrt(d) and d, so they are standardised first. `difference_norm="batch"`
     standardises each metric over the batch and its neighbours. A LayerNorm over the three (`"layer"`) would leave one
-    degree of freedom of the three, and none at all once two metrics are switched off (Table 3).
+    degree of freedom of the three, and none at all once two metrics are switched off (Table 3). With all three off the
+    network has no such module (Table 2).
     """
 
     def __init__(self, config: DiffRGenConfig) -> None:

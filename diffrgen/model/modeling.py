@@ -48,9 +48,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
         self.prior = PriorReferences(config) if config.prior else None
-        self.difference = FeatureDifference(config)
+        self.difference = FeatureDifference(config) if config.difference_metrics else None
         self.fam = FlexiRouteAggregation(config)
-        self.difference_fam = None if config.share_fam else FlexiRouteAggregation(config)
+        own = self.difference is not None and not config.share_fam
+        self.difference_fam = FlexiRouteAggregation(config) if own else None
         self.classifier = DiseaseClassifier(config, image_width)
         self.contrast = ContrastHead(config, image_width)
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
@@ -71,35 +72,43 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         image = self.image_encoder(pixel_values)
         patches = self.patch_projection(image.patches)  # F (B, m, d)
-        z, mask = self.report_projection(retrieved), _mask_of(retrieved, retrieved_mask)  # Z (B, N, d), (B, N)
-        count, pooled_patches = z.shape[1], patches.mean(dim=1)
-        difference = self.difference(z, pooled_patches)  # Eq. 1 (B, N, d)
-        if prior is not None:
-            earlier = self._prior_module()(prior, self.report_projection)  # (B, R, d)
-            z = torch.cat([z, self.prior.mark(earlier)], dim=1)  # (B, N + R, d), and so are all below
-            earlier_difference = self.difference.of_prior(earlier, pooled_patches)
-            difference = torch.cat([difference, self.prior.mark(earlier_difference)], dim=1)
-            mask = torch.cat([mask, _mask_of(prior, prior_mask)], dim=1)
+        reports = self.report_projection(retrieved)  # Z (B, N, d)
+        earlier = None if prior is None else self._prior_module()(prior, self.report_projection)  # (B, R, d)
+        retrieved_mask = mask = _given_or_true(retrieved_mask, reports)
+        z = reports
+        if earlier is not None:
+            z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
+            mask = torch.cat([mask, _given_or_true(prior_mask, earlier)], dim=1)
 
-        routes = self.fam.route(patches, image.grid)
-        similar = self.fam(z, routes, mask)  # S (B, N, d), Eq. 2-7
-        fam, own_routes = self.fam, ()
-        if self.difference_fam is not None:
-            fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
-        difference = fam(difference, own_routes or routes, mask)  # D (B, N, d), Eq. 2-7
+        routes, own_routes = self.fam.route(patches, image.grid), ()
+        similar = self.fam(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
+        memory, mean_difference = [patches, similar], None
+        if self.difference is not None:
+            difference = self._difference(reports, earlier, patches.mean(dim=1))  # Eq. 1 (B, N + R, d)
+            fam = self.fam
+            if self.difference_fam is not None:
+                fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
+            difference = fam(difference, own_routes or routes, mask)  # D (B, N + R, d), Eq. 2-7
+            memory, mean_difference = [*memory, difference], _masked_mean(difference, retrieved_mask)
 
-        # Of the retrieved reports alone: Eq. 8 and the classifier compare studies, with and without a prior.
-        mean_similar, mean_difference = (_masked_mean(x[:, :count], mask[:, :count]) for x in (similar, difference))
+        mean_similar = _masked_mean(similar, retrieved_mask)
         present = mask.new_ones(patches.shape[:2])
         return EncodedStudy(
-            last_hidden_state=self.memory_projection(torch.cat([patches, similar, difference], dim=1)),
-            memory_mask=torch.cat([present, mask, mask], dim=1),
+            last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
+            memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
             disease_logits=self.classifier(image.pooled, mean_similar),
             routing=tuple(route.alpha for route in routes + own_routes),
             pooled=image.pooled,
             similar=mean_similar,
             difference=mean_difference,
         )
+
+    def _difference(self, reports: Tensor, earlier: Tensor | None, image: Tensor) -> Tensor:
+        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against the image."""
+        difference = self.difference(reports, image)
+        if earlier is None:
+            return difference
+        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, image))], dim=1)
 
     def _prior_module(self) -> PriorReferences:
         if self.prior is None:
@@ -251,12 +260,12 @@ def _predicted_states(disease_logits: Tensor) -> Tensor:
     return disease_logits.argmax(dim=1)
 
 
-def _mask_of(tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `mask`, or where there is none one (B, N) that says that all tokens (B, N, E) are real."""
+def _given_or_true(mask: Tensor | None, tokens: Tensor) -> Tensor:
+    """Return `mask`, or where there is none one (B, N) that says that all tokens (B, N, d) are real."""
     return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
 
 
 def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean (B, d) of tokens (B, N, d) where mask (B, N); zero where a row has no token at all."""
+    """Return the mean (B, d) of the first N of tokens (B, N + R, d) where mask (B, N); zero where none is real."""
     weights = mask.to(tokens).unsqueeze(-1)
-    return (tokens * weights).sum(1) / weights.sum(1).clamp_min(1)
+    return (tokens[:, : mask.shape[1]] * weights).sum(1) / weights.sum(1).clamp_min(1)

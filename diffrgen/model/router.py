@@ -30,18 +30,23 @@ def gumbel_softmax(logits: Tensor, temperature: Tensor, *, noise: bool, straight
 class Router(nn.Module):
     """Eq. 7: alpha = sigma_g(MLP(APool(F))), a two-layer MLP of hidden width d/2.
 
-    NOTE: Gumbel noise is drawn in training only, so that a trained model gives the same report twice.
+    NOTE: Gumbel noise is drawn in training only, so that a trained model gives the same report twice. One mask leaves
+    nothing to choose: alpha is 1, and there is no MLP.
     """
 
     def __init__(self, config: DiffRGenConfig, masks: int) -> None:
         super().__init__()
         self.straight_through = config.routing == "straight_through"
-        self.mlp = nn.Sequential(
-            nn.Linear(config.width, config.width // 2), nn.ReLU(), nn.Linear(config.width // 2, masks)
-        )
+        self.mlp: nn.Sequential | None = None
+        if masks > 1:
+            self.mlp = nn.Sequential(
+                nn.Linear(config.width, config.width // 2), nn.ReLU(), nn.Linear(config.width // 2, masks)
+            )
 
     def forward(self, patches: Tensor, temperature: Tensor) -> Tensor:
         """Return alpha (B, P) from patches F (B, m, d) at `temperature` (a scalar tensor)."""
+        if self.mlp is None:
+            return patches.new_ones(len(patches), 1, dtype=torch.promote_types(patches.dtype, torch.float32))
         logits = self.mlp(patches.mean(dim=1))  # (B, P)
         return gumbel_softmax(
             logits, temperature, noise=self.training, straight_through=self.straight_through

@@ -20,11 +20,11 @@ from diffrgen.serving.guard import Guard
 from diffrgen.serving.options import ServeOptions, UploadLimits
 from diffrgen.serving.page import asset, make_page
 from diffrgen.serving.service import ReportService
-from diffrgen.serving.shelf import Shelf, too_many_bytes
+from diffrgen.serving.shelf import BUSY, Shelf, too_many_bytes
 
 IMAGES = "/images"
 RECEIVING_SECONDS = 120
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 
 
@@ -64,15 +64,18 @@ def _receiver(shelf: Shelf, limits: UploadLimits) -> Callable[[Request], Awaitab
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return PlainTextResponse("Images are taken from this service's own page only.", 403)
         if receiving.locked():
-            return PlainTextResponse("The service is busy with other images; please try again in a minute.", 503)
+            return PlainTextResponse(BUSY, 503)
         async with receiving:
             try:
                 content = await asyncio.wait_for(_read(request, limits), RECEIVING_SECONDS)
-                token = shelf.put(content)
             except DataError as error:
                 return PlainTextResponse(str(error), 413)
             except asyncio.TimeoutError:
                 return PlainTextResponse("The image took too long to arrive.", 408)
+        try:
+            token = shelf.put(content)
+        except DataError as error:
+            return PlainTextResponse(str(error), 503)
         asyncio.get_running_loop().call_later(limits.held_seconds + 1, shelf.forget_expired)
         return PlainTextResponse(token)
 

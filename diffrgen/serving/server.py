@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 INSTALL = 'the web page needs Gradio: pip install "diffrgen[serve]"'
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False"}
 
+MOST_CONNECTIONS, STOPS_WITHIN = 256, 5
+
 
 def serve(options: ServeOptions) -> None:
     """Serve until interrupted; prints the page's address once it can be opened.
@@ -39,7 +41,12 @@ def serve(options: ServeOptions) -> None:
         # No access log: nothing that a visitor sends is written down.
         server = uvicorn.Server(
             uvicorn.Config(
-                application, access_log=False, log_level="warning", timeout_graceful_shutdown=5, server_header=False
+                application,
+                access_log=False,
+                log_level="warning",
+                server_header=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_graceful_shutdown=STOPS_WITHIN,
             )
         )
         asyncio.run(_run(server, listener, options.host))

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from diffrgen.errors import DataError
 from diffrgen.serving.options import UploadLimits
 
+BUSY = "The service is busy with other images; please try again in a minute."
+
 
 class Shelf:
     """Holds uploads under tokens that nobody can guess; each can be taken once.
@@ -33,7 +35,7 @@ class Shelf:
         token = secrets.token_urlsafe(24)
         with self._lock:
             if len(self._held) >= self._limits.held_images:
-                raise DataError("The service is busy with other images; please try again in a minute.")
+                raise DataError(BUSY)
             self._held[token] = (self._clock(), content)
         return token
 

@@ -35,13 +35,13 @@ class ModelOptions:
     heads: int = 8
     """Heads H of the aggregation module."""
     masks_per_layer: tuple[int, ...] = (2, 3)
-    """Masks p_k that each layer routes over (Eq. 7)."""
+    """Masks p_k that each layer routes over (Eq. 7); 1: plain cross-attention; none: no aggregation module."""
     retrieved: Retrieved = "embeddings"
     """One embedding a retrieved report, or its token features."""
     prior: bool = False
     """Take the patient's earlier study, where the data have one, as a further reference."""
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
-    """Metrics of Eq. 1."""
+    """Metrics of Eq. 1; none: no difference features."""
     difference_norm: Literal["batch", "layer", "none"] = "batch"
     """How the metrics are standardised."""
     share_fam: bool = True
