@@ -17,6 +17,8 @@ from PIL import Image
 
 DAMAGED_PICTURES, DAMAGED_DICOMS = 70, 60
 HUGE = 60_000
+# What begins a JPEG's frame, with its size behind: baseline, extended, progressive, lossless, JPEG-LS.
+FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
 
 
 class Upload(NamedTuple):
@@ -185,8 +187,9 @@ def dicom_tricks(dicoms: list[Path]) -> Iterator[Upload]:
         if tile:
             codestream[size + 16 : size + 24] = struct.pack(">II", HUGE, HUGE)
         yield Upload(f"DICOM around a JPEG 2000 of {HUGE} x {HUGE}, tile {tile}", bytes(codestream), dicom=True)
-    for name, marker in (("SC_rgb_jpeg_gdcm", b"\xff\xc0"), ("MR_small_jpeg_ls_lossless", b"\xff\xf7")):
+    for name in ("SC_rgb_jpeg_gdcm", "MR_small_jpeg_ls_lossless"):
         stream = bytearray(by_name[name].read_bytes())
-        frame = stream.index(marker) + 5
+        start = stream.index(b"\xff\xd8\xff")
+        frame = next(at for at in range(start, len(stream)) if stream[at] == 0xFF and stream[at + 1] in FRAMES) + 5
         stream[frame : frame + 4] = b"\xff\xff\xff\xff"
         yield Upload(f"DICOM around a larger picture, {name}", bytes(stream), dicom=True)

@@ -44,7 +44,7 @@ def serving(run: Path, folder: Path, *flags: str) -> Iterator[Server]:
     temporary, log = folder / "temporary", folder / "log.txt"
     temporary.mkdir(parents=True)
     environment = os.environ | {"TMPDIR": str(temporary), "GRADIO_TEMP_DIR": str(temporary / "gradio")}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "diffrgen.serve", str(run), "--port", "0", *flags]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)

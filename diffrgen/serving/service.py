@@ -11,6 +11,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.serving.dicom_reader import DicomReader
 from diffrgen.serving.gallery import Example
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.request import ReportRequest, SentImage
@@ -34,6 +35,7 @@ class ReportService:
     ) -> None:
         self.shelf = Shelf(limits)
         self._explainer, self._examples, self._limits, self._generation = explainer, examples, limits, generation
+        self._dicoms = DicomReader()
         self._lock = threading.Lock()
 
     def answer(self, content: object) -> str:
@@ -88,7 +90,7 @@ class ReportService:
         if content is None or sent is None:
             return None
         try:
-            return checked_image(content, path, self._limits, dicom=sent.dicom)
+            return checked_image(content, path, self._limits, self._dicoms, dicom=sent.dicom)
         except DataError as error:
             raise DataError(f"{'Earlier image: ' if path.name == 'earlier' else ''}{error}") from None
 

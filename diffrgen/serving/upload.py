@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.images import probe_grey
+from diffrgen.serving.dicom_reader import DicomReader
 from diffrgen.serving.options import UploadLimits
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -22,8 +23,8 @@ def private_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def checked_image(content: bytes, path: Path, limits: UploadLimits, *, dicom: bool = False) -> Path:
-    """Write `content` to `path` with the ending of its format, check it, and return the file.
+def checked_image(content: bytes, path: Path, limits: UploadLimits, dicoms: DicomReader, *, dicom: bool = False) -> Path:
+    """Write `content` to `path` with the ending of its format, check it, and return the file; of a DICOM its PNG.
 
     dicom: the visitor's file was named like a DICOM file, so that one without the format's mark is read as such.
 
@@ -33,6 +34,10 @@ def checked_image(content: bytes, path: Path, limits: UploadLimits, *, dicom: bo
     path = path.with_suffix(_suffix(content, dicom))
     path.write_bytes(content)
     with told_to_visitors(limits):
+        if path.suffix == ".dcm":
+            file, path = path, path.with_suffix(".png")
+            dicoms.to_png(file, path, max_pixels=limits.max_pixels)
+            file.unlink()
         probe_grey(path, max_pixels=limits.max_pixels)
     return path
 
@@ -48,7 +53,7 @@ def told_to_visitors(limits: UploadLimits) -> Iterator[None]:
     except DataError as error:
         if "over the limit" in str(error):
             reason = f"The image is too large: at most {limits.max_megapixels} million pixels are accepted."
-        elif isinstance(error.__cause__, ImportError):
+        elif "pydicom" in str(error):
             reason = "DICOM files cannot be read here: the service lacks the package for them."
         else:
             reason = "The image cannot be read: it is damaged or cut off, holds no single picture, or is of a rare kind."
