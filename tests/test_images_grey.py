@@ -179,6 +179,15 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
             read(path)
 
 
+def test_a_caller_may_set_a_tighter_limit(tmp_path: Path) -> None:
+    """120 pixels are one too many for 119, as PNG and as JPEG."""
+    for name in ("a.png", "a.jpg"):
+        path = saved(tmp_path / name, Image.fromarray(GREY))
+        probe_grey(path, max_pixels=120)
+        with pytest.raises(DataError, match="10 x 12 pixels are over the limit of 119"):
+            probe_grey(path, max_pixels=119)
+
+
 def test_pixels_without_a_known_range_are_refused(tmp_path: Path) -> None:
     real = saved(tmp_path / "float.tif", Image.fromarray(GREY.astype(np.float32)))
     signed = saved(tmp_path / "signed.tif", Image.fromarray(GREY.astype(np.int32) - 1000))

@@ -40,8 +40,9 @@ ALLOWED = {
         *("evaluation", "optimiser", "staging", "digest"),
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "evaluation", "training"},
+    "serving": {"errors", "images", "phantom", "pipeline", "evaluation", "explanation", "page"},
 }
-COMMANDS = {"train", "evaluate", "generate", "prepare", "share", "index", "command"}
+COMMANDS = {"serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -83,7 +84,7 @@ def test_importing_prints_nothing_and_starts_nothing():
         "import sys, threading\n"
         "import diffrgen\n"
         "assert 'torch' not in sys.modules\n"
-        "import diffrgen.training.run, diffrgen.explanation, diffrgen.page, diffrgen.phantom\n"
+        "import diffrgen.training.run, diffrgen.explanation, diffrgen.page, diffrgen.phantom, diffrgen.serving\n"
         "assert threading.active_count() == 1, threading.enumerate()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffrgen.errors import DataError
 from diffrgen.phantom import GrammarParser, PhantomOptions, write_phantom
+from diffrgen.phantom.examples import draw_examples
 from diffrgen.phantom.patients.patient import study_counts
 from diffrgen.phantom.sheet import caption, write_contact_sheet
 from diffrgen.phantom.write import UNFINISHED, split_patients
@@ -121,6 +122,25 @@ def test_counts_and_splits(studies: int, follow_ups: float) -> None:
         for count, split in zip(counts, splits, strict=True):
             share[split] += count / studies
         assert share == pytest.approx({"train": 0.8, "val": 0.08, "test": 0.12}, abs=0.01)
+
+
+def test_examples_are_the_first_test_patients_of_the_data_set(small: Path, tmp_path: Path) -> None:
+    records = json.loads((small / "annotation.json").read_text())["test"]
+    patients = len({record["patient_id"] for record in records})
+    drawn = draw_examples(tmp_path, SMALL, patients)
+    assert sorted((record for own in drawn for record in own), key=lambda r: r["id"]) == sorted(
+        records, key=lambda r: r["id"]
+    )
+    for record in records:
+        name = record["image_path"][0]
+        assert (tmp_path / name).read_bytes() == (small / "images" / name).read_bytes()
+    (few,) = draw_examples(tmp_path, SMALL, 1)
+    assert few in drawn
+
+
+def test_every_second_example_has_an_earlier_study(tmp_path: Path) -> None:
+    drawn = draw_examples(tmp_path, PhantomOptions(studies=400, size=64), 4)
+    assert [len(own) > 1 for own in drawn] == [False, True, False, True]
 
 
 def test_contact_sheet_is_a_picture(tmp_path: Path) -> None:

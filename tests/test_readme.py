@@ -20,7 +20,7 @@ def test_commands_parse(command):
 
 
 def test_readme_shows_every_command():
-    assert {"train", "evaluate", "generate", "prepare"} <= {command.module for command in COMMANDS} <= set(PARSERS)
+    assert {"train", "evaluate", "generate", "prepare", "serve"} <= {command.module for command in COMMANDS} <= set(PARSERS)
 
 
 def test_every_path_and_link_of_the_readme_exists():

@@ -50,29 +50,29 @@ def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
         return _upright(grey, image)
 
 
-def probe_grey(path: str | Path) -> None:
+def probe_grey(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Raise the DataError that `read_grey(path)` would raise for a damaged file, without decoding all of it.
 
     PNG: every chunk's checksum. JPEG: decoded at 1/8 size, which reads every coefficient. Others: read in
-    full.
+    full. max_pixels: a tighter limit than that of `read_grey`.
     """
     file = Path(path)
     if _is_dicom(file):
-        read_dicom(file, max_pixels=MAX_PIXELS)
+        read_dicom(file, max_pixels=max_pixels)
         return
-    if not probe_png(file):
-        with _opened(file) as image:
+    if not probe_png(file, max_pixels=max_pixels):
+        with _opened(file, max_pixels) as image:
             _check_mode(image, file)
             image.draft(None, (1, 1))
             image.load()
 
 
-def probe_png(path: str | Path) -> bool:
+def probe_png(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Compare every chunk's checksum where `path` is a PNG, and return whether it is one; DataError for a damaged file."""
     file = Path(path)
     if _is_dicom(file):
         return False
-    with _opened(file) as image:
+    with _opened(file, max_pixels) as image:
         if image.format != "PNG":
             return False
         _check_mode(image, file)
@@ -81,7 +81,7 @@ def probe_png(path: str | Path) -> bool:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open `file`; any decoder's error within the block becomes a DataError."""
     if not file.is_file():
         what = "is not a plain file" if file.exists() else "does not exist"
@@ -90,8 +90,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         if not _start(file, 1):
             raise DataError(f"{file}: expected an image, got an empty file (0 bytes)")
         with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{file}: {image.width} x {image.height} pixels are over the limit of {MAX_PIXELS}")
+            if image.width * image.height > max_pixels:
+                raise DataError(f"{file}: {image.width} x {image.height} pixels are over the limit of {max_pixels}")
             yield image
     except DataError:
         raise

@@ -1,0 +1,124 @@
+// The form of the page: previews, uploads, and the one event that asks Gradio for a report. Gives `element`, `trigger`.
+const form = element.querySelector("form.study");
+const [status, problem, preview] = [".status", ".problem", ".preview"].map((name) => form.querySelector(name));
+const [image, prior] = [form.querySelector("#image"), form.querySelector("#prior-image")];
+const [drop, chosen, button] = [".drop", ".chosen", ".primary"].map((name) => form.querySelector(name));
+const examples = [...form.querySelectorAll("[data-example]")];
+const [priorReport, examplePrior] = [form.querySelector("#prior-report"), form.querySelector("#example-prior")];
+const limit = Number(form.dataset.maxBytes);
+let example = null;
+
+const isDicom = (file) => /\.(dcm|dicom)$/i.test(file.name);
+const say = (text) => { status.textContent = text; };
+const complain = (text) => { problem.textContent = text; busy(false); };
+
+function busy(on) {
+  button.toggleAttribute("aria-disabled", on);
+  form.setAttribute("aria-busy", String(on));
+  if (!on) say("");
+}
+
+function show(source, text) {
+  if (preview.src.startsWith("blob:")) URL.revokeObjectURL(preview.src);
+  preview.hidden = source === null;
+  if (source === null) preview.removeAttribute("src");
+  else preview.src = source;
+  drop.classList.toggle("filled", source !== null);
+  chosen.textContent = text;
+  problem.textContent = "";
+}
+
+// An example brings its earlier study along; what the visitor wrote is left alone.
+function offerPrior(told) {
+  if (!examplePrior) return;
+  const written = priorReport.value !== (priorReport.dataset.filled || "");
+  examplePrior.checked = told !== undefined;
+  examplePrior.closest("label").hidden = told === undefined;
+  if (!written) priorReport.value = priorReport.dataset.filled = told || "";
+  if (told !== undefined) examplePrior.closest("details").open = true;
+}
+
+function choose(number) {
+  example = number;
+  offerPrior(number === null ? undefined : examples[number].dataset.prior);
+  examples.forEach((each, place) => each.setAttribute("aria-pressed", String(place === number)));
+}
+
+image.addEventListener("change", () => {
+  const file = image.files[0];
+  if (!file) return;
+  choose(null);
+  const shown = /\.(png|jpe?g)$/i.test(file.name) ? URL.createObjectURL(file) : null;
+  show(shown, `${file.name}${shown ? "" : " (shown with its report)"}`);
+});
+preview.addEventListener("error", () => { preview.hidden = true; drop.classList.remove("filled"); });
+
+examples.forEach((each, place) => each.addEventListener("click", () => {
+  image.value = "";
+  choose(place);
+  preview.alt = each.querySelector("img").alt;
+  show(each.dataset.preview, preview.alt);
+}));
+
+["dragover", "dragleave", "drop"].forEach((name) => drop.addEventListener(name, (event) => {
+  event.preventDefault();
+  drop.classList.toggle("over", name === "dragover");
+  if (name === "drop" && event.dataTransfer.files.length) {
+    image.files = event.dataTransfer.files;
+    image.dispatchEvent(new Event("change"));
+  }
+}));
+
+async function send(file) {
+  if (file.size > limit) throw new Error(`The file is too large: at most ${limit / 1e6} MB are accepted.`);
+  const answer = await fetch("images", { method: "POST", body: file, headers: { "content-type": "application/octet-stream" } });
+  const text = await answer.text();
+  if (!answer.ok) throw new Error(text);
+  return { token: text, dicom: isDicom(file) };
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (button.hasAttribute("aria-disabled")) return;
+  problem.textContent = "";
+  const file = image.files[0];
+  if (!file && example === null) { complain("Please choose an X-ray image or one of the examples first."); image.focus(); return; }
+  busy(true);
+  say("Sending the image ...");
+  try {
+    const earlier = prior && prior.files[0] ? await send(prior.files[0]) : null;
+    const request = { prior_image: earlier, prior_report: priorReport ? priorReport.value : "" };
+    trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
+    say("Writing the report ...");
+  } catch (error) {
+    complain(error instanceof TypeError ? "The service cannot be reached." : error.message);
+  }
+});
+
+// Gradio calls these when it has put an answer into its place, or could not get one.
+window.diffrgenAnswered = (html) => {
+  const answer = new DOMParser().parseFromString(html, "text/html");
+  const told = answer.querySelector("[data-problem]");
+  if (told) { complain(told.textContent); return; }
+  busy(false);
+  setTimeout(() => document.querySelector("#answer [data-answer]").focus(), 0);
+};
+window.diffrgenFailed = () => complain("The service is busy or cannot be reached; please try again in a minute.");
+
+// The page to keep is made here of the report that is shown, so that no copy of it stays on the server.
+const wholePage = (report) => `<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><title>Chest X-ray report</title></head>
+<body style="margin: 0">${report.outerHTML}</body>
+</html>
+`;
+document.addEventListener("click", (event) => {
+  const asked = event.target.closest("[data-download]");
+  if (!asked) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([wholePage(document.querySelector("#answer article"))], { type: "text/html" }));
+  link.download = asked.dataset.download;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+});

@@ -1,0 +1,56 @@
+"""What the web page is served with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from diffrgen.pipeline.options import GenerationOptions
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """How much a visitor may send, and for how long the service keeps it."""
+
+    max_megabytes: int = 40
+    """Largest image file, 10^6 bytes; an uncompressed film of 43 x 43 cm at 0.1 mm has 37."""
+    max_megapixels: int = 30
+    """Largest image, 10^6 pixels."""
+    max_report_characters: int = 5000
+    """Longest report of an earlier study."""
+    held_images: int = 8
+    """Images that wait for their report at once; further ones are refused until some are done."""
+    held_seconds: int = 300
+    """After which an image that no report was asked for is forgotten."""
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest image file in bytes."""
+        return self.max_megabytes * 1_000_000
+
+    @property
+    def max_pixels(self) -> int:
+        """The largest image in pixels."""
+        return self.max_megapixels * 1_000_000
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Serve a trained run as a web page, on this machine only unless --host says otherwise."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder that diffrgen.train wrote."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 opens the page to the network, with no password."""
+    port: int = 7860
+    """Port to listen on; 0 takes any free one."""
+    examples: int = 6
+    """Phantom studies in the gallery."""
+    waiting: int = 8
+    """Requests that wait at once; further ones are told to try again."""
+    fused_kernels: bool = True
+    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    limits: tyro.conf.OmitArgPrefixes[UploadLimits] = field(default_factory=UploadLimits)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)

@@ -1,0 +1,46 @@
+"""What a visitor asks for, as the page sends it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diffrgen.errors import DataError
+
+Token = Annotated[str, Field(max_length=64)]
+
+
+class SentImage(BaseModel):
+    """An image that was uploaded before: its token, and whether its file was named like a DICOM file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    token: Token
+    dicom: bool = False
+
+
+class ReportRequest(BaseModel):
+    """An uploaded image or an example of the gallery, and the patient's earlier study where the visitor has one.
+
+    example_prior: take the earlier image that the example has.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: SentImage | None = None
+    example: int | None = Field(default=None, ge=0)
+    example_prior: bool = False
+    prior_image: SentImage | None = None
+    prior_report: str = ""
+
+    @classmethod
+    def of(cls, content: object) -> ReportRequest:
+        """Check what came from the browser; DataError where it is not such a request."""
+        try:
+            request = cls.model_validate(content)
+        except ValidationError:
+            raise DataError("The page sent something that is not a request; please reload it.") from None
+        if (request.image is None) == (request.example is None):
+            raise DataError("Please choose an X-ray image or one of the examples first.")
+        return request
