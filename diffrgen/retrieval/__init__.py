@@ -15,6 +15,7 @@ from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import PairCollator, StudyPairs
 from diffrgen.retrieval.retriever import Retriever, TokenFeatures
 from diffrgen.retrieval.studies import IndexedStudies
+from diffrgen.retrieval.team import Team
 
 __all__ = [
     "ClipRetriever",
@@ -29,6 +30,7 @@ __all__ = [
     "Retriever",
     "RetrieverOptions",
     "StudyPairs",
+    "Team",
     "TokenBlock",
     "TokenFeatures",
     "TokenStore",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedTokenizerFast, ResNetConfig, set_seed
 
 from diffrgen.errors import DataError
@@ -21,6 +21,7 @@ from diffrgen.retrieval import (
     RetrievalIndex,
     Retriever,
     RetrieverOptions,
+    Team,
     build_index,
     fit_retriever,
     load_retriever,
@@ -47,27 +48,34 @@ class PreparedRun:
 def prepare(
     options: TrainOptions,
     run: RunFolder,
+    state: PartialState,
     *,
-    device: torch.device,
     progress: bool = True,
-    say: Callable[[str], None] = print,
 ) -> PreparedRun:
-    """Read or draw the data, then load from `run` what an earlier start left there and make what it did not."""
+    """Read or draw the data, then load from `run` what an earlier start left there and make what it did not.
+
+    Of several processes, all of which call this, the first one makes data, tokenizer and retriever, and all together
+    the index and the neighbours.
+    """
     set_seed(options.seed)
+    say, device = state.print, state.device
     say(f"data: {options.data.data}")
-    source = load_source(
-        options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
-    )
+    with state.main_process_first():
+        source = load_source(
+            options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
+        )
     _check_splits(source)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
     encoder = image_config(options.model.encoder)
     transform = options.image.transform(encoder.num_channels, train=True)
 
-    tokenizer = _tokenizer(options, run, source)
-    say(f"tokenizer: {len(tokenizer)} tokens")
-    retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
-    index = _index(options, run, source, retriever, progress=progress)
+    with state.main_process_first():
+        tokenizer = _tokenizer(options, run, source)
+        say(f"tokenizer: {len(tokenizer)} tokens")
+        retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
+    team = Team.of_processes()
+    index = _index(options, run, source, retriever, team, progress=progress)
     say(f"index: {len(index)} training studies")
 
     tokens = options.model.retrieved == "tokens"
@@ -84,6 +92,7 @@ def prepare(
             studies,
             split=split,
             options=_retriever_options(options),
+            team=team,
             progress=progress,
             read=source.read_image,
         )
@@ -192,7 +201,7 @@ def _retriever(
 
 
 def _index(
-    options: TrainOptions, run: RunFolder, source: Source, retriever: Retriever, *, progress: bool
+    options: TrainOptions, run: RunFolder, source: Source, retriever: Retriever, team: Team, *, progress: bool
 ) -> RetrievalIndex:
     if run.index_path.is_dir():
         return run.index()
@@ -202,5 +211,6 @@ def _index(
         source.splits.train,
         rules=options.text.rules,
         options=_retriever_options(options),
+        team=team,
         progress=progress,
     )
