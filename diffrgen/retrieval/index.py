@@ -11,7 +11,6 @@ import faiss
 import numpy as np
 
 from diffrgen.errors import DataError
-from diffrgen.retrieval.faiss_gpu import MOST_NEIGHBOURS as MOST_ON_GPU
 from diffrgen.retrieval.faiss_gpu import MOST_ON_GPU, to_gpu
 from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.studies import IndexedStudies
