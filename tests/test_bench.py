@@ -312,7 +312,7 @@ def test_gpu_script_runs_on_a_cpu(tmp_path):
     assert {row["tensor"] for row in results["errors"]["worst"]} == {"out", "dq", "dk", "dv", "dalpha"}
     rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
     assert {row["case"] for row in rows if row["contender"] == "eager"} == {case.name for case in QUICK_CASES}
-    assert results["training_synthetic"]["settings"]["quick"]["reference_over_fused"] > 0
+    assert results["training_synthetic"]["settings"]["quick"]["reference_over"]["fused"] > 0
     assert results["aggregation"]["blocks"]["quick"]["reference_over_fused"] > 0
     (generated,) = results["generation"]["results"]
     assert min(generated["reports_per_second"].values()) > 0
