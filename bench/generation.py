@@ -36,6 +36,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.cache_name import CACHE
 
+CONTENDERS = ("ours", "transformers_cache", "vision_encoder_decoder")
 BEAMS = 3
 PROFILED_TOKENS = 20  # the profiler keeps every operation: whole reports took 20 GB
 INPUTS = ("pixel_values", "retrieved", "retrieved_mask")
@@ -102,13 +103,14 @@ class Desk:
         )
         return tokens[:, prompt.shape[1] :]
 
-    def shares(self, device: str) -> dict[str, dict[str, float]]:
+    def ways(self, names: Sequence[str]) -> dict[str, Write]:
+        """The contenders of these names."""
+        return {name: getattr(self, name) for name in names}
+
+    def shares(self, names: Sequence[str], device: str) -> dict[str, dict[str, float]]:
         """The share of each kind of operation in the time of the first tokens of a report."""
         self.write_tokens(PROFILED_TOKENS)
-        return {
-            name: shares(write, device)
-            for name, write in (("ours", self.ours), ("transformers_cache", self.transformers_cache))
-        }
+        return {name: shares(write, device) for name, write in self.ways(names).items()}
 
 
 def plain_decoder(network: DiffRGenForReportGeneration) -> VisionEncoderDecoderModel:
@@ -125,18 +127,16 @@ def plain_decoder(network: DiffRGenForReportGeneration) -> VisionEncoderDecoderM
     return model.eval()
 
 
-def measure(setting: Setting, device: str, budget: float) -> dict[str, Any]:
-    """Reports a second of each contender, and the shares of time of ours and of `transformers`' cache.
+def measure(
+    setting: Setting, device: str, budget: float, contenders: Sequence[str] = CONTENDERS
+) -> dict[str, Any]:
+    """Reports a second of each contender, and the shares of their time.
 
     Raises:
         RuntimeError: a contender writes other reports.
     """
     desk = Desk(setting, device)
-    ways: dict[str, Write] = {
-        "ours": desk.ours,
-        "transformers_cache": desk.transformers_cache,
-        "vision_encoder_decoder": desk.vision_encoder_decoder,
-    }
+    ways = desk.ways(contenders)
     expected = desk.ours()
     for name, write in ways.items():
         if not torch.equal(write(), expected):
@@ -149,7 +149,7 @@ def measure(setting: Setting, device: str, budget: float) -> dict[str, Any]:
         "beams": BEAMS,
         "seconds": {name: asdict(spread) for name, spread in spreads.items()},
         "reports_per_second": {name: setting.studies / spreads[name].median for name in ways},
-        "shares": desk.shares(device),
+        "shares": desk.shares(contenders, device),
     }
 
 
@@ -183,6 +183,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--studies", nargs="+", type=int, default=[8, 16], help="batch sizes")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--tokens", type=int, help="of each report; default: the setting's")
     parser.add_argument("--seconds", type=float, default=120, help="to spend on a batch size, three rounds at least")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -191,7 +192,9 @@ def main(arguments: Sequence[str]) -> int:
     setting = SETTINGS["quick" if options.quick else "paper"]
     setting = replace(setting, tokens=options.tokens or setting.tokens)
     sizes = [setting.studies] if options.quick else options.studies
-    results = [measure(replace(setting, studies=size), options.device, options.seconds) for size in sizes]
+    results = [
+        measure(replace(setting, studies=size), options.device, options.seconds, options.contenders) for size in sizes
+    ]
     print_results(results)
     if options.output:
         text = json.dumps({"machine": describe(options.device), "results": results}, indent=1)
