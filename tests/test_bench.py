@@ -316,6 +316,6 @@ def test_gpu_script_runs_on_a_cpu(tmp_path):
     assert results["aggregation"]["blocks"]["quick"]["reference_over_fused"] > 0
     (generated,) = results["generation"]["results"]
     assert min(generated["reports_per_second"].values()) > 0
-    assert [round(sum(parts.values()), 6) for parts in generated["shares"].values()] == [1.0] * 3
+    assert [round(sum(parts.values()), 6) for parts in generated["shares"].values()] == [1.0] * 4
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
     assert "median us" in run.stdout

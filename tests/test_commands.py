@@ -152,6 +152,18 @@ def test_generate_command_gives_the_report_of_evaluate(run, capsys):
     assert "P(positive)" in capsys.readouterr().out
 
 
+def test_reports_in_bf16_rest_on_nearly_the_same_probabilities(run, capsys):
+    image = str(load_studies(run).test[0].images[0])
+    found = {}
+    for precision in ("fp32", "bf16"):
+        assert generate_command.main([str(run), image, "--json", "--generation.precision", precision]) == 0
+        found[precision] = json.loads(capsys.readouterr().out)
+    assert found["bf16"]["report"]
+    full, narrow = (list(found[precision]["positive_probability"].values()) for precision in ("fp32", "bf16"))
+    assert narrow != full
+    assert narrow == pytest.approx(full, abs=0.02)
+
+
 def test_evaluating_again_keeps_the_earlier_results(run, capsys):
     before = (run / "evaluation" / "test" / "metrics.json").read_bytes()
     assert evaluate_command.main([str(run), "--generation.beams", "2"]) == 0

@@ -82,7 +82,8 @@ def write_batch(
 ) -> list[WrittenReport]:
     """Write the reports of a batch (pixel_values, retrieved, retrieved_mask); `evidence` are its neighbours."""
     inputs = {name: batch[name].to(model.device) for name in ("pixel_values", "retrieved", "retrieved_mask")}
-    generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"):
+        generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
     return list(explain(generated, texts, evidence))
 
