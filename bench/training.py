@@ -24,7 +24,7 @@ from limits import measured_limits
 from machine import describe
 from memory import peak_bytes
 from network import SETTINGS, Backend, Setting, make_batch, make_network
-from parts import time_shares
+from parts import parts_of, time_shares
 from timing import Spread, clock
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -105,7 +105,7 @@ def synthetic(setting: Setting, device: str, ways: Sequence[str], precision: str
         "flops_per_step": flops,
         "gemm_flops_per_second": limits,
         "share_of_gemm": {n: flops / spread.median / limits[n] for n, spread in spreads.items()} if flops else {},
-        "shares_of_time": {name: time_shares(each.network, each.step, device) for name, each in eager.items()},
+        "shares_of_time": {name: time_shares(parts_of(each.network), each.step, device) for name, each in eager.items()},
         "peak_gib": {name: _gib(peak_bytes(each.step, device)) for name, each in trainers.items()},
     }
     reference = spreads.get("reference")

@@ -30,7 +30,7 @@ from contenders import CONTENDERS, Absent, build
 from kernel_cases import BENCH_CASES, Case, dense
 from limits import Limits
 from network import SETTINGS, make_batch, make_network
-from parts import time_shares
+from parts import parts_of, time_shares
 from session import Session
 from timing import Spread, interleave
 
@@ -245,7 +245,7 @@ def test_time_is_found_where_it_goes(part, monkeypatch):
     else:
         embeddings = network.decoder.get_input_embeddings()
         embeddings.register_forward_hook(lambda _, __, out: SleepyBackward.apply(out))
-    shares = time_shares(network, lambda: network(**batch).loss.backward(), "cpu")
+    shares = time_shares(parts_of(network), lambda: network(**batch).loss.backward(), "cpu")
     assert sum(shares.values()) == pytest.approx(1)
     assert max(shares, key=shares.get) == part
     assert all(share > 0 for share in shares.values())
