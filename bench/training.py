@@ -82,14 +82,16 @@ class Trainer:
         return counter.get_total_flops()
 
 
-def synthetic(setting: Setting, device: str, ways: Sequence[str], precision: str) -> dict[str, Any]:
+def synthetic(
+    setting: Setting, device: str, ways: Sequence[str], precision: str, rounds: int = ROUNDS
+) -> dict[str, Any]:
     """Seconds a step in turns, and how many times the reference's is longer; shares of time, FLOPs and memory."""
     trainers = {name: Trainer(setting, WAYS[name], device, precision) for name in ways}
     for trainer in trainers.values():
         trainer.step()
         trainer.step()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, trainer in trainers.items():
             seconds[name].append(clock(trainer.step, setting.steps if device == "cuda" else 1, device))
     spreads = {name: Spread.of(values) for name, values in seconds.items()}
@@ -165,6 +167,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["paper", "tokens_512px"])
     parser.add_argument("--studies", type=int, help="a batch; default: the setting's")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all on a GPU, those not compiled on a CPU")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each way (default: %(default)s)")
     parser.add_argument("--precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
     parser.add_argument("--output", type=Path, help="JSON file to write, anew after each setting")
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
@@ -186,7 +189,7 @@ def synthetic_settings(options: argparse.Namespace) -> Iterator[tuple[str, dict[
     ways = options.ways or default
     for name in ["quick"] if options.quick else options.settings:
         setting = replace(SETTINGS[name], studies=options.studies or SETTINGS[name].studies)
-        yield name, synthetic(setting, device, ways, precision)
+        yield name, synthetic(setting, device, ways, precision, options.rounds)
 
 
 def trained_presets(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
