@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
@@ -21,7 +22,7 @@ from machine import describe
 from network import SETTINGS, Setting, make_batch, make_network
 from rich.console import Console
 from rich.table import Table
-from timing import Sampler, Spread, clock, interleave
+from timing import Spread, clock, interleave
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import (
@@ -52,16 +53,20 @@ Write = Callable[[], Tensor]
 
 
 class Calls:
-    """Times one contender: a call a sample."""
+    """Times one contender: a call a sample. processor: seconds of all threads of each call."""
 
     how = "clock"
 
     def __init__(self, write: Write, device: str) -> None:
         self.write, self.device = write, device
+        self.processor: list[float] = []
 
     def sample(self) -> list[float]:
         """Seconds of one call."""
-        return [clock(self.write, 1, self.device)]
+        before = time.process_time()
+        seconds = clock(self.write, 1, self.device)
+        self.processor.append(time.process_time() - before)
+        return [seconds]
 
 
 class Desk:
@@ -147,13 +152,14 @@ def measure(
         # In bf16 a beam may go another way.
         if name != "ours_bf16" and not torch.equal(write(), expected):
             raise RuntimeError(f"{name}: expected the reports that ours writes, got others")
-    samplers: dict[str, Sampler] = {name: Calls(write, device) for name, write in ways.items()}
+    samplers = {name: Calls(write, device) for name, write in ways.items()}
     samplers["encoding"] = Calls(lambda: desk.encoded()[0], device)
     spreads = {name: Spread.of(list(chain(*rounds))) for name, rounds in interleave(samplers, budget).items()}
     return {
         "setting": asdict(setting),
         "beams": BEAMS,
         "seconds": {name: asdict(spread) for name, spread in spreads.items()},
+        "processor_seconds": {name: asdict(Spread.of(calls.processor)) for name, calls in samplers.items()},
         "reports_per_second": {name: setting.studies / spreads[name].median for name in ways},
         "shares": desk.shares(contenders, device),
     }

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -85,16 +86,22 @@ class Trainer:
 def synthetic(
     setting: Setting, device: str, ways: Sequence[str], precision: str, rounds: int = ROUNDS
 ) -> dict[str, Any]:
-    """Seconds a step in turns, and how many times the reference's is longer; shares of time, FLOPs and memory."""
+    """Seconds a step in turns, and how many times the reference's is longer; shares of time, FLOPs and memory.
+
+    The processor's seconds are those of all threads; on one thread they hardly depend on what else the machine does.
+    """
     trainers = {name: Trainer(setting, WAYS[name], device, precision) for name in ways}
     for trainer in trainers.values():
         trainer.step()
         trainer.step()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds, processor = ({name: [] for name in ways} for _ in range(2))
+    calls = setting.steps if device == "cuda" else 1
     for _ in range(rounds):
         for name, trainer in trainers.items():
-            seconds[name].append(clock(trainer.step, setting.steps if device == "cuda" else 1, device))
-    spreads = {name: Spread.of(values) for name, values in seconds.items()}
+            before = time.process_time()
+            seconds[name].append(clock(trainer.step, calls, device))
+            processor[name].append((time.process_time() - before) / calls)
+    spreads, busy = ({name: Spread.of(x) for name, x in values.items()} for values in (seconds, processor))
     eager = {name: trainer for name, trainer in trainers.items() if not WAYS[name].compiled}
     counted = next(iter(eager.values()), None)
     flops = None if counted is None else counted.flops()
@@ -103,6 +110,7 @@ def synthetic(
         "setting": asdict(setting),
         "ways": {name: {**asdict(WAYS[name]), "precision": WAYS[name].precision or precision} for name in ways},
         "seconds_per_step": {name: asdict(spread) for name, spread in spreads.items()},
+        "processor_seconds_per_step": {name: asdict(spread) for name, spread in busy.items()},
         "images_per_second": {name: setting.studies / spread.median for name, spread in spreads.items()},
         "flops_per_step": flops,
         "gemm_flops_per_second": limits,
@@ -113,6 +121,8 @@ def synthetic(
     reference = spreads.get("reference")
     if reference is not None:
         found["reference_over"] = {name: reference.median / spread.median for name, spread in spreads.items()}
+        took = busy["reference"].median
+        found["reference_over_in_processor_seconds"] = {name: took / spread.median for name, spread in busy.items()}
     return found
 
 
