@@ -1,6 +1,7 @@
 """`python bench/aggregation.py`: the aggregation module alone (Eq. 2-7), forward and backward, fused and reference.
 
-Layers, width and heads of the preset `paper`; both ways have the same weights and take turns. They must agree.
+Layers, width and heads of the preset `paper`, used as the network does: the image is projected once, and similar and
+difference tokens attend to it. Both ways have the same weights and take turns. They must agree.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from limits import measured_limits
 from machine import describe
 from network import Backend
+from parts import parts_of_aggregation, time_shares
 from timing import Spread, interleave, make_sampler
 from torch import Tensor
 
@@ -54,16 +56,18 @@ class Module:
         config = DiffRGenConfig(operator_backend=backend, dropout=0.0)
         self.fam = FlexiRouteAggregation(config).to(device).eval()  # no Gumbel noise: both ways route alike
         self.grid = (block.side, block.side)
-        self.tokens = torch.randn(block.studies, block.rows, config.width, device=device, requires_grad=True)
+        shape = (block.studies, block.rows, config.width)
+        self.similar, self.difference = (torch.randn(shape, device=device, requires_grad=True) for _ in range(2))
         self.patches = torch.randn(block.studies, block.side**2, config.width, device=device, requires_grad=True)
         self.mask = torch.ones(block.studies, block.rows, dtype=torch.bool, device=device)
-        self.gradient = torch.randn_like(self.tokens)
+        self.gradients = [torch.randn_like(self.similar) for _ in range(2)]
 
     def step(self) -> tuple[Tensor, ...]:
-        """Forward and backward; the gradients of tokens and patches."""
-        out = self.fam(self.tokens, self.fam.route(self.patches, self.grid), self.mask)
-        parameters = [p for p in self.fam.parameters() if p.requires_grad]
-        return torch.autograd.grad(out, [self.tokens, self.patches, *parameters], self.gradient)[:2]
+        """Forward and backward; the gradients of both kinds of tokens and of the patches."""
+        routes = self.fam.route(self.patches, self.grid)
+        out = [self.fam(tokens, routes, self.mask) for tokens in (self.similar, self.difference)]
+        inputs = [self.similar, self.difference, self.patches]
+        return torch.autograd.grad(out, [*inputs, *self.fam.parameters()], self.gradients)[: len(inputs)]
 
 
 def measure(block: Block, device: str, seconds: float) -> dict[str, Any]:
@@ -78,6 +82,7 @@ def measure(block: Block, device: str, seconds: float) -> dict[str, Any]:
     return {
         "block": asdict(block),
         "seconds": {name: asdict(spread) for name, spread in spreads.items()},
+        "shares_of_time": {n: time_shares(parts_of_aggregation(m.fam), m.step, device) for n, m in modules.items()},
         "reference_over_fused": spreads["reference"].median / spreads["fused"].median,
     }
 

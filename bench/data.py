@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,13 @@ def rate(work: Callable[[], object], images: int) -> float:
     return images / (time.perf_counter() - started)
 
 
+def processor_rate(work: Callable[[], object], images: int) -> float:
+    """Images a second of this process's processor time: what one core does that has nothing else to do."""
+    started = time.process_time()
+    work()
+    return images / (time.process_time() - started)
+
+
 def exhaust(loader: DataLoader[Example]) -> None:
     for _ in loader:
         pass
@@ -124,6 +131,11 @@ def measure(kind: str, sizes: Sizes, *, workers: int, steps: Sequence[float]) ->
                 found = rate(lambda loader=loader: exhaust(loader), sizes.studies)
                 # The first turn starts the workers and warms the disk's cache.
                 rates[label] += [found] if turn else []
+        alone = {
+            label: processor_rate(lambda loader=loader: exhaust(loader), sizes.studies)
+            for label, loader in loaders.items()
+            if loader.num_workers == 0
+        }
         waits = {
             label: {str(seconds): waiting_share(loader, seconds) for seconds in steps}
             for label, loader in loaders.items()
@@ -132,6 +144,7 @@ def measure(kind: str, sizes: Sizes, *, workers: int, steps: Sequence[float]) ->
         "check_images_per_second": check,
         "making_images_per_second": making,
         "loader_images_per_second": {label: asdict(Spread.of(values)) for label, values in rates.items()},
+        "images_per_processor_second": alone,
         "waiting_share_by_step_seconds": waits,
     }
 
@@ -142,9 +155,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=2, help="beside a loader without workers")
     parser.add_argument("--step-seconds", type=float, nargs="+", default=[0.05, 0.1, 0.2], help="lengths of a step")
     parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--rounds", type=int, default=Sizes.rounds, help="turns of each loader (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     options = parser.parse_args(arguments)
-    sizes = QUICK if options.quick else Sizes()
+    sizes = QUICK if options.quick else replace(Sizes(), rounds=options.rounds)
     formats = {kind: measure(kind, sizes, workers=options.workers, steps=options.step_seconds) for kind in FORMATS}
     result = {"machine": describe("cpu"), "sizes": asdict(sizes), "formats": formats}
     text = json.dumps(result, indent=1)

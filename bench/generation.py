@@ -2,7 +2,7 @@
 
 Contenders take turns on the same batch and the same decoder weights: this project's network; the same with the cache
 that `transformers` would choose; and `transformers`' own VisionEncoderDecoderModel, which is handed the encoded image,
-whose time is counted for it too. They must write the same reports.
+whose time is counted for it too. They must write the same reports, but for the one in bf16.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
@@ -21,7 +22,7 @@ from machine import describe
 from network import SETTINGS, Setting, make_batch, make_network
 from rich.console import Console
 from rich.table import Table
-from timing import Sampler, Spread, clock, interleave
+from timing import Spread, clock, interleave
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from transformers import (
@@ -36,6 +37,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.cache_name import CACHE
 
+CONTENDERS = ("ours", "transformers_cache", "vision_encoder_decoder", "ours_bf16")
 BEAMS = 3
 PROFILED_TOKENS = 20  # the profiler keeps every operation: whole reports took 20 GB
 INPUTS = ("pixel_values", "retrieved", "retrieved_mask")
@@ -51,16 +53,20 @@ Write = Callable[[], Tensor]
 
 
 class Calls:
-    """Times one contender: a call a sample."""
+    """Times one contender: a call a sample. processor: seconds of all threads of each call."""
 
     how = "clock"
 
     def __init__(self, write: Write, device: str) -> None:
         self.write, self.device = write, device
+        self.processor: list[float] = []
 
     def sample(self) -> list[float]:
         """Seconds of one call."""
-        return [clock(self.write, 1, self.device)]
+        before = time.process_time()
+        seconds = clock(self.write, 1, self.device)
+        self.processor.append(time.process_time() - before)
+        return [seconds]
 
 
 class Desk:
@@ -82,6 +88,11 @@ class Desk:
         """As `write_reports` does."""
         return self.network.generate(*self.inputs, **self.settings)
 
+    def ours_bf16(self) -> Tensor:
+        """As `write_reports` does with --generation.precision bf16."""
+        with torch.autocast(self.inputs[0].device.type, dtype=torch.bfloat16):
+            return self.ours()
+
     def transformers_cache(self) -> Tensor:
         """With the cache that `transformers` chooses where none is given."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -102,13 +113,14 @@ class Desk:
         )
         return tokens[:, prompt.shape[1] :]
 
-    def shares(self, device: str) -> dict[str, dict[str, float]]:
+    def ways(self, names: Sequence[str]) -> dict[str, Write]:
+        """The contenders of these names."""
+        return {name: getattr(self, name) for name in names}
+
+    def shares(self, names: Sequence[str], device: str) -> dict[str, dict[str, float]]:
         """The share of each kind of operation in the time of the first tokens of a report."""
         self.write_tokens(PROFILED_TOKENS)
-        return {
-            name: shares(write, device)
-            for name, write in (("ours", self.ours), ("transformers_cache", self.transformers_cache))
-        }
+        return {name: shares(write, device) for name, write in self.ways(names).items()}
 
 
 def plain_decoder(network: DiffRGenForReportGeneration) -> VisionEncoderDecoderModel:
@@ -125,31 +137,31 @@ def plain_decoder(network: DiffRGenForReportGeneration) -> VisionEncoderDecoderM
     return model.eval()
 
 
-def measure(setting: Setting, device: str, budget: float) -> dict[str, Any]:
-    """Reports a second of each contender, and the shares of time of ours and of `transformers`' cache.
+def measure(
+    setting: Setting, device: str, budget: float, contenders: Sequence[str] = CONTENDERS
+) -> dict[str, Any]:
+    """Reports a second of each contender, and the shares of their time.
 
     Raises:
         RuntimeError: a contender writes other reports.
     """
     desk = Desk(setting, device)
-    ways: dict[str, Write] = {
-        "ours": desk.ours,
-        "transformers_cache": desk.transformers_cache,
-        "vision_encoder_decoder": desk.vision_encoder_decoder,
-    }
+    ways = desk.ways(contenders)
     expected = desk.ours()
     for name, write in ways.items():
-        if not torch.equal(write(), expected):
+        # In bf16 a beam may go another way.
+        if name not in ("ours", "ours_bf16") and not torch.equal(write(), expected):
             raise RuntimeError(f"{name}: expected the reports that ours writes, got others")
-    samplers: dict[str, Sampler] = {name: Calls(write, device) for name, write in ways.items()}
+    samplers = {name: Calls(write, device) for name, write in ways.items()}
     samplers["encoding"] = Calls(lambda: desk.encoded()[0], device)
     spreads = {name: Spread.of(list(chain(*rounds))) for name, rounds in interleave(samplers, budget).items()}
     return {
         "setting": asdict(setting),
         "beams": BEAMS,
         "seconds": {name: asdict(spread) for name, spread in spreads.items()},
+        "processor_seconds": {name: asdict(Spread.of(calls.processor)) for name, calls in samplers.items()},
         "reports_per_second": {name: setting.studies / spreads[name].median for name in ways},
-        "shares": desk.shares(device),
+        "shares": desk.shares(contenders, device),
     }
 
 
@@ -183,6 +195,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--studies", nargs="+", type=int, default=[8, 16], help="batch sizes")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--tokens", type=int, help="of each report; default: the setting's")
     parser.add_argument("--seconds", type=float, default=120, help="to spend on a batch size, three rounds at least")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -191,7 +204,9 @@ def main(arguments: Sequence[str]) -> int:
     setting = SETTINGS["quick" if options.quick else "paper"]
     setting = replace(setting, tokens=options.tokens or setting.tokens)
     sizes = [setting.studies] if options.quick else options.studies
-    results = [measure(replace(setting, studies=size), options.device, options.seconds) for size in sizes]
+    results = [
+        measure(replace(setting, studies=size), options.device, options.seconds, options.contenders) for size in sizes
+    ]
     print_results(results)
     if options.output:
         text = json.dumps({"machine": describe(options.device), "results": results}, indent=1)

@@ -14,12 +14,20 @@ from diffrgen.model.config import Retrieved
 
 FINDINGS, CHANNELS = 14, 3
 Backend = Literal["auto", "reference"]
-Preset = Literal["tiny", "paper"]
+Layout = Literal["quick", "tiny", "paper"]
+# of the decoder; the paper's is BERT-base
+DECODERS: dict[Layout, dict[str, int]] = {
+    "quick": {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "tiny": {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 768},
+    "paper": {},
+}
+AGGREGATION: dict[Layout, dict[str, int]] = {"quick": {}, "tiny": {"width": 128, "heads": 4}, "paper": {}}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A synthetic batch of the network: studies, pixels a side, retrieved rows N, report tokens, the vocabulary's size.
+    """A synthetic batch of the network: studies, pixels a side, retrieved rows N and their width, report tokens, the
+    vocabulary's size.
 
     steps: training steps to a sample on a GPU.
     """
@@ -28,23 +36,24 @@ class Setting:
     image_size: int = 224
     rows: int = 21
     retrieved: Retrieved = "embeddings"
-    layout: Preset = "paper"
+    retrieved_width: int = 512
+    layout: Layout = "paper"
     tokens: int = 98
     vocabulary: int = 30522  # BERT's
     steps: int = 10
 
 
-# the paper's; the token features of its 21 reports on larger images; one for a test
+# the presets; the token features of 21 reports on larger images; one for a test
 SETTINGS = {
     "paper": Setting(),
+    "tiny": Setting(studies=8, image_size=112, retrieved_width=128, layout="tiny", tokens=60, vocabulary=1500),
     "tokens_512px": Setting(image_size=512, rows=21 * 60, retrieved="tokens", steps=3),
-    "quick": Setting(studies=2, image_size=64, rows=5, layout="tiny", tokens=8, vocabulary=4000, steps=1),
+    "quick": Setting(studies=2, image_size=64, rows=5, layout="quick", tokens=8, vocabulary=4000, steps=1),
 }
 
 
 def make_network(setting: Setting, backend: Backend) -> DiffRGenForReportGeneration:
     """The network of a setting with random weights."""
-    small: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     special: dict[str, Any] = {
         "vocab_size": setting.vocabulary,
         "bos_token_id": 1,
@@ -54,12 +63,14 @@ def make_network(setting: Setting, backend: Backend) -> DiffRGenForReportGenerat
     torch.manual_seed(0)
     return DiffRGenForReportGeneration(
         DiffRGenConfig(
-            encoder=encoder_config(setting.layout, channels=CHANNELS),
-            decoder=BertConfig(**special, **(small if setting.layout == "tiny" else {})),
+            encoder=encoder_config("paper" if setting.layout == "paper" else "tiny", channels=CHANNELS),
+            decoder=BertConfig(**special, **DECODERS[setting.layout]),
             image_size=setting.image_size,
             retrieved=setting.retrieved,
+            retrieved_width=setting.retrieved_width,
             operator_backend=backend,
             findings=FINDINGS,
+            **AGGREGATION[setting.layout],
         )
     ).train()
 
@@ -69,7 +80,7 @@ def make_batch(setting: Setting, device: str) -> dict[str, torch.Tensor]:
     size, studies = setting.image_size, setting.studies
     return {
         "pixel_values": torch.randn(studies, CHANNELS, size, size, device=device),
-        "retrieved": torch.randn(studies, setting.rows, 512, device=device),
+        "retrieved": torch.randn(studies, setting.rows, setting.retrieved_width, device=device),
         "retrieved_mask": torch.ones(studies, setting.rows, dtype=torch.bool, device=device),
         "states": torch.randint(0, 4, (studies, FINDINGS), device=device),
         "labels": torch.randint(9, setting.vocabulary, (studies, setting.tokens), device=device),

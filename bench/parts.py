@@ -16,28 +16,39 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from diffrgen.model import DiffRGenForReportGeneration, coattention
+from diffrgen.model.fam import FlexiRouteAggregation
 
 PREFIX = "part:"
 REST = "losses, optimiser, other"
 
 
-def parts_of(network: DiffRGenForReportGeneration) -> dict[str, list[nn.Module]]:
-    """The modules that each part is made of; the operator is a function and comes in addition."""
-    routed = [m for m in network.modules() if isinstance(m, coattention.CoAttentionRouting)]
+Parts = dict[str, list[nn.Module]]
+
+
+def parts_of_aggregation(fam: FlexiRouteAggregation) -> Parts:
+    """The modules that each part of the aggregation module is made of; the operator, a function, comes in addition."""
+    routed = [m for m in fam.modules() if isinstance(m, coattention.CoAttentionRouting)]
+    return {
+        "projections of the operator": [each for m in routed for each in (m.query, m.key, m.value, m.output)],
+        "aggregation, the rest": [*fam.layers, *(m.router for m in routed)],
+    }
+
+
+def parts_of(network: DiffRGenForReportGeneration) -> Parts:
+    """Those of the whole network."""
     return {
         "image encoder": [network.image_encoder],
-        "projections of the operator": [each for m in routed for each in (m.query, m.key, m.value, m.output)],
-        "aggregation, the rest": [network.fam],
+        **parts_of_aggregation(network.fam),
         "decoder and LM head": [network.decoder],
     }
 
 
-def time_shares(network: DiffRGenForReportGeneration, step: Callable[[], None], device: str) -> dict[str, float]:
+def time_shares(parts: Parts, step: Callable[[], Any], device: str) -> dict[str, float]:
     """The share of each part in one step: of the processor's time, or of the GPU's kernels."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
-    with _named(network), profile(activities=activities) as found:
+    with _named(parts), profile(activities=activities) as found:
         step()
-    totals = dict.fromkeys([*parts_of(network), "operator", REST], 0.0)
+    totals = dict.fromkeys([*parts, "operator", REST], 0.0)
     events = [event for event in found.events() if event.device_type.name == "CPU"]
     part_of = _parts_by_sequence(events)
     for event in events:
@@ -79,7 +90,7 @@ def _upwards(event: FunctionEvent | None) -> Iterator[FunctionEvent]:
 
 
 @contextmanager
-def _named(network: DiffRGenForReportGeneration) -> Iterator[None]:
+def _named(parts: Parts) -> Iterator[None]:
     """Mark the parts' calls for the profiler."""
     running: list[record_function] = []
 
@@ -94,7 +105,7 @@ def _named(network: DiffRGenForReportGeneration) -> Iterator[None]:
         running.pop().__exit__(None, None, None)
 
     handles = []
-    for name, modules in parts_of(network).items():
+    for name, modules in parts.items():
         for module in modules:
             handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
     operator = coattention.routed_coattention

@@ -13,18 +13,20 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from cases import ROOT
 from limits import measured_limits
 from machine import describe
 from memory import peak_bytes
 from network import SETTINGS, Backend, Setting, make_batch, make_network
-from parts import time_shares
+from parts import parts_of, time_shares
 from timing import Spread, clock
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,10 +40,11 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Way:
-    """A way to take a training step."""
+    """A way to take a training step; precision: of the way, else what is asked for."""
 
     backend: Backend
     compiled: bool = False
+    precision: str | None = None
 
 
 WAYS = {
@@ -49,19 +52,21 @@ WAYS = {
     "reference": Way("reference"),
     "fused_compiled": Way("auto", compiled=True),
     "reference_compiled": Way("reference", compiled=True),
+    "fused_bf16": Way("auto", precision="bf16"),
+    "fused_bf16_compiled": Way("auto", compiled=True, precision="bf16"),
 }
 
 
 class Trainer:
     """One network, its optimiser and one batch."""
 
-    def __init__(self, setting: Setting, way: Way, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, setting: Setting, way: Way, device: str, precision: str) -> None:
         with torch.device(device):
             self.network = make_network(setting, way.backend)
         self.run = torch.compile(self.network) if way.compiled else self.network
         self.batch = make_batch(setting, device)
         self.optimiser = make_adamw(self.network, learning_rate=1e-5, weight_decay=0.05)
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype = device, DTYPES[way.precision or precision]
 
     def step(self) -> None:
         """Forward in autocast where the type is not float32, backward, AdamW."""
@@ -79,37 +84,47 @@ class Trainer:
         return counter.get_total_flops()
 
 
-def synthetic(setting: Setting, device: str, ways: Sequence[str], precision: str) -> dict[str, Any]:
-    """Seconds a step in turns, and how many times the reference's is longer; shares of time, FLOPs and memory."""
-    dtype = DTYPES[precision]
-    trainers = {name: Trainer(setting, WAYS[name], device, dtype) for name in ways}
-    for trainer in trainers.values():
-        trainer.step()
-        trainer.step()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, trainer in trainers.items():
-            seconds[name].append(clock(trainer.step, setting.steps if device == "cuda" else 1, device))
-    spreads = {name: Spread.of(values) for name, values in seconds.items()}
+def synthetic(
+    setting: Setting, device: str, ways: Sequence[str], precision: str, rounds: int = ROUNDS
+) -> dict[str, Any]:
+    """Seconds a step in turns, and how many times the reference's is longer; shares of time, FLOPs and memory.
+
+    The processor's seconds are those of all threads; on one thread they hardly depend on what else the machine does.
+    """
+    trainers = {name: Trainer(setting, WAYS[name], device, precision) for name in ways}
+    for name, trainer in trainers.items():
+        for _ in range(2 if WAYS[name].compiled else 1):
+            trainer.step()
+    seconds, processor = ({name: [] for name in ways} for _ in range(2))
+    calls = setting.steps if device == "cuda" else 1
+    for turn in range(rounds):
+        # Each round begins with another.
+        for name in np.roll(ways, turn).tolist():
+            before = time.process_time()
+            seconds[name].append(clock(trainers[name].step, calls, device))
+            processor[name].append((time.process_time() - before) / calls)
+    spreads, busy = ({name: Spread.of(x) for name, x in values.items()} for values in (seconds, processor))
     eager = {name: trainer for name, trainer in trainers.items() if not WAYS[name].compiled}
     counted = next(iter(eager.values()), None)
     flops = None if counted is None else counted.flops()
-    limit = measured_limits(device, dtype).flops
+    limits = {name: measured_limits(device, trainer.dtype).flops for name, trainer in trainers.items()}
     found = {
         "setting": asdict(setting),
-        "precision": precision,
+        "ways": {name: {**asdict(WAYS[name]), "precision": WAYS[name].precision or precision} for name in ways},
         "seconds_per_step": {name: asdict(spread) for name, spread in spreads.items()},
+        "processor_seconds_per_step": {name: asdict(spread) for name, spread in busy.items()},
         "images_per_second": {name: setting.studies / spread.median for name, spread in spreads.items()},
         "flops_per_step": flops,
-        "gemm_flops_per_second": limit,
-        "share_of_gemm": {name: flops / spread.median / limit for name, spread in spreads.items()} if flops else {},
-        "shares_of_time": {name: time_shares(each.network, each.step, device) for name, each in eager.items()},
+        "gemm_flops_per_second": limits,
+        "share_of_gemm": {n: flops / spread.median / limits[n] for n, spread in spreads.items()} if flops else {},
+        "shares_of_time": {name: time_shares(parts_of(each.network), each.step, device) for name, each in eager.items()},
         "peak_gib": {name: _gib(peak_bytes(each.step, device)) for name, each in trainers.items()},
     }
-    for suffix in ("", "_compiled"):
-        if {f"fused{suffix}", f"reference{suffix}"} <= spreads.keys():
-            ratio = spreads[f"reference{suffix}"].median / spreads[f"fused{suffix}"].median
-            found[f"reference_over_fused{suffix}"] = ratio
+    reference = spreads.get("reference")
+    if reference is not None:
+        found["reference_over"] = {name: reference.median / spread.median for name, spread in spreads.items()}
+        took = busy["reference"].median
+        found["reference_over_in_processor_seconds"] = {name: took / spread.median for name, spread in busy.items()}
     return found
 
 
@@ -164,6 +179,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["paper", "tokens_512px"])
     parser.add_argument("--studies", type=int, help="a batch; default: the setting's")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="default: all on a GPU, those not compiled on a CPU")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each way (default: %(default)s)")
     parser.add_argument("--precision", choices=DTYPES, help="default: bf16 on a GPU, fp32 on a CPU")
     parser.add_argument("--output", type=Path, help="JSON file to write, anew after each setting")
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
@@ -181,10 +197,11 @@ def main(arguments: Sequence[str]) -> int:
 def synthetic_settings(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """What was measured in each setting, by name."""
     device, precision = options.device, options.precision or PRECISION[options.device]
-    ways = options.ways or [name for name, way in WAYS.items() if device == "cuda" or not way.compiled]
+    default = [name for name, way in WAYS.items() if not way.precision and (device == "cuda" or not way.compiled)]
+    ways = options.ways or default
     for name in ["quick"] if options.quick else options.settings:
         setting = replace(SETTINGS[name], studies=options.studies or SETTINGS[name].studies)
-        yield name, synthetic(setting, device, ways, precision)
+        yield name, synthetic(setting, device, ways, precision, options.rounds)
 
 
 def trained_presets(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -56,8 +56,7 @@ def measure(data: Path, run: Path, output: Path, _: int = 0) -> int:
     """Validate the initial network and write the result, in the first process."""
     options = parse_options(arguments(data, run))
     state = PartialState(cpu=True)
-    with state.main_process_first():
-        prepared = prepare(options, RunFolder(run), device=state.device, progress=False, say=state.print)
+    prepared = prepare(options, RunFolder(run), state, progress=False)
     found = validate(prepared.model, prepared.val, states_from_words, batch_size=2, studies=3, progress=False)
     if state.is_main_process:
         output.write_text(json.dumps({**found.scores, "positive": found.positive_probability.tolist()}))

@@ -99,7 +99,8 @@ def write_batch(
 ) -> WrittenBatch:
     """Write the reports of a batch (see INPUTS, the prior's may be absent); `evidence` are its neighbours."""
     inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
-    generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"):
+        generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
     return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from diffrgen.images import ImageTransform
 from diffrgen.text import Rules
@@ -74,3 +75,5 @@ class GenerationOptions:
     """Beam width."""
     batch_size: int = 16
     """Studies written at once."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: the network's products in bfloat16; reports may differ from those in fp32 in a word."""

@@ -14,6 +14,7 @@ from diffrgen.retrieval import (
     RetrievalIndex,
     Retriever,
     RetrieverOptions,
+    Team,
     neighbours_of_studies,
     priors_of_studies,
 )
@@ -38,12 +39,15 @@ def find_references(
     options: RetrieverOptions,
     prior: bool,
     cache: Path | None = None,
+    team: Team | None = None,
     progress: bool = True,
 ) -> References:
     """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
 
-    prior: also the earlier studies, of any split of `source`.
+    prior: also the earlier studies, of any split of `source`. Every process of a `team` calls this: they look the neighbours
+    up together, and the first one embeds the earlier studies.
     """
+    team = team or Team()
     neighbours = neighbours_of_studies(
         retriever,
         index,
@@ -51,11 +55,14 @@ def find_references(
         split=split,
         options=options,
         cache=cache,
+        team=team,
         progress=progress,
         read=source.read_image,
     )
     priors = None
     if prior:
+        if not team.leads:
+            team.wait()
         priors = priors_of_studies(
             retriever,
             studies,
@@ -67,4 +74,6 @@ def find_references(
             progress=progress,
             read=source.read_image,
         )
+        if team.leads:
+            team.wait()
     return References(neighbours, priors)

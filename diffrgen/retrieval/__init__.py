@@ -16,6 +16,7 @@ from diffrgen.retrieval.pairs import PairCollator, StudyPairs
 from diffrgen.retrieval.priors import Priors, priors_of_studies
 from diffrgen.retrieval.retriever import Retriever, TokenFeatures
 from diffrgen.retrieval.studies import IndexedStudies
+from diffrgen.retrieval.team import Team
 
 __all__ = [
     "ClipRetriever",
@@ -31,6 +32,7 @@ __all__ = [
     "Retriever",
     "RetrieverOptions",
     "StudyPairs",
+    "Team",
     "TokenBlock",
     "TokenFeatures",
     "TokenStore",

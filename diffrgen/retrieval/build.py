@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import StudyPairs
 from diffrgen.retrieval.retriever import Retriever
 from diffrgen.retrieval.studies import IndexedStudies
+from diffrgen.retrieval.team import ALONE, Arrays, Team
 from diffrgen.staging import staged
 from diffrgen.text import Rules, clean_report
 
@@ -103,35 +105,52 @@ def build_index(
     *,
     rules: Rules,
     options: RetrieverOptions,
+    team: Team = ALONE,
     progress: bool = True,
 ) -> RetrievalIndex:
     """Embed the reports of the training studies, write their index to `folder` and return it.
 
-    With `options.tokens_per_report` the token features of each report are kept too.
+    With `options.tokens_per_report` the token features of each report are kept too. Each process of a `team` embeds its
+    share of the batches, and the first one makes the index of them: it is the same, to the bit, as that of one process.
     """
+    folder = Path(folder)
     indexed = IndexedStudies.of(
         ids=[study.id for study in studies],
         patients=[study.patient_id for study in studies],
         reports=[clean_report(study.report, rules=rules) for study in studies],
     )
-    batches = [
-        indexed.texts[start : start + options.batch_size] for start in range(0, len(indexed.texts), options.batch_size)
-    ]
-    bar = tqdm(batches, desc="embedding reports", unit="batch", disable=not progress)
-    embeddings = (retriever.encode_texts(texts).cpu().numpy() for texts in bar)
-    tokens = None
+    batches = team.share(
+        [indexed.texts[start : start + options.batch_size] for start in range(0, len(indexed.texts), options.batch_size)]
+    )
+    parts = {name: folder.with_name(f"{folder.name}-{name}") for name in ("embeddings", "tokens")}
+    embeddings = team.gather(_embedding_batches(retriever, batches, progress), parts["embeddings"])
+    features: Iterator[Arrays] = iter(())
     if options.tokens_per_report:
-        stream = _token_batches(retriever, batches, progress)
-        tokens = TokenStore(stream, options.tokens_per_report, retriever.token_width)
-    return write_index(
+        features = team.gather(_token_batches(retriever, batches, progress), parts["tokens"])
+    if not team.leads:
+        for _ in chain(embeddings, features):
+            pass
+        team.wait()
+        return RetrievalIndex.load(folder)
+    length = options.tokens_per_report
+    index = write_index(
         folder,
         indexed,
-        embeddings,
+        (rows for (rows,) in embeddings),
         factory=options.index_factory,
         search=options.index_search,
         retriever=retriever.fingerprint,
-        tokens=tokens,
+        tokens=TokenStore(features, length, retriever.token_width) if length else None,
     )
+    team.wait()
+    return index
+
+
+def _embedding_batches(
+    retriever: Retriever, batches: Sequence[Sequence[str]], progress: bool
+) -> Iterator[tuple[np.ndarray]]:
+    for texts in tqdm(batches, desc="embedding reports", unit="batch", disable=not progress):
+        yield (retriever.encode_texts(texts).cpu().numpy(),)
 
 
 def _token_batches(

@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 
 from diffrgen.errors import DataError
+from diffrgen.retrieval.faiss_gpu import to_gpu, warn_of_two_packages
 
 RANKS = 21
 ROWS_AT_ONCE = 65_536
@@ -18,16 +19,21 @@ QUERIES = 1000
 def make_faiss_index(embeddings: np.ndarray, factory: str, search: str) -> faiss.Index:
     """Return an inner-product index of (texts, E) float32 embeddings, which may be memory-mapped.
 
-    factory: faiss.index_factory string; search: FAISS search parameters or "".
+    factory: faiss.index_factory string; search: FAISS search parameters or "". It is trained and filled on a GPU where
+    FAISS has one.
 
     Raises DataError for a factory or parameters that FAISS refuses.
     """
+    warn_of_two_packages()
     try:
         index = faiss.index_factory(embeddings.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        worker = to_gpu(index)
         if not index.is_trained:
-            index.train(embeddings[sample_rows(len(embeddings), training_rows(index))])
+            worker.train(embeddings[sample_rows(len(embeddings), training_rows(index))])
         for start in range(0, len(embeddings), ROWS_AT_ONCE):
-            index.add(np.ascontiguousarray(embeddings[start : start + ROWS_AT_ONCE]))
+            worker.add(np.ascontiguousarray(embeddings[start : start + ROWS_AT_ONCE]))
+        if worker is not index:
+            index = faiss.index_gpu_to_cpu(worker)
         if search:
             faiss.ParameterSpace().set_index_parameters(index, search)
     except RuntimeError as error:

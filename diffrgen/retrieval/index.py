@@ -11,6 +11,7 @@ import faiss
 import numpy as np
 
 from diffrgen.errors import DataError
+from diffrgen.retrieval.faiss_gpu import MOST_ON_GPU, to_gpu
 from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.studies import IndexedStudies
 
@@ -104,9 +105,11 @@ class RetrievalIndex:
         own = exclude_study or [None] * len(queries)
         patients = exclude_patient or [None] * len(queries)
         excluded = [self.studies.excluded_rows(*pair) for pair in zip(own, patients, strict=True)]
+        # To fewer queries the CPU has answered before the index has been copied.
+        engine = to_gpu(self.faiss_index) if len(queries) >= QUERIES_AT_ONCE else self.faiss_index
         blocks = [
             self._search_block(
-                queries[start : start + QUERIES_AT_ONCE], count, excluded[start : start + QUERIES_AT_ONCE]
+                engine, queries[start : start + QUERIES_AT_ONCE], count, excluded[start : start + QUERIES_AT_ONCE]
             )
             for start in range(0, len(queries), QUERIES_AT_ONCE)
         ]
@@ -141,10 +144,13 @@ class RetrievalIndex:
             )
         return np.ascontiguousarray(queries, dtype=np.float32)
 
-    def _search_block(self, queries: np.ndarray, count: int, excluded: list[frozenset[int]]) -> Neighbours:
+    def _search_block(
+        self, engine: faiss.Index, queries: np.ndarray, count: int, excluded: list[frozenset[int]]
+    ) -> Neighbours:
         # Each excluded study removes at most one text, so this many candidates are always enough.
         wanted = min(count + max(map(len, excluded)), len(self.studies.texts))
-        texts, similarity = self._nearest_texts(queries, wanted)
+        engine = engine if wanted <= MOST_ON_GPU else self.faiss_index
+        texts, similarity = self._nearest_texts(engine, queries, wanted)
         rows = self.studies.first_rows[texts]
         for query, out in enumerate(excluded):
             for text in {int(self.studies.text_of[row]) for row in out}:
@@ -156,9 +162,11 @@ class RetrievalIndex:
         rows, similarity = np.pad(rows, padding, constant_values=-1), np.pad(similarity, padding)
         return Neighbours(rows, similarity, rows >= 0)
 
-    def _nearest_texts(self, queries: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest_texts(
+        self, engine: faiss.Index, queries: np.ndarray, wanted: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return texts (Q, wanted) and their similarity, best first, ties by text."""
-        _, texts = self.faiss_index.search(queries, wanted)
+        _, texts = engine.search(queries, wanted)
         short = np.flatnonzero((texts < 0).any(1))
         if len(short):
             # An approximate index may visit too few rows; those queries are answered exactly.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from diffrgen.retrieval.index import Neighbours, RetrievalIndex
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_image
 from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
+from diffrgen.retrieval.team import ALONE, Arrays, Team
 
 # What numpy and zipfile raise; a RuntimeError for encryption and methods that zipfile does not know.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -51,10 +52,13 @@ def neighbours_of_studies(
     split: str,
     options: RetrieverOptions,
     cache: Path | None = None,
+    team: Team = ALONE,
     progress: bool = True,
     read: ReadImage = read_resized,
 ) -> Neighbours:
     """Return the neighbours of each study by its image; a study is never its own neighbour.
+
+    Each process of a `team` embeds and looks up its share of the studies, in the batches that one process would.
 
     The result is kept as `neighbours-<split>.npz` in `cache` (default: the index's folder) and used again while the
     studies, their image files' names and sizes, how images are decoded, the retriever, the index and the options are
@@ -72,16 +76,45 @@ def neighbours_of_studies(
     stored = _load(path, key)
     if stored is not None:
         return stored
+    own = _share(studies, team, options.batch_size)
     label = f"retrieving for {split}"
+    answers = _answers(retriever, index, own, options=options, progress=progress, label=label, read=read)
+    parts = list(team.gather(answers, path))
+    if team.leads:
+        _save(path, key, Neighbours(*map(np.concatenate, zip(*parts, strict=True))))
+    team.wait()
+    stored = _load(path, key)
+    assert stored is not None
+    return stored
+
+
+def _share(studies: Sequence[Study], team: Team, batch_size: int) -> Sequence[Study]:
+    """Return the studies of this process's share of the batches."""
+    starts = team.share(range(0, len(studies), batch_size))
+    return studies[starts[0] : starts[-1] + batch_size] if starts else ()
+
+
+def _answers(
+    retriever: Retriever,
+    index: RetrievalIndex,
+    studies: Sequence[Study],
+    *,
+    options: RetrieverOptions,
+    progress: bool,
+    label: str,
+    read: ReadImage,
+) -> Iterator[Arrays]:
+    """Yield rows, similarity and validity of the neighbours of `studies`; nothing where there are none."""
+    if not studies:
+        return
     queries = embed_images(retriever, studies, options=options, progress=progress, label=label, read=read)
-    neighbours = index.search(
+    found = index.search(
         queries,
         options.neighbours,
         exclude_study=[study.id for study in studies],
         exclude_patient=[study.patient_id for study in studies] if options.exclude_patient else None,
     )
-    _save(path, key, neighbours)
-    return neighbours
+    yield found.rows, found.similarity, found.valid
 
 
 def embed_images(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import PreTrainedTokenizerFast, ResNetConfig, set_seed
 
 from diffrgen.errors import DataError
@@ -19,7 +20,15 @@ from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import Source, load_source
 from diffrgen.records import Split
-from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, build_index, fit_retriever, load_retriever
+from diffrgen.retrieval import (
+    RetrievalIndex,
+    Retriever,
+    RetrieverOptions,
+    Team,
+    build_index,
+    fit_retriever,
+    load_retriever,
+)
 from diffrgen.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
 from diffrgen.training.build import LAYOUTS, build_model, image_config
@@ -41,17 +50,22 @@ class PreparedRun:
 def prepare(
     options: TrainOptions,
     run: RunFolder,
+    state: PartialState,
     *,
-    device: torch.device,
     progress: bool = True,
-    say: Callable[[str], None] = print,
 ) -> PreparedRun:
-    """Read or draw the data, then load from `run` what an earlier start left there and make what it did not."""
+    """Read or draw the data, then load from `run` what an earlier start left there and make what it did not.
+
+    Of several processes, all of which call this, the first one makes data, tokenizer and retriever, and all together
+    the index and the neighbours.
+    """
     set_seed(options.seed)
+    say, device = state.print, state.device
     say(f"data: {options.data.data}")
-    source = load_source(
-        options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
-    )
+    with state.main_process_first():
+        source = load_source(
+            options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
+        )
     _check_splits(source)
     options = _without_missing_priors(options, source, say)
     settings = _settings(options, source)
@@ -59,10 +73,12 @@ def prepare(
     encoder = image_config(options.model.encoder)
     transform = options.image.transform(encoder.num_channels, train=True)
 
-    tokenizer = _tokenizer(options, run, source)
-    say(f"tokenizer: {len(tokenizer)} tokens")
-    retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
-    index = _index(options, run, source, retriever, progress=progress)
+    with state.main_process_first():
+        tokenizer = _tokenizer(options, run, source)
+        say(f"tokenizer: {len(tokenizer)} tokens")
+        retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
+    team = Team.of_processes()
+    index = _index(options, run, source, retriever, team, progress=progress)
     say(f"index: {len(index)} training studies")
 
     tokens = options.model.retrieved == "tokens"
@@ -82,6 +98,7 @@ def prepare(
             rules=options.text.rules,
             options=_retriever_options(options),
             prior=options.model.prior,
+            team=team,
             progress=progress,
         )
         return StudyDataset(studies, neighbours, parts, priors=priors, seed=options.seed)
@@ -198,7 +215,7 @@ def _retriever(
 
 
 def _index(
-    options: TrainOptions, run: RunFolder, source: Source, retriever: Retriever, *, progress: bool
+    options: TrainOptions, run: RunFolder, source: Source, retriever: Retriever, team: Team, *, progress: bool
 ) -> RetrievalIndex:
     if run.index_path.is_dir():
         return run.index()
@@ -208,5 +225,6 @@ def _index(
         source.splits.train,
         rules=options.text.rules,
         options=_retriever_options(options),
+        team=team,
         progress=progress,
     )

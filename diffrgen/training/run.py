@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.run import EvaluateOptions, Evaluation, evaluate
@@ -42,9 +42,8 @@ def _train(
         open_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
         save_json(replace(options, resume=False, overwrite=False), run.path / "train.json")
     visible = accelerator.is_main_process
-    # The first process makes what is missing; the others then find it made.
-    with accelerator.main_process_first():
-        prepared = prepare(options, run, device=accelerator.device, progress=visible, say=accelerator.print)
+    accelerator.wait_for_everyone()
+    prepared = prepare(options, run, PartialState(), progress=visible)
     if visible:
         save_json(prepared.settings, run.settings_path)
         save_json(prepared.data, run.path / "data.json")
