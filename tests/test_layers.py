@@ -33,6 +33,10 @@ ALLOWED = {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
         *("evaluation", "optimiser", "staging"),
     },
+    "experiments": {
+        *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "evaluation"),
+        *("training", "command"),
+    },
 }
 COMMANDS = {"train", "evaluate", "generate", "prepare", "command"}
 
