@@ -41,6 +41,7 @@ def test_variants_differ_from_the_full_network_in_what_they_say():
         "layers-3": {"masks_per_layer": (2, 3, 3)},
         "layers-4": {"masks_per_layer": (2, 3, 3, 3)},
         "layers-5": {"masks_per_layer": (2, 3, 3, 3, 3)},
+        "without-earlier-study": {"prior": False},
         "straight-through": {"routing": "straight_through"},
         "exclusive": {"masking": "exclusive"},
         "shared-projections": {"share_projections": True},

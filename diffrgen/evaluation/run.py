@@ -21,10 +21,11 @@ from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
+from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Split, Study
-from diffrgen.retrieval import IndexedStudies, neighbours_of_studies
+from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import Protocol
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
@@ -56,6 +57,8 @@ class EvaluateOptions:
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
     baselines: bool = True
     """Score the two blind baselines beside."""
+    priors: bool = True
+    """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     workers: int = 0
@@ -117,15 +120,17 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model.to(device)
     sources = run.sources(model.config, settings, read=source.read_image)
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
-    neighbours = neighbours_of_studies(
+    neighbours, priors = find_references(
         run.retriever().to(device),
         sources.index,
+        source,
         studies,
         split=key,
+        rules=settings.rules,
         options=settings.retriever,
-        read=source.read_image,
+        prior=model.config.prior and options.priors,
     )
-    dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
+    dataset = StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
     written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
     if options.shuffled_images:
         dataset.shuffle_images(settings.seed)

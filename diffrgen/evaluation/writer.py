@@ -18,6 +18,8 @@ from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
 
+INPUTS = ("pixel_values", "retrieved", "retrieved_mask", "prior", "prior_mask")
+
 
 @dataclass(frozen=True)
 class RetrievedReport:
@@ -85,8 +87,8 @@ def write_batch(
     *,
     max_tokens: int,
 ) -> list[WrittenReport]:
-    """Write the reports of a batch (pixel_values, retrieved, retrieved_mask); `evidence` are its neighbours."""
-    inputs = {name: batch[name].to(model.device) for name in ("pixel_values", "retrieved", "retrieved_mask")}
+    """Write the reports of a batch (see INPUTS, the prior's may be absent); `evidence` are its neighbours."""
+    inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
     generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
     return list(explain(generated, texts, evidence))

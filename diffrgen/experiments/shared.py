@@ -1,4 +1,4 @@
-"""What all runs have in common, made once: tokenizer, retriever, index and the neighbours of every study."""
+"""What all runs have in common, made once: tokenizer, retriever, index, the neighbours and earlier study of every study."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from diffrgen.errors import DataError
 from diffrgen.experiments.job import Job
+from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.pipeline.source import load_source
-from diffrgen.retrieval import neighbours_of_studies
 from diffrgen.staging import staged
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import PreparedRun, prepare
@@ -36,25 +36,27 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prepared = prepare(options, run, device=device)
     if not complete.exists():
-        _find_test_neighbours(options, run, prepared, device)
+        _find_test_references(options, run, prepared, device)
         save_json(options, complete)
     batch_size = min(options.optimiser.batch_size, len(prepared.train))
     return options.optimiser.epochs * (len(prepared.train) // batch_size // options.optimiser.accumulate)
 
 
-def _find_test_neighbours(options: TrainOptions, run: RunFolder, prepared: PreparedRun, device: torch.device) -> None:
+def _find_test_references(options: TrainOptions, run: RunFolder, prepared: PreparedRun, device: torch.device) -> None:
     source = load_source(
         options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
     )
     if not source.splits.test:
         raise DataError(f"{source.splits.source}: needed studies in the split 'test' to compare variants on, got none")
-    neighbours_of_studies(
+    find_references(
         run.retriever().to(device),
         run.index(),
+        source,
         source.splits.test,
         split="test",
+        rules=prepared.settings.rules,
         options=prepared.settings.retriever,
-        read=source.read_image,
+        prior=options.model.prior,
     )
 
 

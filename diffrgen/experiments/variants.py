@@ -117,6 +117,7 @@ STUDIES: dict[StudyName, Study] = {
             "What the paper leaves open",
             (
                 _row(FULL, "as configured"),
+                _row(Variant("without-earlier-study", {"prior": False}), "without the earlier study"),
                 _row(Variant("straight-through", {"routing": "straight_through"}), "straight-through routing"),
                 _row(Variant("exclusive", {"masking": "exclusive"}), "exclusive masks"),
                 _row(Variant("shared-projections", {"share_projections": True}), "shared projections"),

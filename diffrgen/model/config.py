@@ -15,8 +15,9 @@ class DiffRGenConfig(PretrainedConfig):
     """Sizes and options of `DiffRGenForReportGeneration`.
 
     Symbols as in the paper: d = `width`, H = `heads`, p_k = `masks_per_layer[k]` (K = its length), N = `neighbours`,
-    lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. A wrong combination raises
-    ValueError with the value that came.
+    lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. `prior`: the network takes the
+    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`); a configuration written
+    before there was this choice has no such input. A wrong combination raises ValueError with the value that came.
 
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
@@ -39,6 +40,8 @@ class DiffRGenConfig(PretrainedConfig):
         neighbours: int = 21,
         retrieved: Retrieved = "embeddings",
         retrieved_width: int = 512,
+        prior: bool = False,
+        prior_width: int | None = None,
         difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS,
         difference_norm: Literal["batch", "layer", "none"] = "batch",
         difference_hidden: int = 128,
@@ -66,6 +69,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.width, self.heads = width, heads
         self.masks_per_layer = tuple(masks_per_layer)
         self.neighbours, self.retrieved, self.retrieved_width = neighbours, retrieved, retrieved_width
+        self.prior, self.prior_width = prior, retrieved_width if prior_width is None else prior_width
         self.difference_metrics = tuple(difference_metrics)
         self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
         self.share_fam, self.share_projections = share_fam, share_projections
@@ -90,6 +94,11 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError(f"expected width to be a multiple of heads, got {self.width} and {self.heads}")
         if any(masks < 1 for masks in self.masks_per_layer):
             raise ValueError(f"expected at least one mask a layer, got {self.masks_per_layer}")
+        if self.retrieved == "embeddings" and self.prior_width != self.retrieved_width:
+            raise ValueError(
+                f"expected a prior's embeddings as wide as the retrieved ones, got {self.prior_width} and "
+                f"{self.retrieved_width}"
+            )
         if set(self.difference_metrics) - set(DIFFERENCE_METRICS):
             raise ValueError(f"expected difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}")
         if self.contrast_form not in ("supervised", "printed"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,8 +51,27 @@ class FeatureDifference(nn.Module):
 
     def forward(self, z: Tensor, f: Tensor) -> Tensor:
         """Return the difference features (B, N, d) of z (B, N, d) against f (B, d)."""
+        return self._features(z, f, self.norm)
+
+    def of_prior(self, z: Tensor, f: Tensor) -> Tensor:
+        """Return those of a prior's rows z (B, R, d); call it after `forward`, on the same batch.
+
+        NOTE: they are standardised by the running statistics, in training too: most studies have no prior, and rows
+        that are absent must not move the statistics of the batch.
+        """
+        return self._features(z, f, self._norm_of_evaluation)
+
+    def _features(self, z: Tensor, f: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             precise = torch.promote_types(z.dtype, torch.float32)
             metrics = difference_metrics(z.to(precise), f.to(precise), self.metrics)  # (B, N, metrics)
-            standardised = self.norm(metrics.flatten(0, 1)).view_as(metrics)
+            standardised = norm(metrics.flatten(0, 1)).view_as(metrics)
         return self.mlp(standardised)
+
+    def _norm_of_evaluation(self, metrics: Tensor) -> Tensor:
+        norm = self.norm
+        if not isinstance(norm, nn.BatchNorm1d):
+            return norm(metrics)
+        # Copies: the next batch changes the statistics in place, and backward needs them as they are now.
+        mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+        return F.batch_norm(metrics, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)

@@ -20,6 +20,7 @@ from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
+from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
 
 IGNORED = -100
@@ -30,6 +31,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
     Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N
     reports (or N x T token features); retrieved_mask (B, N) bool, False for an absent neighbour (default: none is).
+    With `config.prior`, of the patient's earlier study: prior (B, R, E) float, the embedding of its image and one for
+    each sentence of its report; prior_mask (B, R) bool, False for an absent row. None at all: it has no earlier study.
     """
 
     config_class = DiffRGenConfig
@@ -44,6 +47,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.report_projection = nn.Sequential(
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
+        self.prior = PriorReferences(config) if config.prior else None
         self.difference = FeatureDifference(config) if config.difference_metrics else None
         self.fam = FlexiRouteAggregation(config)
         own = self.difference is not None and not config.share_fam
@@ -55,31 +59,43 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def encode(
-        self, pixel_values: Tensor, retrieved: Tensor, retrieved_mask: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        retrieved: Tensor,
+        retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
     ) -> EncodedStudy:
-        """Turn image and retrieved reports into what the decoder attends to, disease logits and routing weights."""
+        """Turn image and references into what the decoder attends to, disease logits and routing weights.
+
+        Raises ValueError for a prior where the network has no such input.
+        """
         image = self.image_encoder(pixel_values)
         patches = self.patch_projection(image.patches)  # F (B, m, d)
         reports = self.report_projection(retrieved)  # Z (B, N, d)
-        if retrieved_mask is None:
-            retrieved_mask = reports.new_ones(reports.shape[:2], dtype=torch.bool)
+        earlier = None if prior is None else self._prior_module()(prior, self.report_projection)  # (B, R, d)
+        retrieved_mask = mask = _given_or_true(retrieved_mask, reports)
+        z = reports
+        if earlier is not None:
+            z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
+            mask = torch.cat([mask, _given_or_true(prior_mask, earlier)], dim=1)
 
         routes, own_routes = self.fam.route(patches, image.grid), ()
-        similar = self.fam(reports, routes, retrieved_mask)  # S (B, N, d), Eq. 2-7
+        similar = self.fam(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
         if self.difference is not None:
-            difference = self.difference(reports, patches.mean(dim=1))  # Eq. 1 (B, N, d)
+            difference = self._difference(reports, earlier, patches.mean(dim=1))  # Eq. 1 (B, N + R, d)
             fam = self.fam
             if self.difference_fam is not None:
                 fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
-            difference = fam(difference, own_routes or routes, retrieved_mask)  # D (B, N, d), Eq. 2-7
+            difference = fam(difference, own_routes or routes, mask)  # D (B, N + R, d), Eq. 2-7
             memory, mean_difference = [*memory, difference], _masked_mean(difference, retrieved_mask)
 
         mean_similar = _masked_mean(similar, retrieved_mask)
-        present = retrieved_mask.new_ones(patches.shape[:2])
+        present = mask.new_ones(patches.shape[:2])
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
-            memory_mask=torch.cat([present] + [retrieved_mask] * (len(memory) - 1), dim=1),
+            memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
             disease_logits=self.classifier(image.pooled, mean_similar),
             routing=tuple(route.alpha for route in routes + own_routes),
             pooled=image.pooled,
@@ -87,11 +103,25 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             difference=mean_difference,
         )
 
+    def _difference(self, reports: Tensor, earlier: Tensor | None, image: Tensor) -> Tensor:
+        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against the image."""
+        difference = self.difference(reports, image)
+        if earlier is None:
+            return difference
+        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, image))], dim=1)
+
+    def _prior_module(self) -> PriorReferences:
+        if self.prior is None:
+            raise ValueError("expected no prior, for the network was made without that input (config.prior), got one")
+        return self.prior
+
     def forward(
         self,
         pixel_values: Tensor | None = None,
         retrieved: Tensor | None = None,
         retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
         *,
         states: Tensor | None = None,
         labels: Tensor | None = None,
@@ -108,7 +138,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         encoded = encoder_outputs
         if encoded is None:
-            encoded = self.encode(pixel_values, retrieved, retrieved_mask)
+            encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask)
         if labels is not None:
             prompt = self.prompt_ids(_predicted_states(encoded.disease_logits) if states is None else states)
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
@@ -166,13 +196,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor,
         retrieved: Tensor,
         retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
         **generation: Any,
     ) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
         `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
-        encoded = self.encode(pixel_values, retrieved, retrieved_mask)
+        encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask)
         states = _predicted_states(encoded.disease_logits)
         prompt = self.prompt_ids(states)
         if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
@@ -197,10 +229,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor,
         retrieved: Tensor,
         retrieved_mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        prior_mask: Tensor | None = None,
         **generation: Any,
     ) -> Tensor:
         """Return the token ids (B, T) of `write_reports`, without the prompt."""
-        return self.write_reports(pixel_values, retrieved, retrieved_mask, **generation).sequences
+        return self.write_reports(pixel_values, retrieved, retrieved_mask, prior, prior_mask, **generation).sequences
 
     def set_temperature(self, value: float) -> None:
         """Set the routers' Gumbel-softmax temperature (Eq. 7)."""
@@ -226,7 +260,12 @@ def _predicted_states(disease_logits: Tensor) -> Tensor:
     return disease_logits.argmax(dim=1)
 
 
+def _given_or_true(mask: Tensor | None, tokens: Tensor) -> Tensor:
+    """Return `mask`, or where there is none one (B, N) that says that all tokens (B, N, d) are real."""
+    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+
+
 def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean (B, d) of tokens (B, N, d) where mask (B, N); zero where a row has no token at all."""
+    """Return the mean (B, d) of the first N of tokens (B, N + R, d) where mask (B, N); zero where none is real."""
     weights = mask.to(tokens).unsqueeze(-1)
-    return (tokens * weights).sum(1) / weights.sum(1).clamp_min(1)
+    return (tokens[:, : mask.shape[1]] * weights).sum(1) / weights.sum(1).clamp_min(1)

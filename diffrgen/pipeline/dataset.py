@@ -14,13 +14,16 @@ from transformers import PreTrainedTokenizerBase
 
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.model.modeling import IGNORED
+from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.records import Study
-from diffrgen.retrieval import Neighbours, RetrievalIndex
+from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
 from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.pairs import query_image
 from diffrgen.text import Rules, clean_report
 
 Example = dict[str, Tensor]
+# Sets the draws for a study's prior apart from those for its image.
+PRIOR_DRAW = 1
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,27 @@ class Sources:
 class StudyDataset(Dataset[Example]):
     """Examples of the studies of one split.
 
-    An example holds pixel_values (C, S, S); retrieved (N, E) and retrieved_mask (N,) bool; states (C,) int64; labels
-    (T,) int64, report tokens and the end token. `neighbours` has one row a study. Augmentation is drawn from (seed,
-    epoch, study), so that an example does not depend on the number of workers or on where training was resumed.
+    An example holds pixel_values (C, S, S); retrieved (N, E) and retrieved_mask (N,) bool; with `priors`, prior (R, E)
+    and prior_mask (R,) bool of the patient's earlier study; states (C,) int64; labels (T,) int64, report tokens and the
+    end token. `neighbours` and `priors` have one row a study. Augmentation, of the image and of the prior, is drawn
+    from (seed, epoch, study), so that an example does not depend on the number of workers or on where training was
+    resumed.
     """
 
-    def __init__(self, studies: Sequence[Study], neighbours: Neighbours, sources: Sources, *, seed: int = 0) -> None:
-        if len(neighbours.rows) != len(studies):
-            raise ValueError(f"expected neighbours of {len(studies)} studies, got those of {len(neighbours.rows)}")
+    def __init__(
+        self,
+        studies: Sequence[Study],
+        neighbours: Neighbours,
+        sources: Sources,
+        *,
+        priors: Priors | None = None,
+        seed: int = 0,
+    ) -> None:
+        if len(neighbours.rows) != len(studies) or (priors is not None and len(priors) != len(studies)):
+            found = f"{len(neighbours.rows)}" + ("" if priors is None else f" and {len(priors)}")
+            raise ValueError(f"expected neighbours and priors of {len(studies)} studies, got those of {found}")
         self.studies, self.neighbours, self.sources, self.seed = tuple(studies), neighbours, sources, seed
+        self.priors = priors
         self._epoch = SharedEpoch()
         self.pictured = list(range(len(studies)))
         self.reports = [clean_report(study.report, rules=sources.rules) for study in studies]
@@ -69,7 +84,7 @@ class StudyDataset(Dataset[Example]):
         self._epoch.number = number
 
     def shuffle_images(self, seed: int) -> None:
-        """Give each study the image, and so the neighbours, of another: a control that a blind model passes."""
+        """Give each study the image, and so the neighbours and the prior, of another: a blind model passes this control."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.studies), generator=generator).tolist()
         # A cycle through a random order moves every study (where there are two).
@@ -90,9 +105,20 @@ class StudyDataset(Dataset[Example]):
             "pixel_values": transform(image, torch.Generator().manual_seed(draw)),
             "retrieved": retrieved,
             "retrieved_mask": mask,
+            **self._prior(row, shown),
             "states": self.states[row],
             "labels": self.labels[row],
         }
+
+    def _prior(self, row: int, shown: int) -> Example:
+        """Return the rows of the study before `shown`, some hidden in training, by a draw of their own for `row`."""
+        if self.priors is None:
+            return {}
+        features, mask = map(torch.from_numpy, self.priors.gather(shown))
+        if self.sources.transform.train:
+            draw = hash((self.seed, self.epoch, row, PRIOR_DRAW)) % 2**63
+            mask = hide_rows(mask, torch.Generator().manual_seed(draw))
+        return {"prior": features, "prior_mask": mask}
 
 
 def neighbour_features(

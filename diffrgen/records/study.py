@@ -52,3 +52,7 @@ class StudySplits:
         yield from self.train
         yield from self.val
         yield from self.test
+
+    def by_id(self) -> dict[str, Study]:
+        """Return every study by its id."""
+        return {study.id: study for study in self}

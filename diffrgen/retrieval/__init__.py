@@ -13,6 +13,7 @@ from diffrgen.retrieval.loading import load_retriever
 from diffrgen.retrieval.neighbours import embed_images, neighbours_of_studies
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import PairCollator, StudyPairs
+from diffrgen.retrieval.priors import Priors, priors_of_studies
 from diffrgen.retrieval.retriever import Retriever, TokenFeatures
 from diffrgen.retrieval.studies import IndexedStudies
 
@@ -25,6 +26,7 @@ __all__ = [
     "IndexedStudies",
     "Neighbours",
     "PairCollator",
+    "Priors",
     "RetrievalIndex",
     "Retriever",
     "RetrieverOptions",
@@ -39,5 +41,6 @@ __all__ = [
     "fit_retriever",
     "load_retriever",
     "neighbours_of_studies",
+    "priors_of_studies",
     "write_index",
 ]

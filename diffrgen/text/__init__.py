@@ -6,6 +6,7 @@ from diffrgen.text.cleaning import RULES, Rules, choose_rules, clean_report
 from diffrgen.text.decoding import decode_report
 from diffrgen.text.loading import load_tokenizer
 from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
+from diffrgen.text.sentences import report_sentences
 from diffrgen.text.vocabulary import PROMPT_TOKENS, train_tokenizer
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "clean_report",
     "decode_report",
     "load_tokenizer",
+    "report_sentences",
     "train_tokenizer",
 ]

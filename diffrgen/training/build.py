@@ -72,6 +72,7 @@ def model_config(
         image_size=options.image.size,
         neighbours=options.retriever.neighbours,
         retrieved_width=retriever.token_width if tokens else retriever.embedding_width,
+        prior_width=retriever.embedding_width,
         operator_backend="auto" if options.fused_kernels else "reference",
         findings=findings,
         prompt_token_ids=tuple(tokenizer.convert_tokens_to_ids(list(PROMPT_TOKENS))),

@@ -38,6 +38,8 @@ class ModelOptions:
     """Masks p_k that each layer routes over (Eq. 7); 1: plain cross-attention; none: no aggregation module."""
     retrieved: Retrieved = "embeddings"
     """One embedding a retrieved report, or its token features."""
+    prior: bool = False
+    """Take the patient's earlier study, where the data have one, as a further reference."""
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
     """Metrics of Eq. 1; none: no difference features."""
     difference_norm: Literal["batch", "layer", "none"] = "batch"

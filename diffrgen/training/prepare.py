@@ -14,18 +14,11 @@ from diffrgen.labels import Labeler
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_prior
 from diffrgen.pipeline.dataset import Sources, StudyDataset
+from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import Source, load_source
 from diffrgen.records import Split
-from diffrgen.retrieval import (
-    RetrievalIndex,
-    Retriever,
-    RetrieverOptions,
-    build_index,
-    fit_retriever,
-    load_retriever,
-    neighbours_of_studies,
-)
+from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, build_index, fit_retriever, load_retriever
 from diffrgen.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
 from diffrgen.training.build import LAYOUTS, build_model, image_config
@@ -59,6 +52,7 @@ def prepare(
         options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
     )
     _check_splits(source)
+    options = _without_missing_priors(options, source, say)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
     encoder = image_config(options.model.encoder)
@@ -78,16 +72,18 @@ def prepare(
 
     def dataset(split: Split, parts: Sources) -> StudyDataset:
         studies = source.splits[split]
-        neighbours = neighbours_of_studies(
+        neighbours, priors = find_references(
             retriever,
             index,
+            source,
             studies,
             split=split,
+            rules=options.text.rules,
             options=_retriever_options(options),
+            prior=options.model.prior,
             progress=progress,
-            read=source.read_image,
         )
-        return StudyDataset(studies, neighbours, parts, seed=options.seed)
+        return StudyDataset(studies, neighbours, parts, priors=priors, seed=options.seed)
 
     train, val = dataset("train", sources), dataset("val", evaluation)
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
@@ -105,6 +101,15 @@ def _check_splits(source: Source) -> None:
     widths = {len(study.labels or ()) for study in source.splits}
     if len(widths) > 1:
         raise DataError(f"{source.splits.source}: needed labels of one width, got the widths {sorted(widths)}")
+
+
+def _without_missing_priors(options: TrainOptions, source: Source, say: Callable[[str], None]) -> TrainOptions:
+    """Return `options` without the prior where no training study has one: an input that is never seen learns nothing."""
+    if not options.model.prior:
+        return options
+    count = sum(study.prior_id is not None for study in source.splits.train)
+    say(f"earlier studies: {count} of {len(source.splits.train)} training studies have one")
+    return options if count else replace(options, model=replace(options.model, prior=False))
 
 
 def _settings(options: TrainOptions, source: Source) -> RunSettings:

@@ -24,7 +24,9 @@ def _tiny() -> TrainOptions:
         text=TextOptions(max_tokens=100),
         phantom=PhantomOptions(),
         retriever=RetrieverOptions(epochs=8, batch_size=32, learning_rate=1e-3, embedding_width=128),
-        model=ModelOptions(encoder="tiny", decoder="tiny", warm_start=True, width=128, heads=4, dropout=0.0),
+        model=ModelOptions(
+            encoder="tiny", decoder="tiny", warm_start=True, width=128, heads=4, dropout=0.0, prior=True
+        ),
         optimiser=OptimiserOptions(learning_rate=1.2e-3, warmup=0.05, epochs=9, batch_size=8),
         generation=GenerationOptions(batch_size=32),
     )
@@ -37,4 +39,5 @@ def _paper() -> TrainOptions:
         output=Path("runs/paper"),
         image=ImageOptions(size=224, resize=256, rotation=5.0),
         retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-4, embedding_width=512, text_width=512),
+        model=ModelOptions(prior=True),
     )

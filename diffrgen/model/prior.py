@@ -1,0 +1,32 @@
+"""The patient's earlier study as further references beside the retrieved reports."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from diffrgen.model.config import DiffRGenConfig
+
+
+class PriorReferences(nn.Module):
+    """Rows of the earlier study at the width of Z: the first of its image, the others of its report, a sentence each.
+
+    NOTE: not in the paper, which sees one study at a time and so cannot know what its reference reports call new,
+    larger or unchanged.
+    """
+
+    def __init__(self, config: DiffRGenConfig) -> None:
+        super().__init__()
+        self.projection = None
+        if config.retrieved == "tokens":
+            # Token features live in a space of their own; a prior's rows are embeddings.
+            self.projection = nn.Sequential(nn.Linear(config.prior_width, config.width), nn.LayerNorm(config.width))
+        self.kind = nn.Parameter(torch.randn(2, config.width))
+
+    def forward(self, prior: Tensor, report_projection: nn.Module) -> Tensor:
+        """Project embeddings (B, R, E) to (B, R, d), as the retrieved reports where those are embeddings too."""
+        return (self.projection or report_projection)(prior)
+
+    def mark(self, rows: Tensor) -> Tensor:
+        """Add to rows (B, R, d) what says "earlier image" (the first) and "earlier report" (the others)."""
+        return rows + torch.cat([self.kind[:1], self.kind[1:].expand(rows.shape[1] - 1, -1)])

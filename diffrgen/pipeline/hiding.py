@@ -1,0 +1,21 @@
+"""Hiding a part of the earlier study in training, so that its image or its report alone is enough later."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HIDE_IMAGE = HIDE_REPORT = 0.2
+
+
+def hide_rows(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the prior mask (R,) bool with the image's row (the first) hidden, or those of the report, or neither.
+
+    Never both, and neither where the other is absent: a report that tells of change always has something to tell it
+    from.
+    """
+    draw = torch.rand((), generator=generator).item()
+    image = torch.arange(len(mask)) == 0
+    hidden = image if draw < HIDE_IMAGE else ~image if draw < HIDE_IMAGE + HIDE_REPORT else torch.zeros_like(mask)
+    left = mask & ~hidden
+    return left if left.any() else mask
