@@ -10,6 +10,7 @@ import pytest
 import tyro
 
 from diffrgen.evaluation.run import EvaluateOptions
+from diffrgen.experiments.__main__ import parse_options as parse_experiment_options
 from diffrgen.generate import GenerateOptions
 from diffrgen.prepare import parse_options as parse_prepare_options
 from diffrgen.train import parse_options
@@ -47,8 +48,13 @@ def test_generate_commands_parse(arguments):
     assert tyro.cli(GenerateOptions, args=arguments).images
 
 
+@pytest.mark.parametrize("arguments", commands("experiments"))
+def test_experiment_commands_parse(arguments):
+    assert parse_experiment_options(arguments).chosen.rows
+
+
 def test_readme_shows_every_command():
-    assert all(commands(module) for module in ("train", "evaluate", "generate", "prepare"))
+    assert all(commands(module) for module in ("train", "evaluate", "generate", "prepare", "experiments"))
 
 
 def test_every_path_and_link_of_the_readme_exists():

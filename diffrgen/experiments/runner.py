@@ -113,8 +113,6 @@ class Runner:
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
-            # Ctrl-C reaches this process alone, which then stops the others.
-            start_new_session=True,
         )
         return Running(job, folder, process, log)
 
