@@ -17,7 +17,8 @@ OWN, PAPER = "#20639b", "#d1495b"
 
 def write_figure(results: StudyResults, path: Path) -> None:
     """Write a PNG: a panel a measure, a line a variant, with its mean, seeds, 95 % interval over studies, and the paper's."""
-    measures = [measure for measure in MEASURES if measure.name in SHOWN and results.has([measure])]
+    by_name = {measure.name: measure for measure in MEASURES}
+    measures = [by_name[name] for name in SHOWN if results.has([by_name[name]])]
     figure = Figure(figsize=(3.2 * len(measures) + 1.4, 0.42 * len(results.study.rows) + 1.5), layout="constrained")
     FigureCanvasAgg(figure)
     for place, axes in enumerate(figure.subplots(1, len(measures), squeeze=False)[0]):
