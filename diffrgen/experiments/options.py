@@ -100,7 +100,7 @@ def _size(*, quick: bool) -> TrainOptions:
             image=ImageOptions(size=64, resize=68, rotation=5.0),
             phantom=PhantomOptions(studies=250, size=64),
             retriever=replace(tiny.retriever, epochs=2, neighbours=8),
-            optimiser=replace(tiny.optimiser, epochs=1),
+            optimiser=replace(tiny.optimiser, epochs=3),
             generation=GenerationOptions(beams=1, batch_size=32),
             validation_studies=8,
         )
