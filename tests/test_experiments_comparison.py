@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from diffrgen.experiments.figure import write_figure
 from diffrgen.experiments.measures import MEASURES
 from diffrgen.experiments.record import RunRecord
 from diffrgen.experiments.results import StudyResults
-from diffrgen.experiments.routing import normalised_entropy, routing_statistics
+from diffrgen.experiments.routing import RoutingStatistics, normalised_entropy, routing_statistics
 from diffrgen.experiments.table import study_markdown
 from diffrgen.experiments.variants import FULL, Row, Study, Variant
 
@@ -149,6 +150,21 @@ def test_table_shows_scores_differences_and_what_the_paper_printed(results):
     assert "| other | +0.500 [+0.000, +1.000] | +0.500 [+0.000, +1.000] | - | - | - | - |" in lines
     assert "2 test studies; 2 seed(s); 7 steps" in text
     assert "Statements" not in text
+    assert "Routing" not in text
+
+
+def test_table_shows_how_each_layer_routes(results):
+    def routed(first: float) -> RoutingStatistics:
+        return RoutingStatistics((0, 1), ((first, 1 - first), (0.2, 0.3, 0.5)), (0.5, 0.9), (0.0, 0.1), {})
+
+    runs = {
+        "full": [replace(run, routing=routed(first)) for run, first in zip(results.runs["full"], (0.5, 0.7), strict=True)],
+        "other": results.runs["other"],
+    }
+    lines = study_markdown(replace(results, runs=runs)).splitlines()
+    assert "| whole | 1 | 0.60 0.40 | 0.500 | 0.000 |" in lines
+    assert "| whole | 2 | 0.20 0.30 0.50 | 0.900 | 0.100 |" in lines
+    assert sum(line.startswith("| other |") for line in lines) == 2  # scores and differences
 
 
 def test_results_are_plain_json(results):

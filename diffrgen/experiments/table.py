@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from diffrgen.experiments.comparison import Estimate
 from diffrgen.experiments.measures import CLINICAL, LANGUAGE, STATEMENTS, Measure
 from diffrgen.experiments.results import StudyResults
@@ -32,6 +34,13 @@ def study_markdown(results: StudyResults) -> str:
         ]
         if results.has(STATEMENTS):
             parts += [_differences(results, STATEMENTS)]
+    routing = _routing(results)
+    if routing:
+        parts += [
+            "Routing, mean over seeds: the weights of A^0, A^1, ..., how undecided they are (entropy over log p) and how much "
+            "they depend on the image (entropy of the mean weights less the mean entropy):\n",
+            _table(["Variant", "layer", "weights", "entropy", "spread"], routing),
+        ]
     if any(row.published for row in results.study.rows):
         parts += [
             f"The {PUBLISHED} columns are the paper's own: other data, other labels and a larger network. They stand "
@@ -58,6 +67,19 @@ def _differences(results: StudyResults, measures: Sequence[Measure]) -> str:
         for row in results.study.rows[1:]
     ]
     return _table(["Variant", *(measure.label for measure in measures)], lines)
+
+
+def _routing(results: StudyResults) -> list[list[str]]:
+    """Return a line for each variant and layer that routes."""
+    lines = []
+    for row in results.study.rows:
+        found = [run.routing for run in results.runs[row.variant.name] if run.routing is not None]
+        for place, layer in enumerate(found[0].layers if found else ()):
+            weights = np.mean([routing.mean[place] for routing in found], axis=0)
+            decided = [np.mean([getattr(routing, name)[place] for routing in found]) for name in ("entropy", "spread")]
+            texts = [" ".join(f"{weight:.2f}" for weight in weights), *(f"{value:.3f}" for value in decided)]
+            lines.append([row.label, str(layer + 1), *texts])
+    return lines
 
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
