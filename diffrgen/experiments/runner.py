@@ -64,6 +64,13 @@ class Running:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
+    def close(self) -> None:
+        """Wait for the end of the process and let go of its files."""
+        self.process.wait()
+        self.log.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
     def last_words(self) -> str:
         """Return the end of what the process printed."""
         text = (self.folder / LOG).read_text(encoding="utf-8", errors="replace")
@@ -117,7 +124,7 @@ class Runner:
         return Running(job, folder, process, log)
 
     def _end(self, running: Running) -> None:
-        running.log.close()
+        running.close()
         if running.process.returncode or not running.job.record.exists():
             raise DataError(
                 f"{running.folder}: the training ended with status {running.process.returncode}; "
@@ -135,5 +142,4 @@ class Runner:
             for each in running:
                 each.process.terminate()
             for each in running:
-                each.process.wait()
-                each.log.close()
+                each.close()
