@@ -57,6 +57,8 @@ class EvaluateOptions:
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
     baselines: bool = True
     """Score the two blind baselines beside."""
+    resamples: int = 1000
+    """Resamples of the test studies for the 95 % intervals; 0: no intervals."""
     priors: bool = True
     """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
     fused_kernels: bool = True
@@ -148,6 +150,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
         retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
         baselines=options.baselines,
+        resamples=options.resamples,
     )
     folder = options.output or _new_folder(run.path / "evaluation", key)
     evaluation = Evaluation(scores, folder, studies, written[MODEL_ROW], options.published)

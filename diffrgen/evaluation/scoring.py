@@ -88,19 +88,20 @@ def score_reports(
     labeler: str,
     truth_from: str,
     radeval: Sequence[str] = (),
+    resamples: int = 1000,
 ) -> Scores:
     """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both.
 
     labeler, truth_from: who read the one and where the other comes from, for the record. radeval: metrics of that
-    package to compute too.
+    package to compute too. resamples: of the 95 % intervals, 0 for none.
     """
-    corpus = score_corpus(list(hypotheses), list(references))
+    corpus = score_corpus(list(hypotheses), list(references), resamples=resamples)
     return Scores(
         corpus=corpus.values,
         corpus_intervals=corpus.intervals,
-        clinical=finding_scores(predicted, truth, FINDINGS),
-        diseases=finding_scores(predicted, truth, DISEASES),
-        common=finding_scores(predicted, truth, COMMON),
+        clinical=finding_scores(predicted, truth, FINDINGS, resamples=resamples),
+        diseases=finding_scores(predicted, truth, DISEASES, resamples=resamples),
+        common=finding_scores(predicted, truth, COMMON, resamples=resamples),
         diversity=report_diversity(list(hypotheses)),
         labeler=labeler,
         truth_from=truth_from,
@@ -113,9 +114,11 @@ def score_reports(
     )
 
 
-def finding_scores(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> ClinicalScores:
+def finding_scores(
+    predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str], *, resamples: int = 1000
+) -> ClinicalScores:
     """Compare states (n, C >= 14) in the columns of `findings`."""
-    return clinical_scores(*_columns(predicted, truth, findings), findings=findings)
+    return clinical_scores(*_columns(predicted, truth, findings), findings=findings, resamples=resamples)
 
 
 def _columns(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -136,6 +139,7 @@ def score_beside_baselines(
     statements: StatementTruth | None = None,
     retrieved: Mapping[str, Sequence[Sequence[str]]] | None = None,
     baselines: bool = True,
+    resamples: int = 1000,
 ) -> dict[str, Scores]:
     """Score each named set of reports, then (unless not wanted) the blind baselines over the same studies.
 
@@ -160,6 +164,7 @@ def score_beside_baselines(
             labeler=labeler.name,
             truth_from=truth_from,
             radeval=radeval if name in hypotheses else (),
+            resamples=resamples,
         )
         if statements is not None:
             neighbours = (retrieved or {}).get(name, [()] * count)

@@ -47,8 +47,11 @@ def run_job(job: Job, folder: Path) -> RunRecord:
     run = RunFolder(folder)
     with explained(run):
         summary, _ = fit(options, run, make_accelerator(options))
+        # Intervals are those of a study's runs together, from the numbers that each record keeps.
         evaluation = evaluate(
-            EvaluateOptions(folder, baselines=False, generation=options.generation, decoded=options.decoded)
+            EvaluateOptions(
+                folder, baselines=False, resamples=0, generation=options.generation, decoded=options.decoded
+            )
         )
         record = make_record(job, summary, evaluation, parameters=run.model().num_parameters())
         record.save(job.record)
