@@ -44,7 +44,7 @@ def data(tmp_path_factory, quiet) -> Path:
 
 @pytest.fixture(scope="module")
 def options(data) -> TrainOptions:
-    parsed = train_command.parse_options(arguments(data, Path("full-0"), "--checkpoint-every", "1"))
+    parsed = train_command.parse_options(arguments(data, Path("full-0")))
     return replace(parsed, decoded=replace(parsed.decoded, image_cache=False))
 
 
