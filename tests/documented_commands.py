@@ -11,6 +11,7 @@ import tyro
 
 from diffrgen.evaluation.dump import ScoreOptions
 from diffrgen.evaluation.run import EvaluateOptions
+from diffrgen.experiments.__main__ import parse_options as parse_experiment_options
 from diffrgen.generate import GenerateOptions
 from diffrgen.index import parse_options as parse_index_options
 from diffrgen.prepare import parse_options as parse_prepare_options
@@ -74,4 +75,5 @@ PARSERS = {
     "share": parse_share_options,
     "index": parse_index_options,
     "serve": _serve,
+    "experiments": parse_experiment_options,
 }

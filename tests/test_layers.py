@@ -41,6 +41,10 @@ ALLOWED = {
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "evaluation", "training"},
     "serving": {"errors", "images", "phantom", "pipeline", "evaluation", "explanation", "page"},
+    "experiments": {
+        *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "evaluation"),
+        *("training", "command"),
+    },
 }
 COMMANDS = {"serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 

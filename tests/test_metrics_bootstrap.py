@@ -51,6 +51,7 @@ def test_a_mean_of_two_studies_by_hand():
     assert mean_interval(np.array([0.0, 1.0])) == (0.0, 1.0)
     assert mean_interval(np.array([0.25, 0.25])) == (0.25, 0.25)
     assert mean_interval(np.array([0.5])) is None
+    assert mean_interval(np.array([0.0, 1.0]), resamples=0) is None
 
 
 def test_resamples_without_a_score_are_passed_over():

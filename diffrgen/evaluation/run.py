@@ -26,7 +26,7 @@ from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, load_source
-from diffrgen.records import Split
+from diffrgen.records import Split, Study
 from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import Protocol
 
@@ -58,6 +58,10 @@ class EvaluateOptions:
     """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
     shuffled_images: bool = False
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
+    baselines: bool = True
+    """Score the two blind baselines beside."""
+    resamples: int = 1000
+    """Resamples of the test studies for the 95 % intervals; 0: no intervals."""
     priors: bool = True
     """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
     fused_kernels: bool = True
@@ -71,10 +75,14 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by row name (the model first) and the folder with predictions.jsonl and metrics.json."""
+    """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies and what the
+    model wrote for them.
+    """
 
     scores: dict[str, Scores]
     folder: Path
+    studies: Sequence[Study]
+    written: Sequence[WrittenReport]
     published: PublishedData | None = None
 
     @property
@@ -146,10 +154,12 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         radeval=options.radeval,
         statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
         retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
+        baselines=options.baselines,
+        resamples=options.resamples,
     )
     folder = options.output or _new_folder(run.evaluation_path, key)
-    evaluation = Evaluation(scores, folder, options.published)
-    _write(evaluation, dataset, written[MODEL_ROW])
+    evaluation = Evaluation(scores, folder, studies, written[MODEL_ROW], options.published)
+    _write(evaluation, dataset)
     record = EvaluationRecord(
         split=options.split,
         data=None if options.data is None else Path(options.data).name,
@@ -176,11 +186,11 @@ def _new_folder(parent: Path, name: str) -> Path:
     return folder
 
 
-def _write(evaluation: Evaluation, dataset: StudyDataset, written: Sequence[WrittenReport]) -> None:
+def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
     """Write predictions.jsonl, metrics.json and table.md."""
     evaluation.folder.mkdir(parents=True, exist_ok=True)
     with (evaluation.folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-        for study, reference, report in zip(dataset.studies, dataset.reports, written, strict=True):
+        for study, reference, report in zip(dataset.studies, dataset.reports, evaluation.written, strict=True):
             reasons = report.to_dict()
             record = {"id": study.id, "reference": reference, "hypothesis": reasons.pop("report"), **reasons}
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")

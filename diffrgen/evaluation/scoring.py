@@ -23,6 +23,7 @@ from diffrgen.metrics import (
     score_corpus,
     table_row,
 )
+from diffrgen.metrics.clinical import study_counts
 from diffrgen.pipeline.labeler import NamedLabeler
 from diffrgen.text import Protocol, apply_protocol
 
@@ -35,7 +36,9 @@ class Scores:
     CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
     states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
     radeval: the scores of that package, or the reasons why there are none, where it was asked for. statements: of change,
-    severity, rare diseases and copied facts, where the truth is known.
+    severity, rare diseases and copied facts, where the truth is known. per_study: the numbers of each study that corpus
+    and clinical scores are sums or means of, "bleu", "rouge_l", "clinical_14" and "clinical_13" (see `score_corpus` and
+    `study_counts`).
     """
 
     corpus: dict[str, float]
@@ -48,6 +51,7 @@ class Scores:
     truth_from: str
     radeval: RadEvalScores = field(default_factory=dict)
     statements: Statements | None = None
+    per_study: dict[str, np.ndarray] = field(default_factory=dict)
 
     def table_row(self) -> dict[str, Any]:
         """Return the columns of the paper's Table 1, and the micro-F1 over the 13 diseases."""
@@ -84,30 +88,42 @@ def score_reports(
     labeler: str,
     truth_from: str,
     radeval: Sequence[str] = (),
+    resamples: int = 1000,
 ) -> Scores:
     """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both.
 
     labeler, truth_from: who read the one and where the other comes from, for the record. radeval: metrics of that
-    package to compute too.
+    package to compute too. resamples: of the 95 % intervals, 0 for none.
     """
-    corpus = score_corpus(list(hypotheses), list(references))
+    corpus = score_corpus(list(hypotheses), list(references), resamples=resamples)
     return Scores(
         corpus=corpus.values,
         corpus_intervals=corpus.intervals,
-        clinical=finding_scores(predicted, truth, FINDINGS),
-        diseases=finding_scores(predicted, truth, DISEASES),
-        common=finding_scores(predicted, truth, COMMON),
+        clinical=finding_scores(predicted, truth, FINDINGS, resamples=resamples),
+        diseases=finding_scores(predicted, truth, DISEASES, resamples=resamples),
+        common=finding_scores(predicted, truth, COMMON, resamples=resamples),
         diversity=report_diversity(list(hypotheses)),
         labeler=labeler,
         truth_from=truth_from,
         radeval=radeval_scores(hypotheses, references, radeval),
+        per_study={
+            **corpus.per_study,
+            "clinical_14": study_counts(*_columns(predicted, truth, FINDINGS), findings=FINDINGS),
+            "clinical_13": study_counts(*_columns(predicted, truth, DISEASES), findings=DISEASES),
+        },
     )
 
 
-def finding_scores(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> ClinicalScores:
+def finding_scores(
+    predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str], *, resamples: int = 1000
+) -> ClinicalScores:
     """Compare states (n, C >= 14) in the columns of `findings`."""
+    return clinical_scores(*_columns(predicted, truth, findings), findings=findings, resamples=resamples)
+
+
+def _columns(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     columns = [FINDINGS.index(name) for name in findings]
-    return clinical_scores(predicted[:, columns], truth[:, columns], findings=findings)
+    return predicted[:, columns], truth[:, columns]
 
 
 def score_beside_baselines(
@@ -122,8 +138,10 @@ def score_beside_baselines(
     radeval: Sequence[str] = (),
     statements: StatementTruth | None = None,
     retrieved: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    baselines: bool = True,
+    resamples: int = 1000,
 ) -> dict[str, Scores]:
-    """Score each named set of reports, then the blind baselines over the same studies.
+    """Score each named set of reports, then (unless not wanted) the blind baselines over the same studies.
 
     references: as they came; truth (n, C >= 14): the studies' states, which come from
     `truth_from`; the labeler reads those of the reports. radeval: metrics of that package, for the named reports only.
@@ -131,11 +149,10 @@ def score_beside_baselines(
     name of the reports written from them (a baseline is written from none).
     """
     count = len(references)
-    rows = {
-        **hypotheses,
-        "blind: most frequent report": most_frequent_report(training_reports, count),
-        "blind: random training report": random_training_reports(training_reports, count),
-    }
+    rows = dict(hypotheses)
+    if baselines:
+        rows["blind: most frequent report"] = most_frequent_report(training_reports, count)
+        rows["blind: random training report"] = random_training_reports(training_reports, count)
     scores = {}
     for name, reports in rows.items():
         said, true = apply_protocol(protocol, reports, references, training=training_reports)
@@ -147,6 +164,7 @@ def score_beside_baselines(
             labeler=labeler.name,
             truth_from=truth_from,
             radeval=radeval if name in hypotheses else (),
+            resamples=resamples,
         )
         if statements is not None:
             neighbours = (retrieved or {}).get(name, [()] * count)

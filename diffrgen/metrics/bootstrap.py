@@ -26,9 +26,9 @@ def bootstrap_interval(
         statistic: sums (R, K) -> scores (R,); NaN is passed over.
         resamples, seed: the same seed draws the same studies, whatever the score.
 
-    Returns None for fewer than two studies, and where no resample has a score.
+    Returns None for fewer than two studies, without resamples, and where none of them has a score.
     """
-    if len(per_study) < 2:
+    if len(per_study) < 2 or not resamples:
         return None
     numbers = np.asarray(per_study, dtype=np.float64)
     values = np.concatenate([statistic(weights @ numbers) for weights in _weights(len(numbers), resamples, seed)])

@@ -88,7 +88,7 @@ def clinical_scores(
     return ClinicalScores(
         studies=len(said),
         micro=_ratios(tp.sum(), fp.sum(), fn.sum()),
-        micro_f1_interval=bootstrap_interval(np.stack(studies, 1), _f1, **drawn),
+        micro_f1_interval=bootstrap_interval(np.stack(studies, 1), f1_of_sums, **drawn),
         macro_f1=float(np.mean(defined)) if defined else None,
         macro_findings=len(defined),
         example=PrecisionRecallF1(*(float(np.mean(scores)) for scores in _example_based(*studies))),
@@ -104,6 +104,15 @@ def clinical_scores(
             },
         },
     )
+
+
+def study_counts(predicted: np.ndarray, truth: np.ndarray, *, findings: Sequence[str]) -> np.ndarray:
+    """Return the true positives, false positives and false negatives of each study, (n, 3) int64.
+
+    Arguments and errors as in `clinical_scores`.
+    """
+    said, true = _validate(predicted, truth, findings)
+    return np.stack([(said & true).sum(1), (said & ~true).sum(1), (~said & true).sum(1)], axis=1)
 
 
 def _validate(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -137,13 +146,13 @@ def _example_based(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> tuple[np.n
     return tuple(part / np.maximum(whole, 1) for part, whole in zip((tp, tp, 2 * tp), wholes, strict=True))
 
 
-def _f1(sums: np.ndarray) -> np.ndarray:
-    """F1 (...) of sums (..., 3) of true positives, false positives and false negatives."""
+def f1_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return F1 (...) of sums (..., 3) of true positives, false positives and false negatives; NaN for 0/0."""
     tp, fp, fn = np.moveaxis(sums, -1, 0)
     return ratio(2 * tp, 2 * tp + fp + fn)
 
 
 def _macro_f1(sums: np.ndarray) -> np.ndarray:
     """Mean of the F1 (R,) over the findings that have one; sums (R, 3 C) hold those of each finding, C a kind."""
-    each = _f1(np.swapaxes(sums.reshape(len(sums), 3, -1), 1, 2))  # (R, C)
+    each = f1_of_sums(np.swapaxes(sums.reshape(len(sums), 3, -1), 1, 2))  # (R, C)
     return ratio(np.nansum(each, axis=1), np.sum(~np.isnan(each), axis=1))

@@ -21,10 +21,14 @@ TINY, SMALL = 1e-15, 1e-9
 
 @dataclass(frozen=True, slots=True)
 class CorpusScores:
-    """Scores by name, and the 95 % interval over studies of each, None where there is none."""
+    """Scores by name, and the 95 % interval over studies of each, None where there is none.
+
+    per_study: the numbers of each study behind them, "bleu" (n, 10) as `bleu_of_sums` takes their sums, "rouge_l" (n, 1).
+    """
 
     values: dict[str, float]
     intervals: dict[str, Interval | None]
+    per_study: dict[str, np.ndarray]
 
 
 def corpus_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -68,25 +72,23 @@ def score_corpus(
     pairs = [{i: [text] for i, text in enumerate(texts)} for texts in (truth, said)]
     means = {"rouge_l": Rouge().compute_score(*pairs), "cider": Cider().compute_score(*pairs)}
     values |= {name: float(mean) for name, (mean, _) in means.items()}
+    counts = [[study["testlen"], *study["reflen"], *study["guess"], *study["correct"]] for study in scorer.ctest]
+    per_study = {"bleu": np.array(counts), "rouge_l": np.array(means["rouge_l"][1])[:, None]}
     intervals: dict[str, Interval | None] = {}
     if resamples:
-        intervals |= _bleu_intervals(scorer, resamples=resamples, seed=seed)
+        intervals |= _bleu_intervals(per_study["bleu"], resamples=resamples, seed=seed)
         intervals |= {name: mean_interval(each, resamples=resamples, seed=seed) for name, (_, each) in means.items()}
     try:
         meteor = meteor_score(said, truth, resamples=resamples, seed=seed)
     except MeteorUnavailable as reason:
         warnings.warn(f"METEOR is left out of the scores: {reason}", RuntimeWarning, stacklevel=3)
-        return CorpusScores(values, intervals)
-    return CorpusScores(
-        values | {"meteor": meteor.score}, intervals | ({"meteor": meteor.interval} if resamples else {})
-    )
+        return CorpusScores(values, intervals, per_study)
+    values["meteor"] = meteor.score
+    return CorpusScores(values, intervals | ({"meteor": meteor.interval} if resamples else {}), per_study)
 
 
-def _bleu_intervals(scorer: BleuScorer, *, resamples: int, seed: int) -> dict[str, Interval | None]:
-    """Return the intervals of BLEU-1 to BLEU-4 from the counts of each study."""
-    counts = np.array(
-        [[study["testlen"], *study["reflen"], *study["guess"], *study["correct"]] for study in scorer.ctest]
-    )
+def _bleu_intervals(counts: np.ndarray, *, resamples: int, seed: int) -> dict[str, Interval | None]:
+    """Return the intervals of BLEU-1 to BLEU-4 from the counts of each study (n, 10)."""
 
     def interval(order: int) -> Interval | None:
         return bootstrap_interval(counts, lambda sums: bleu_of_sums(sums)[:, order], resamples=resamples, seed=seed)

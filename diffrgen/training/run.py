@@ -32,12 +32,24 @@ def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
     """
     run = RunFolder(options.output)
     with explained(run):
-        return _train(options, run, make_accelerator(options))
+        accelerator = make_accelerator(options)
+        summary, test_studies = fit(options, run, accelerator)
+        if not accelerator.is_main_process or not test_studies:
+            return summary, None
+        return summary, evaluate(
+            EvaluateOptions(
+                run.path,
+                generation=options.generation,
+                shuffled_images=options.data.data == PHANTOM,
+                fused_kernels=options.fused_kernels,
+                workers=options.workers,
+                decoded=options.decoded,
+            )
+        )
 
 
-def _train(
-    options: TrainOptions, run: RunFolder, accelerator: Accelerator
-) -> tuple[TrainingSummary, Evaluation | None]:
+def fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tuple[TrainingSummary, int]:
+    """Do all of `train` but the evaluation; return how training went and the number of test studies."""
     if accelerator.is_main_process:
         open_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
         save_json(replace(options, resume=False, overwrite=False), run.path / "train.json")
@@ -58,18 +70,7 @@ def _train(
         draw_curves(run.path)
         save_json(summary, run.path / "training.json")
     accelerator.wait_for_everyone()
-    if not visible or not prepared.data.splits["test"].studies:
-        return summary, None
-    return summary, evaluate(
-        EvaluateOptions(
-            run.path,
-            generation=options.generation,
-            shuffled_images=options.data.data == PHANTOM,
-            fused_kernels=options.fused_kernels,
-            workers=options.workers,
-            decoded=options.decoded,
-        )
-    )
+    return summary, prepared.data.splits["test"].studies
 
 
 def open_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:

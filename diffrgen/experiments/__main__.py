@@ -1,0 +1,38 @@
+"""`python -m diffrgen.experiments STUDY`: re-run a study of the paper."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from diffrgen.command import run_command
+from diffrgen.experiments.options import ExperimentOptions
+from diffrgen.experiments.study import run_study
+
+
+def parse_options(arguments: Sequence[str]) -> ExperimentOptions:
+    """Parse the command line."""
+    return tyro.cli(
+        ExperimentOptions,
+        args=arguments,
+        prog="python -m diffrgen.experiments",
+        config=(tyro.conf.PositionalRequiredArgs,),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a study from the command line; return the exit status."""
+    options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # Like Ctrl-C: the trainings stop with a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    files = run_study(options)
+    print(files.table.read_text(encoding="utf-8"))
+    print(f"table: {files.table}, all figures: {files.results}, picture: {files.figure}; runs: {options.folder / 'runs'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,113 @@
+"""Every option of `python -m diffrgen.experiments`, and the size of its trainings."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+import tyro
+
+from diffrgen.errors import DataError
+from diffrgen.experiments.variants import STUDIES, Row, Study, StudyName
+from diffrgen.phantom import PhantomOptions
+from diffrgen.pipeline.cached_images import ImageCacheOptions
+from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions
+from diffrgen.training.options import TrainOptions
+from diffrgen.training.presets import preset_options
+
+# A training of the preset `tiny` holds about 1 GiB.
+MOST_PROCESSES = 8
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """Train the variants of a study over seeds, compare them with the full network, write tables and figures.
+
+    Finished trainings are found again and interrupted ones gone on with; studies in one output folder share their runs.
+    """
+
+    study: StudyName
+    """Study to run."""
+    seeds: int | None = None
+    """Trainings of each variant, with the seeds 0, 1, ...; default: 5, or 2 with --quick."""
+    quick: bool = False
+    """Very small trainings, minutes in all: shows that everything works, tells no variants apart."""
+    output: Path | None = None
+    """Folder for runs, tables and figures; default: runs/experiments, or runs/experiments-quick with --quick."""
+    variants: tuple[str, ...] = ()
+    """Names of the variants to train beside the full network; default: all of the study."""
+    processes: int | None = None
+    """Trainings side by side; default: one a core, eight at most, or one where there is a GPU."""
+    epochs: int | None = None
+    """Passes over the training split; default: the size's."""
+    keep_weights: bool = False
+    """Keep the folder of each finished training, weights and all."""
+    data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
+    decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "processes", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"--{name} needs at least 1, got {value}")
+        known = [row.variant.name for row in STUDIES[self.study].rows[1:]]
+        unknown = [name for name in self.variants if name not in known]
+        if unknown:
+            raise DataError(f"--variants needs names out of {', '.join(known)} for {self.study}, got {unknown[0]}")
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.output or Path("runs/experiments-quick" if self.quick else "runs/experiments")
+
+    @property
+    def trainings(self) -> int:
+        """Trainings of each variant."""
+        return self.seeds or (2 if self.quick else 5)
+
+    @property
+    def chosen(self) -> Study:
+        """The study with the variants that were asked for, the full network first."""
+        study = STUDIES[self.study]
+        return replace(study, rows=tuple(row for row in study.rows if self._is_wanted(row, study)))
+
+    def _is_wanted(self, row: Row, study: Study) -> bool:
+        return not self.variants or row is study.rows[0] or row.variant.name in self.variants
+
+    @property
+    def side_by_side(self) -> int:
+        """Trainings at a time."""
+        if self.processes is not None:
+            return self.processes
+        return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_PROCESSES)
+
+    def training(self) -> TrainOptions:
+        """Return the options of the full network with seed 0; its output folder is not used."""
+        options = replace(_size(quick=self.quick), data=self.data, decoded=self.decoded)
+        if self.epochs is None:
+            return options
+        return replace(options, optimiser=replace(options.optimiser, epochs=self.epochs))
+
+
+def _size(*, quick: bool) -> TrainOptions:
+    """Return the preset `tiny`, made smaller so that eighty trainings take hours, or with `quick` minutes."""
+    tiny = replace(preset_options("tiny"), workers=0)
+    if quick:
+        return replace(
+            tiny,
+            image=ImageOptions(size=64, resize=68, rotation=5.0),
+            phantom=PhantomOptions(studies=250, size=64),
+            retriever=replace(tiny.retriever, epochs=2, neighbours=8),
+            optimiser=replace(tiny.optimiser, epochs=3),
+            generation=GenerationOptions(beams=1, batch_size=32),
+            validation_studies=8,
+        )
+    return replace(
+        tiny,
+        phantom=PhantomOptions(studies=2000, size=128),
+        optimiser=replace(tiny.optimiser, epochs=3),
+        generation=GenerationOptions(beams=1, batch_size=32),
+        validation_studies=64,
+    )

@@ -1,0 +1,75 @@
+"""What all runs have in common, made once: tokenizer, retriever, index, the neighbours and earlier study of every study."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from diffrgen.errors import DataError
+from diffrgen.experiments.job import Job
+from diffrgen.pipeline.references import find_references
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.settings import load_json, save_json
+from diffrgen.pipeline.source import load_source
+from diffrgen.staging import staged
+from diffrgen.training.options import TrainOptions
+from diffrgen.training.prepare import PreparedRun, prepare
+
+# Written last: with it the folder is complete.
+COMPLETE = "shared.json"
+
+
+def make_shared(options: TrainOptions, folder: Path) -> int:
+    """Make in `folder` what runs with `options` share, unless it is there; return the steps of a training.
+
+    The retriever is fitted with the seed of `options`, whatever that of a run. DataError where the folder was made with
+    other options, and where the data have no test split.
+    """
+    options = replace(options, output=Path(folder.name))
+    complete = folder / COMPLETE
+    if complete.exists() and load_json(TrainOptions, complete) != options:
+        raise DataError(f"{folder}: was made with other options than those asked for; choose another --output")
+    run = RunFolder(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    prepared = prepare(options, run, device=device)
+    if not complete.exists():
+        _find_test_references(options, run, prepared, device)
+        save_json(options, complete)
+    batch_size = min(options.optimiser.batch_size, len(prepared.train))
+    return options.optimiser.epochs * (len(prepared.train) // batch_size // options.optimiser.accumulate)
+
+
+def _find_test_references(options: TrainOptions, run: RunFolder, prepared: PreparedRun, device: torch.device) -> None:
+    source = load_source(
+        options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
+    )
+    if not source.splits.test:
+        raise DataError(f"{source.splits.source}: needed studies in the split 'test' to compare variants on, got none")
+    find_references(
+        run.retriever().to(device),
+        run.index(),
+        source,
+        source.splits.test,
+        split="test",
+        rules=prepared.settings.rules,
+        options=prepared.settings.retriever,
+        prior=options.model.prior,
+    )
+
+
+def open_job_folder(job: Job, folder: Path, shared: Path) -> None:
+    """Make the folder that `job` is trained in, with copies of what is shared; one of an interrupted training stays.
+
+    Raises DataError where that training has other options.
+    """
+    if folder.exists():
+        if load_json(Job, Job.path(folder)) != job:
+            raise DataError(f"{folder}: holds a training with other options than those asked for; remove it")
+        return
+    with staged(folder) as stage:
+        shutil.copytree(shared, stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE, ".*"))
+        save_json(job, Job.path(stage))
+        save_json(job.options, stage / "train.json")
