@@ -48,8 +48,8 @@ struct Backward : Group<S, T> {
   // Weights alpha (P - u) and slopes dS of a tile, and from them dQ; returns the sum of delta.
   double add_tile(int64_t h, const Tile& tile, T* weight, T* slope, int64_t row) {
     const int64_t first = (h * p.rows + tile.first_row) * width;
-    multiply_keys(p, tile, q + first, width, k_t, weight, row);
-    multiply_keys(p, tile, grad + first, width, v_t, slope, row);
+    multiply_keys(p, tile, q + first, width, k_t, weight, row, &this->upcoming);
+    multiply_keys(p, tile, grad + first, width, v_t, slope, row, &this->upcoming);
     const T* columns_x = x.of(p, tile);
     const T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
     double delta = 0;
@@ -62,7 +62,8 @@ struct Backward : Group<S, T> {
       rest[tile.first_row + r] = found.rest;
       delta += found.delta;
     }
-    multiply_values(p, tile, slope, row, k + h * p.patches * width, width, {dq + first, width, kLanes<T>, adds()});
+    multiply_values(p, tile, slope, row, k + h * p.patches * width, width, {dq + first, width, kLanes<T>, adds()},
+                    &this->upcoming);
     return delta;
   }
 
@@ -71,7 +72,7 @@ struct Backward : Group<S, T> {
   void add_keys(int64_t h, int64_t first_key, int64_t keys, int64_t first_row, int64_t rows, const T* weight,
                 const T* slope, int64_t row, bool add) {
     const int64_t queries = (h * p.rows + first_row) * width, target = (h * p.patches + first_key) * width;
-    const Shape shape{keys, width / kLanes<T>, rows, 1};
+    const Shape shape{keys, width / kLanes<T>, rows, 1, &this->upcoming};
     product<T>(shape, {slope, 1, row, 0}, {q + queries, width, kLanes<T>, 0}, {dk + target, width, kLanes<T>, add});
     product<T>(shape, {weight, 1, row, 0}, {grad + queries, width, kLanes<T>, 0}, {dv + target, width, kLanes<T>, add});
   }
@@ -151,7 +152,7 @@ struct Backward : Group<S, T> {
     for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
     this->pack_view(p.grad, 0, p.rows, T(1), grad);
     for (mask = 0; mask < p.masks; ++mask) {
-      if (!p.shared || mask == 0) read(p.shared ? 0 : mask);
+      if (!p.shared || mask == 0) read(p.shared ? 0 : mask), this->fetch_after(mask);
       double* share = p.dalpha + (this->batch * p.masks + mask) * p.heads + head;
       for (int64_t h = 0; h < count; ++h) share[h] = add_head(h);
       if (!p.shared || mask == p.masks - 1) write(p.shared ? 0 : mask);

@@ -38,7 +38,7 @@ struct Forward : Group<S, T> {
 
   void add_tile(int64_t h, int64_t mask, const Tile& tile, bool first) {
     const int64_t columns = tile.columns(), row = (h * p.rows + tile.first_row) * width;
-    multiply_keys(p, tile, q + row, width, k_t, weights, columns);
+    multiply_keys(p, tile, q + row, width, k_t, weights, columns, &this->upcoming);
     const T* columns_x = x.of(p, tile);
     const T alpha = this->alpha(mask);
     for (int64_t r = 0; r < tile.rows; ++r) {
@@ -50,7 +50,8 @@ struct Forward : Group<S, T> {
         store(target + d, (first ? Vector<T>{} : load(target + d)) + splat(found.rest) * load(v_sum + d));
     }
     if (p.lse != nullptr) save_lse(h, mask, tile);
-    multiply_values(p, tile, weights, columns, v + h * p.patches * width, width, {out + row, width, kLanes<T>, true});
+    multiply_values(p, tile, weights, columns, v + h * p.patches * width, width, {out + row, width, kLanes<T>, true},
+                    &this->upcoming);
   }
 
   // A loop of its own: a call of log between the rows would empty the vector registers.
@@ -75,7 +76,7 @@ struct Forward : Group<S, T> {
     bool first = true;
     for (int64_t j = 0; j < p.masks; ++j) {
       if (p.lse == nullptr && this->alpha(j) == T(0)) continue;
-      if (!p.shared || first) read(p.shared ? 0 : j);
+      if (!p.shared || first) read(p.shared ? 0 : j), this->fetch_after(j);
       add_mask(j, first);
       first = false;
     }
