@@ -32,6 +32,15 @@ struct Group : Part {
     return here;
   }
 
+  // Six arrays of the rows of a tile, in whole vectors.
+  static int64_t states_size(const Problem& p) { return 6 * (p.rows + 2 * 16); }
+
+  RowState<T> take_states() {
+    T* all[6];
+    for (T*& each : all) each = take(padded<T>(p.rows));
+    return {all[0], all[1], all[2], all[3], all[4], all[5]};
+  }
+
   T* take_rows(int64_t rows) { return take(p.heads_at_once * rows * width); }
 
   void pack_view(const View& view, int64_t mask, int64_t rows, T factor, T* to) const {

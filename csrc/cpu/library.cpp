@@ -82,8 +82,8 @@ Problem problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tens
   return p;
 }
 
-// Heads whose rows are read together: as many as leave their buffers, and what is fetched for the next, in a second-level
-// cache of a megabyte, while every thread has two units or more.
+// Heads whose rows are read together: as many as leave their buffers, and what is fetched for the next ones, in a
+// second-level cache of a megabyte, while every thread has two units or more.
 int64_t heads_at_once(const Problem& p) {
   const int64_t bytes = 4 * (4 * p.rows + 6 * p.patches) * p.dim, for_cache = (int64_t{384} << 10) / bytes;
   const int64_t for_threads = p.batches * p.heads / (2 * static_cast<int64_t>(torch::stable::get_num_threads()));

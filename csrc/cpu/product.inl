@@ -31,7 +31,8 @@ constexpr int max_rows(int vectors) {
 }
 
 template <class T, int Rows, int Vectors>
-void product_block(const Shape& shape, Lines fetched, const Left<T>& left, const Right<T>& right, const Target<T>& target) {
+void product_block(const Shape& shape, Lines fetched, const Left<T>& left, const Right<T>& right,
+                   const Target<T>& target) {
   const int64_t a_row = left.row, b_vector = right.vector;
   Vector<T> sums[Rows][Vectors];
 #pragma GCC unroll 16

@@ -129,8 +129,8 @@ void multiply_keys(const Problem& p, const Tile& tile, const T* rows, int64_t wi
   if (tile.reach == Reach::kPieces) {
     const T* first = keys_t + tile.first_key / p.grid_width * p.dim * panels.stride + tile.left;
     for (int64_t c = 0; c < tile.stride; c += kLanes<T>)
-      product<T>({tile.rows, tile.pieces, p.dim, 1, upcoming}, left, {first + c, panels.stride, p.dim * panels.stride, 0},
-                 {to + c, to_row, tile.stride, false});
+      product<T>({tile.rows, tile.pieces, p.dim, 1, upcoming}, left,
+                 {first + c, panels.stride, p.dim * panels.stride, 0}, {to + c, to_row, tile.stride, false});
     return;
   }
   const int64_t step = tile.reach == Reach::kAll ? panels.panel : tile.stride;
