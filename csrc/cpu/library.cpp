@@ -8,13 +8,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "huge_pages.h"
 #include "instruction_sets.h"
-#include "kept_memory.h"
 
 namespace diffrgen {
 namespace {
@@ -105,7 +105,9 @@ Tensor empty(std::vector<int64_t> shape, ScalarType dtype) {
   return x;
 }
 
-// New tensors in one piece of memory, which is freed with the last of them.
+// New tensors in one piece of memory, which is freed with the last of them. glibc hands memory back to the system where
+// more is free than twice its largest piece so far: three gradients of 7 MB were mapped and cleared anew in every call,
+// which took 3 of 16 ms (AMD EPYC, Zen 4).
 std::vector<Tensor> empty_together(const std::vector<std::vector<int64_t>>& shapes, const Tensor& like) {
   std::vector<size_t> offsets{0};
   for (const std::vector<int64_t>& shape : shapes) {
@@ -113,7 +115,10 @@ std::vector<Tensor> empty_together(const std::vector<std::vector<int64_t>>& shap
     for (const int64_t extent : shape) bytes *= static_cast<size_t>(extent);
     offsets.push_back(offsets.back() + (bytes + kLine - 1) / kLine * kLine);
   }
-  const std::shared_ptr<char> memory = KeptMemory::get(offsets.back());
+  const std::align_val_t line{kLine};
+  const std::shared_ptr<char> memory(static_cast<char*>(::operator new(offsets.back(), line)),
+                                     [line](char* bytes) { ::operator delete(bytes, line); });
+  ask_for_huge_pages(memory.get(), offsets.back());
   std::vector<Tensor> found;
   for (size_t i = 0; i < shapes.size(); ++i) {
     std::vector<int64_t> strides(shapes[i].size(), 1);
