@@ -11,13 +11,14 @@ struct Backward : Group<S, T> {
   T *q, *grad, *dq, *k, *v, *dk, *dv;              // one part for each head; q is scaled
   T *dv_all, *zeros;                               // a row for each head: what is added to every row of dV
   T *k_t, *v_t, *v_sum, *rest, *weights, *slopes;  // one head
+  RowState<T> states;                              // one tile
   ColumnsX<T> x;
   int64_t mask = 0;
 
   static int64_t size(const Problem& p) {
     const int64_t width = padded<T>(p.dim);
     return p.heads_at_once * (3 * p.rows + 4 * p.patches + 2) * width + 2 * panels_size<T>(p) + width + p.rows +
-           2 * weights_size<T>(p) + panels_size<T>(p) / p.dim + 17 * 16;
+           Base::states_size(p) + 2 * weights_size<T>(p) + panels_size<T>(p) / p.dim + 17 * 16;
   }
 
   Backward(const Problem& problem, T* memory)
@@ -37,6 +38,7 @@ struct Backward : Group<S, T> {
         rest(this->take(p.rows)),
         weights(this->take(weights_size<T>(p))),
         slopes(this->take(weights_size<T>(p))),
+        states(this->take_states()),
         x(this->take(panels_size<T>(p) / p.dim)) {}
 
   void read(int64_t projection) {
@@ -48,21 +50,21 @@ struct Backward : Group<S, T> {
   // Weights alpha (P - u) and slopes dS of a tile, and from them dQ; returns the sum of delta.
   double add_tile(int64_t h, const Tile& tile, T* weight, T* slope, int64_t row) {
     const int64_t first = (h * p.rows + tile.first_row) * width;
-    multiply_keys(p, tile, q + first, width, k_t, weight, row);
-    multiply_keys(p, tile, grad + first, width, v_t, slope, row);
-    const T* columns_x = x.of(p, tile);
+    multiply_keys(p, tile, q + first, width, k_t, weight, row, &this->upcoming);
+    multiply_keys(p, tile, grad + first, width, v_t, slope, row, &this->upcoming);
     const T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
+    for (int64_t r = 0; r < tile.rows; ++r) {
+      states.top[r] = lse[r * this->lse_row()];
+      states.delta[r] = window_of<T>(p, tile, r).masked ? dot(grad + first + r * width, v_sum, width) : T(0);
+    }
+    differentiate_rows(p, tile, this->alpha(mask), x.of(p, tile), weight, slope, row, states);
     double delta = 0;
     for (int64_t r = 0; r < tile.rows; ++r) {
-      const Window<T> window = window_of<T>(p, tile, r);
-      const T through_rest = window.masked ? dot(grad + first + r * width, v_sum, width) : T(0);
-      const RowSlope<T> found =
-          differentiate_row(window, tile.columns(), this->alpha(mask), lse[r * this->lse_row()], through_rest,
-                            columns_x, weight + r * row, slope + r * row);
-      rest[tile.first_row + r] = found.rest;
-      delta += found.delta;
+      rest[tile.first_row + r] = states.rest[r];
+      delta += states.delta[r];
     }
-    multiply_values(p, tile, slope, row, k + h * p.patches * width, width, {dq + first, width, kLanes<T>, adds()});
+    multiply_values(p, tile, slope, row, k + h * p.patches * width, width, {dq + first, width, kLanes<T>, adds()},
+                    &this->upcoming);
     return delta;
   }
 
@@ -71,7 +73,7 @@ struct Backward : Group<S, T> {
   void add_keys(int64_t h, int64_t first_key, int64_t keys, int64_t first_row, int64_t rows, const T* weight,
                 const T* slope, int64_t row, bool add) {
     const int64_t queries = (h * p.rows + first_row) * width, target = (h * p.patches + first_key) * width;
-    const Shape shape{keys, width / kLanes<T>, rows, 1};
+    const Shape shape{keys, width / kLanes<T>, rows, 1, &this->upcoming};
     product<T>(shape, {slope, 1, row, 0}, {q + queries, width, kLanes<T>, 0}, {dk + target, width, kLanes<T>, add});
     product<T>(shape, {weight, 1, row, 0}, {grad + queries, width, kLanes<T>, 0}, {dv + target, width, kLanes<T>, add});
   }
@@ -151,7 +153,7 @@ struct Backward : Group<S, T> {
     for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
     this->pack_view(p.grad, 0, p.rows, T(1), grad);
     for (mask = 0; mask < p.masks; ++mask) {
-      if (!p.shared || mask == 0) read(p.shared ? 0 : mask);
+      if (!p.shared || mask == 0) read(p.shared ? 0 : mask), this->fetch_after(mask);
       double* share = p.dalpha + (this->batch * p.masks + mask) * p.heads + head;
       for (int64_t h = 0; h < count; ++h) share[h] = add_head(h);
       if (!p.shared || mask == p.masks - 1) write(p.shared ? 0 : mask);

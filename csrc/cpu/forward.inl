@@ -6,14 +6,15 @@ template <class S, class T>
 struct Forward : Group<S, T> {
   using Base = Group<S, T>;
   using Base::count, Base::head, Base::p, Base::width;
-  T *q, *k, *v, *out, *zeros;              // one part for each head; q is scaled
-  T *k_t, *v_sum, *tops, *sums, *weights;  // one head
+  T *q, *k, *v, *out, *zeros;  // one part for each head; q is scaled
+  T *k_t, *v_sum, *weights;    // one head
+  RowState<T> states;          // one tile
   ColumnsX<T> x;
 
   static int64_t size(const Problem& p) {
     const int64_t width = padded<T>(p.dim);
-    return p.heads_at_once * (2 * p.rows + 2 * p.patches + 1) * width + panels_size<T>(p) + width + 2 * p.rows +
-           weights_size<T>(p) + panels_size<T>(p) / p.dim + 12 * 16;
+    return p.heads_at_once * (2 * p.rows + 2 * p.patches + 1) * width + panels_size<T>(p) + width +
+           Base::states_size(p) + weights_size<T>(p) + panels_size<T>(p) / p.dim + 12 * 16;
   }
 
   Forward(const Problem& problem, T* memory)
@@ -25,9 +26,8 @@ struct Forward : Group<S, T> {
         zeros(this->take_rows(1)),
         k_t(this->take(panels_size<T>(p))),
         v_sum(this->take(width)),
-        tops(this->take(p.rows)),
-        sums(this->take(p.rows)),
         weights(this->take(weights_size<T>(p))),
+        states(this->take_states()),
         x(this->take(panels_size<T>(p) / p.dim)) {}
 
   void read(int64_t mask) {
@@ -38,25 +38,21 @@ struct Forward : Group<S, T> {
 
   void add_tile(int64_t h, int64_t mask, const Tile& tile, bool first) {
     const int64_t columns = tile.columns(), row = (h * p.rows + tile.first_row) * width;
-    multiply_keys(p, tile, q + row, width, k_t, weights, columns);
-    const T* columns_x = x.of(p, tile);
-    const T alpha = this->alpha(mask);
+    multiply_keys(p, tile, q + row, width, k_t, weights, columns, &this->upcoming);
+    softmax_rows(p, tile, this->alpha(mask), x.of(p, tile), weights, states);
     for (int64_t r = 0; r < tile.rows; ++r) {
-      const Window<T> window = window_of<T>(p, tile, r);
-      const RowWeights<T> found = softmax_row(window, columns, alpha, columns_x, weights + r * columns);
-      tops[r] = found.top, sums[r] = found.sum;
       T* target = out + row + r * width;
       for (int64_t d = 0; d < width; d += kLanes<T>)
-        store(target + d, (first ? Vector<T>{} : load(target + d)) + splat(found.rest) * load(v_sum + d));
+        store(target + d, (first ? Vector<T>{} : load(target + d)) + splat(states.rest[r]) * load(v_sum + d));
     }
     if (p.lse != nullptr) save_lse(h, mask, tile);
-    multiply_values(p, tile, weights, columns, v + h * p.patches * width, width, {out + row, width, kLanes<T>, true});
+    multiply_values(p, tile, weights, columns, v + h * p.patches * width, width, {out + row, width, kLanes<T>, true},
+                    &this->upcoming);
   }
 
-  // A loop of its own: a call of log between the rows would empty the vector registers.
   void save_lse(int64_t h, int64_t mask, const Tile& tile) {
     T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
-    for (int64_t r = 0; r < tile.rows; ++r) lse[r * this->lse_row()] = tops[r] + std::log(sums[r]);
+    for (int64_t r = 0; r < tile.rows; ++r) lse[r * this->lse_row()] = states.top[r] + std::log(states.sum[r]);
   }
 
   void add_mask(int64_t mask, bool first) {
@@ -75,7 +71,7 @@ struct Forward : Group<S, T> {
     bool first = true;
     for (int64_t j = 0; j < p.masks; ++j) {
       if (p.lse == nullptr && this->alpha(j) == T(0)) continue;
-      if (!p.shared || first) read(p.shared ? 0 : j);
+      if (!p.shared || first) read(p.shared ? 0 : j), this->fetch_after(j);
       add_mask(j, first);
       first = false;
     }

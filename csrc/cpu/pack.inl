@@ -1,11 +1,5 @@
 // Rows of strided storage (float, double, bfloat16, half) to and from padded rows of the dtype of the sums.
 
-// Rows of several heads. In storage the heads of one row are neighbours, so rows are the outer loop: whole cache lines
-// and pages are used up before they are left.
-struct Strides {
-  int64_t row, head, dim;
-};
-
 constexpr int64_t kAhead = 4;  // rows that are fetched before they are read
 
 template <class S>

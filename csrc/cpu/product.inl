@@ -20,6 +20,7 @@ struct Target {
 };
 struct Shape {
   int64_t rows, vectors, depth, pieces;
+  Upcoming* upcoming = nullptr;  // what is fetched on the way
 };
 
 // Rows of a block: accumulators, a row of B and one value of A share the registers.
@@ -30,7 +31,8 @@ constexpr int max_rows(int vectors) {
 }
 
 template <class T, int Rows, int Vectors>
-void product_block(const Shape& shape, const Left<T>& left, const Right<T>& right, const Target<T>& target) {
+void product_block(const Shape& shape, Lines fetched, const Left<T>& left, const Right<T>& right,
+                   const Target<T>& target) {
   const int64_t a_row = left.row, b_vector = right.vector;
   Vector<T> sums[Rows][Vectors];
 #pragma GCC unroll 16
@@ -44,7 +46,7 @@ void product_block(const Shape& shape, const Left<T>& left, const Right<T>& righ
     const T *a[pointers], *b = right.data + piece * right.jump;
 #pragma GCC unroll 16
     for (int i = 0; i < pointers; ++i) a[i] = left.data + piece * left.jump + 3 * i * a_row;
-    for (int64_t d = 0; d < shape.depth; ++d, b += right.row) {
+    const auto step = [&]() __attribute__((always_inline)) {
       Vector<T> b_row[Vectors];
 #pragma GCC unroll 4
       for (int v = 0; v < Vectors; ++v) b_row[v] = load(b + v * b_vector);
@@ -56,7 +58,15 @@ void product_block(const Shape& shape, const Left<T>& left, const Right<T>& righ
       }
 #pragma GCC unroll 16
       for (int i = 0; i < pointers; ++i) a[i] += left.column;
+      b += right.row;
+    };
+    int64_t d = 0;
+    for (; d < fetched.count; ++d, fetched.first += fetched.step) {
+      __builtin_prefetch(fetched.first);
+      step();
     }
+    for (; d < shape.depth; ++d) step();
+    fetched.count = 0;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
@@ -65,7 +75,7 @@ void product_block(const Shape& shape, const Left<T>& left, const Right<T>& righ
 }
 
 template <class T>
-using Block = void (*)(const Shape&, const Left<T>&, const Right<T>&, const Target<T>&);
+using Block = void (*)(const Shape&, Lines, const Left<T>&, const Right<T>&, const Target<T>&);
 
 template <class T, int Vectors, int... Row>
 const Block<T>* blocks_of(std::integer_sequence<int, Row...>) {
@@ -80,7 +90,8 @@ void product_columns(const Shape& shape, const Left<T>& left, const Right<T>& ri
   const int64_t blocks = (shape.rows + limit - 1) / limit;
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t first = shape.rows * block / blocks, count = shape.rows * (block + 1) / blocks - first;
-    functions[count - 1](shape, {left.data + first * left.row, left.row, left.column, left.jump}, right,
+    const Lines fetched = shape.upcoming == nullptr ? Lines{} : shape.upcoming->take(shape.depth);
+    functions[count - 1](shape, fetched, {left.data + first * left.row, left.row, left.column, left.jump}, right,
                          {target.data + first * target.row, target.row, target.vector, target.add});
   }
 }

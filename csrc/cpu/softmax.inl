@@ -45,65 +45,102 @@ class ColumnsX {
   int64_t left_ = -1, length_ = -1, pieces_ = -1;
 };
 
+// What is known of each row of a tile. It is found for all rows in turn, so that the processor works on several at
+// once: rows one by one waited for their sums across lanes and for the exponential of a single number.
 template <class T>
-struct RowWeights {
-  T rest, top, sum;
+struct RowState {
+  T *top, *sum;       // M0 and L
+  T *floor, *factor;  // e^-M0 where a masked key keeps a weight, else 0; what weights are multiplied by
+  T *rest, *delta;    // weight of a masked key times alpha; g . sum_all v, and then delta
 };
 
-// One row of logits -> factor (P - u) inside the window, 0 in other columns; P are the softmax weights and u the weight
-// of a key outside. Returns factor u, M0 and L.
+// to[r] = e^-from[r] where row r has masked keys that keep a weight, else 0.
+template <class T>
+void find_floors(const Problem& p, const Tile& tile, const T* from, T* to) {
+  for (int64_t r = 0; r < tile.rows; r += kLanes<T>) store(to + r, exp_of(-load(from + r)));
+  for (int64_t r = 0; r < tile.rows; ++r) to[r] = window_of<T>(p, tile, r).masked ? to[r] : T(0);
+}
+
+// Rows of logits -> alpha (P - u) inside the window, 0 in other columns; P are the softmax weights and u the weight of
+// a key outside. Sets top (M0), sum (L) and rest (alpha u) of the rows.
 //   M0 = max(0, max_W s), c = e^-M0 (no weight outside: M0 = max_W s, c = 0), L = sum_W e^(s - M0) + outside c
 //   P = e^(s - M0) / L on W;   u = c / L;   lse = M0 + log L
 template <class T>
-RowWeights<T> softmax_row(const Window<T>& window, int64_t columns, T factor, const T* x, T* logits) {
-  Vector<T> top = splat(window.masked ? T(0) : -std::numeric_limits<T>::infinity());
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> value = window.holds(x + c) ? load(logits + c) : top;
-    top = value > top ? value : top;
+void softmax_rows(const Problem& p, const Tile& tile, T alpha, const T* x, T* logits, const RowState<T>& rows) {
+  const int64_t columns = tile.columns();
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const Window<T> window = window_of<T>(p, tile, r);
+    Vector<T> top = splat(window.masked ? T(0) : -std::numeric_limits<T>::infinity());
+    for (int64_t c = 0; c < columns; c += kLanes<T>) {
+      const Vector<T> value = window.holds(x + c) ? load(logits + r * columns + c) : top;
+      top = value > top ? value : top;
+    }
+    rows.top[r] = largest<T>(top)[0];
   }
-  top = largest<T>(top);
-  const Vector<T> floor = window.masked ? exp_of(-top) : Vector<T>{};
-  Vector<T> total{};
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> weight = window.holds(x + c) ? exp_of(load(logits + c) - top) : Vector<T>{};
-    total += weight;
-    store(logits + c, weight);
+  find_floors(p, tile, rows.top, rows.floor);
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const Window<T> window = window_of<T>(p, tile, r);
+    const Vector<T> top = splat(rows.top[r]), floor = splat(rows.floor[r]);
+    Vector<T> total{};
+    for (int64_t c = 0; c < columns; c += kLanes<T>) {
+      T* at = logits + r * columns + c;
+      const auto held = window.holds(x + c);
+      const Vector<T> weight = held ? exp_of(load(at) - top) : Vector<T>{};
+      total += weight;
+      store(at, held ? weight - floor : Vector<T>{});
+    }
+    rows.sum[r] = sum<T>(total)[0] + window.outside * rows.floor[r];
   }
-  const T sum_all = sum<T>(total)[0] + window.outside * floor[0], inverse = factor / sum_all;
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> above = (load(logits + c) - floor) * splat(inverse);
-    store(logits + c, window.holds(x + c) ? above : Vector<T>{});
+  for (int64_t r = 0; r < tile.rows; r += kLanes<T>) {
+    const Vector<T> factor = splat(alpha) / load(rows.sum + r);
+    store(rows.factor + r, factor);
+    store(rows.rest + r, factor * load(rows.floor + r));
   }
-  return {floor[0] * inverse, top[0], sum_all};
+  for (int64_t r = 0; r < tile.rows; ++r)
+    for (int64_t c = 0; c < columns; c += kLanes<T>) {
+      T* at = logits + r * columns + c;
+      store(at, load(at) * splat(rows.factor[r]));
+    }
 }
 
-template <class T>
-struct RowSlope {
-  T rest, delta;
-};
-
-// One row of logits s and of slopes g.v -> logits: factor (P - u) inside the window, 0 outside; slopes:
-// factor P (g.v - delta). through_rest is g . sum_all v.
-// Returns factor u and delta = sum_W (P - u) g.v + u through_rest.
+// Rows of logits s and of slopes g.v, `row` apart -> logits: alpha (P - u) inside the window, 0 outside; slopes:
+// alpha P (g.v - delta). top holds the saved log-sum-exp and delta g . sum_all v; sets rest (alpha u), and delta =
+// sum_W (P - u) g.v + u (g . sum_all v).
 // The saved log-sum-exp is rounded, by 5e-4 where logits are 1e4: weights are divided by their sum again.
 template <class T>
-RowSlope<T> differentiate_row(const Window<T>& window, int64_t columns, T factor, T lse, T through_rest, const T* x,
-                              T* logits, T* slopes) {
-  const Vector<T> floor = window.masked ? exp_of(splat(-lse)) : Vector<T>{};
-  Vector<T> total{}, change{};
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> weight = window.holds(x + c) ? exp_of(load(logits + c) - splat(lse)) : Vector<T>{};
-    const Vector<T> above = window.holds(x + c) ? weight - floor : Vector<T>{};
-    total += weight;
-    change += above * load(slopes + c);
-    store(logits + c, weight);
+void differentiate_rows(const Problem& p, const Tile& tile, T alpha, const T* x, T* logits, T* slopes, int64_t row,
+                        const RowState<T>& rows) {
+  const int64_t columns = tile.columns();
+  find_floors(p, tile, rows.top, rows.floor);
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const Window<T> window = window_of<T>(p, tile, r);
+    const Vector<T> lse = splat(rows.top[r]), floor = splat(rows.floor[r]);
+    Vector<T> total{}, change{};
+    for (int64_t c = 0; c < columns; c += kLanes<T>) {
+      T* at = logits + r * row + c;
+      const auto held = window.holds(x + c);
+      const Vector<T> weight = held ? exp_of(load(at) - lse) : Vector<T>{};
+      change += (held ? weight - floor : Vector<T>{}) * load(slopes + r * row + c);
+      total += weight;
+      store(at, weight);
+    }
+    rows.sum[r] = sum<T>(total)[0] + window.outside * rows.floor[r];
+    rows.delta[r] = sum<T>(change)[0] + rows.floor[r] * rows.delta[r];
   }
-  const T inverse = T(1) / (sum<T>(total)[0] + window.outside * floor[0]), share = factor * inverse;
-  const T delta = inverse * (sum<T>(change)[0] + floor[0] * through_rest);
-  for (int64_t c = 0; c < columns; c += kLanes<T>) {
-    const Vector<T> weight = load(logits + c) * splat(share);
-    store(slopes + c, weight * (load(slopes + c) - splat(delta)));
-    store(logits + c, window.holds(x + c) ? weight - floor * splat(share) : Vector<T>{});
+  for (int64_t r = 0; r < tile.rows; r += kLanes<T>) {
+    const Vector<T> inverse = splat(T(1)) / load(rows.sum + r), factor = inverse * splat(alpha);
+    store(rows.factor + r, factor);
+    store(rows.delta + r, inverse * load(rows.delta + r));
+    store(rows.rest + r, factor * load(rows.floor + r));
   }
-  return {share * floor[0], delta};
+  for (int64_t r = 0; r < tile.rows; ++r) {
+    const Window<T> window = window_of<T>(p, tile, r);
+    const Vector<T> factor = splat(rows.factor[r]), delta = splat(rows.delta[r]), rest = splat(rows.rest[r]);
+    for (int64_t c = 0; c < columns; c += kLanes<T>) {
+      T *weights = logits + r * row + c, *slope = slopes + r * row + c;
+      const Vector<T> weight = load(weights) * factor;
+      store(slope, weight * (load(slope) - delta));
+      store(weights, window.holds(x + c) ? weight - rest : Vector<T>{});
+    }
+  }
 }

@@ -123,20 +123,20 @@ void transpose_keys(const Problem& p, Panels panels, const T* from, int64_t widt
 // to (rows of the tile x its columns) = rows (x D) times the transposed keys.
 template <class T>
 void multiply_keys(const Problem& p, const Tile& tile, const T* rows, int64_t width, const T* keys_t, T* to,
-                   int64_t to_row) {
+                   int64_t to_row, Upcoming* upcoming) {
   const Panels panels = panels_of<T>(p, tile.order);
   const Left<T> left{rows, width, 1, 0};
   if (tile.reach == Reach::kPieces) {
     const T* first = keys_t + tile.first_key / p.grid_width * p.dim * panels.stride + tile.left;
     for (int64_t c = 0; c < tile.stride; c += kLanes<T>)
-      product<T>({tile.rows, tile.pieces, p.dim, 1}, left, {first + c, panels.stride, p.dim * panels.stride, 0},
-                 {to + c, to_row, tile.stride, false});
+      product<T>({tile.rows, tile.pieces, p.dim, 1, upcoming}, left,
+                 {first + c, panels.stride, p.dim * panels.stride, 0}, {to + c, to_row, tile.stride, false});
     return;
   }
   const int64_t step = tile.reach == Reach::kAll ? panels.panel : tile.stride;
   for (int64_t c = 0; c < tile.stride; c += step) {
     const int64_t columns = tile.stride - c < step ? tile.stride - c : step;
-    product<T>({tile.rows, columns / kLanes<T>, p.dim, 1}, left,
+    product<T>({tile.rows, columns / kLanes<T>, p.dim, 1, upcoming}, left,
                {keys_t + tile.first_key + c * p.dim, panels.stride, kLanes<T>, 0}, {to + c, to_row, kLanes<T>, false});
   }
 }
@@ -144,8 +144,8 @@ void multiply_keys(const Problem& p, const Tile& tile, const T* rows, int64_t wi
 // to (rows of the tile x D) += weights (x columns) times the tile's rows of values (x D).
 template <class T>
 void multiply_values(const Problem& p, const Tile& tile, const T* weights, int64_t row, const T* values, int64_t width,
-                     Target<T> to) {
-  const Shape shape{tile.rows, width / kLanes<T>, tile.length, tile.pieces};
+                     Target<T> to, Upcoming* upcoming) {
+  const Shape shape{tile.rows, width / kLanes<T>, tile.length, tile.pieces, upcoming};
   const Left<T> left{weights, row, 1, tile.stride};
   const Right<T> right{values + tile.first_key * width, width, kLanes<T>, p.grid_width * width};
   tile.pieces == 1 ? deep_product<T>(shape, left, right, to) : product<T>(shape, left, right, to);
