@@ -164,7 +164,7 @@ def test_the_reporter_writes_what_evaluation_does(run, tmp_path):
     assert [next(reporter.write([image], GREEDY, [prior])).positive_probability for image, prior in pairs] == written
     pictures = [Image.open(image) for image in images]
     given = [prior and PriorStudy(Image.open(prior.images[0]), prior.report) for prior in priors]
-    assert [report.positive_probability for report in reporter.write_batch(pictures, GREEDY, given)] == written
+    assert [report.positive_probability for report in reporter.write(pictures, GREEDY, given)] == written
 
 
 def test_the_reporter_takes_an_image_or_a_report_alone(run, monkeypatch):

@@ -42,8 +42,8 @@ def test_text_holds_data_training_and_the_table_with_intervals(finished_run):
     training = read(finished_run / "training.json")
     weights = sum(tensor.size for tensor in load_file(finished_run / "model.safetensors").values())
     manifest = read(finished_run / "index" / "manifest.json")
-    assert "| train | 16 | 16 | unknown | 0 | 0 | data |" in card
-    assert "| val | 4 | 4 | unknown | 0 | 0 | data |" in card
+    assert "| train | 16 | 16 | 8 | 16 | 8 | data |" in card
+    assert "| val | 4 | 4 | 2 | 4 | 2 | data |" in card
     assert f"{weights:,} numbers" in card
     assert f"holds {manifest['texts']} distinct reports of 16 training studies" in card
     assert f"{training['steps']} steps of 4 studies, fp32, seed 0" in card
@@ -133,6 +133,9 @@ def test_limits_follow_from_the_scores(own_run):
     for name, score in zip(others, (0.41, 0.39), strict=True):
         metrics[name]["clinical_13"]["micro"]["f1"] = score
     path.write_text(json.dumps(metrics))
+    data = read(own_run / "data.json")
+    data["splits"]["train"]["followed"] = 0
+    (own_run / "data.json").write_text(json.dumps(data))
     said = " ".join(limits(RunFacts.read(own_run)))
     assert "never wrote these findings, although studies had them: fracture (of 40)." in said
     assert "more than half of the studies that had them: edema (of 40), 0.20 found." in said

@@ -153,9 +153,9 @@ def test_what_cannot_be_fetched_is_an_error(hub, elsewhere, name, message):
         RunFolder.open(name)
 
 
-def test_unreachable_hub_is_an_error(elsewhere, monkeypatch, capsys):
+def test_unreachable_hub_is_an_error(elsewhere, finished_run, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert run_command(lambda: generate_command.main(["me/never", "image.png"])) == 2
+    assert run_command(lambda: generate_command.main(["me/never", image_of(finished_run)])) == 2
     message = capsys.readouterr().err
     assert "could not be reached" in message
     assert "Traceback" not in message

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from diffrgen.errors import DataError
 from diffrgen.experiments.job import Job
@@ -33,10 +34,10 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
     if complete.exists() and load_json(TrainOptions, complete) != options:
         raise DataError(f"{folder}: was made with other options than those asked for; choose another --output")
     run = RunFolder(folder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prepared = prepare(options, run, device=device)
+    state = PartialState()
+    prepared = prepare(options, run, state)
     if not complete.exists():
-        _find_test_references(options, run, prepared, device)
+        _find_test_references(options, run, prepared, state.device)
         save_json(options, complete)
     batch_size = min(options.optimiser.batch_size, len(prepared.train))
     return options.optimiser.epochs * (len(prepared.train) // batch_size // options.optimiser.accumulate)
