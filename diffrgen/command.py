@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from diffrgen.errors import DataError
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Run `main` and return its exit status: 2 with the message on standard error for a DataError, 130 for Ctrl-C."""
+    """Run `main` and return its exit status: 2 with the message on standard error for a DataError, 130 for Ctrl-C.
+
+    141, as a shell says it, where standard output was closed by its reader.
+    """
     warnings.showwarning = _show_warning
     transformers.utils.logging.disable_progress_bar()
     # It reports the tied output embeddings at each checkpoint, which are meant to be shared.
@@ -24,6 +28,10 @@ def run_command(main: Callable[[], int]) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output, such as head, has enough. Nothing is left to flush when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

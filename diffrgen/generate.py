@@ -70,7 +70,7 @@ class Outcomes:
         image = self.images[explained.position]
         with self._beside_the_bar():
             if self.json:
-                print(json.dumps({"image": str(image), **explained.to_dict()}))
+                print(json.dumps({"image": str(image), **explained.to_dict()}), flush=True)
             else:
                 print_report(self.console, printable(str(image)), explained)
         self.done = explained.position + 1
@@ -81,7 +81,7 @@ class Outcomes:
         if self.json:
             with self._beside_the_bar():
                 for position in range(self.done, before):
-                    print(error_line(self.images[position], self.faults[position]))
+                    print(error_line(self.images[position], self.faults[position]), flush=True)
 
     def _beside_the_bar(self) -> AbstractContextManager[None]:
         return nullcontext() if self.bar.disable else self.bar.external_write_mode(file=sys.stdout)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from tiny_network import random_batch, tiny_network
+from tiny_network import random_batch_with_prior, tiny_network
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -28,7 +28,7 @@ STUDIES = 6
 
 def training_network() -> DiffRGenForReportGeneration:
     """Return a network in training mode without what differs between processes: noise and batch statistics."""
-    network = tiny_network().train()
+    network = tiny_network(prior=True).train()
     network.decoder.eval()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.Dropout | Router):
@@ -37,8 +37,13 @@ def training_network() -> DiffRGenForReportGeneration:
 
 
 def batch() -> dict[str, Tensor]:
-    """Return six studies, whose reports get shorter: the halves have different numbers of tokens."""
-    return random_batch(STUDIES)
+    """Return six studies, whose reports get shorter: the halves have different numbers of tokens.
+
+    None of the second half has an earlier study.
+    """
+    studies = random_batch_with_prior(STUDIES)
+    studies["prior_mask"][STUDIES // PROCESSES :] = False
+    return studies
 
 
 def gradients(network: nn.Module, studies: dict[str, Tensor]) -> dict[str, Tensor]:

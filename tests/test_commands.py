@@ -23,6 +23,7 @@ from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.evaluation.reporter import Reporter
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
+from diffrgen.evaluation.writer import INPUTS
 from diffrgen.images import read_resized
 from diffrgen.labels import FINDINGS
 from diffrgen.model import DiffRGenForReportGeneration
@@ -32,7 +33,7 @@ from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import StudySplits
-from diffrgen.retrieval import Neighbours, neighbours_of_studies
+from diffrgen.retrieval import Neighbours, neighbours_of_studies, priors_of_studies
 from diffrgen.retrieval.neighbours import QueryImages
 from diffrgen.text import decode_report
 from diffrgen.training.checkpoints import list_checkpoints
@@ -134,7 +135,7 @@ def test_predictions_explain_themselves(run):
         assert all(sum(weights) == pytest.approx(1.0, abs=1e-3) for weights in record["routing"])
 
 
-def test_from_pretrained_and_generate_give_the_reports_of_evaluate(run):
+def test_from_pretrained_and_generate_give_the_reports_of_evaluate(run, tmp_path):
     folder, settings = RunFolder(run), RunFolder(run).settings()
     studies = load_studies(run).test
     model = DiffRGenForReportGeneration.from_pretrained(run).eval()
@@ -142,9 +143,20 @@ def test_from_pretrained_and_generate_give_the_reports_of_evaluate(run):
     neighbours = neighbours_of_studies(
         folder.retriever(), sources.index, studies, split="test", options=settings.retriever, progress=False
     )
-    dataset = StudyDataset(studies, neighbours, sources)
+    priors = priors_of_studies(
+        folder.retriever(),
+        studies,
+        load_studies(run).by_id(),
+        folder=tmp_path,
+        split="test",
+        rules=settings.rules,
+        options=settings.retriever,
+        progress=False,
+    )
+    assert (priors.prior >= 0).any()
+    dataset = StudyDataset(studies, neighbours, sources, priors=priors)
     batch = collate([dataset[row] for row in range(len(dataset))])
-    ids = model.generate(batch["pixel_values"], batch["retrieved"], batch["retrieved_mask"])
+    ids = model.generate(**{name: batch[name] for name in INPUTS})
     written = [decode_report(sources.tokenizer, row) for row in ids]
     assert written == [record["hypothesis"] for record in predictions(run / "evaluation" / "test")]
 

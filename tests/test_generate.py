@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import subprocess
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -123,6 +125,18 @@ def test_pages_and_an_index(tiny_run, images, tmp_path, capsys):
     assert generate(tiny_run, images / "16.png", "--html", out) == 2
     assert "needed a new or empty folder" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(tiny_run, images):
+    command = [sys.executable, "-m", "diffrgen.generate", tiny_run, *sorted(images.glob("1*.png")), "--json"]
+    command += ["--generation.batch-size", "1"]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "report" in json.loads(process.stdout.readline())
+        process.stdout.close()
+        told = process.stderr.read()
+        assert process.wait(timeout=200) == 141
+    assert "Traceback" not in told
+    assert "BrokenPipe" not in told
 
 
 def test_a_name_cannot_steer_the_terminal(tiny_run, images, tmp_path, capsys):

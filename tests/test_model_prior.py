@@ -8,21 +8,12 @@ import math
 
 import pytest
 import torch
-from tiny_network import NEIGHBOURS, RETRIEVED_WIDTH, random_batch, tiny_config, tiny_network
+from tiny_network import NEIGHBOURS, PRIOR_ROWS, random_batch, random_batch_with_prior, tiny_config, tiny_network
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 
-ROWS = 4
 IMAGE, REPORT = slice(0, 1), slice(1, None)
-
-
-def batch_with_prior(size: int = 3, seed: int = 1, width: int = RETRIEVED_WIDTH):
-    batch = random_batch(size, seed)
-    generator = torch.Generator().manual_seed(seed)
-    batch["prior"] = torch.randn(size, ROWS, width, generator=generator)
-    batch["prior_mask"] = torch.ones(size, ROWS, dtype=torch.bool)
-    return batch
 
 
 def output_of(network, batch):
@@ -46,7 +37,7 @@ def encode_batch(batch):
 
 @pytest.mark.parametrize("part", [IMAGE, REPORT], ids=["image", "report"])
 def test_each_part_of_a_prior_changes_the_report(part):
-    network, batch = tiny_network(prior=True), batch_with_prior()
+    network, batch = tiny_network(prior=True), random_batch_with_prior()
     batch["prior_mask"][:] = False
     nothing = output_of(network, batch).logits
     batch["prior_mask"][:, part] = True
@@ -58,7 +49,7 @@ def test_each_part_of_a_prior_changes_the_report(part):
 
 @pytest.mark.parametrize("changes", [{}, {"share_fam": False}, {"difference_metrics": ()}, {"masks_per_layer": ()}])
 def test_an_absent_prior_is_no_prior(changes):
-    network, batch = in_float64(tiny_network(prior=True, **changes), batch_with_prior())
+    network, batch = in_float64(tiny_network(prior=True, **changes), random_batch_with_prior())
     batch["prior_mask"][:] = False
     batch["prior"] *= 100.0
     absent, none = output_of(network, batch), output_of(network, without_prior(batch))
@@ -70,7 +61,7 @@ def test_an_absent_prior_is_no_prior(changes):
 
 
 def test_a_prior_of_one_study_does_not_touch_the_others_in_evaluation():
-    network, batch = in_float64(tiny_network(prior=True), batch_with_prior())
+    network, batch = in_float64(tiny_network(prior=True), random_batch_with_prior())
     batch["prior_mask"][1:] = False
     logits, none = output_of(network, batch).logits, output_of(network, without_prior(batch)).logits
     assert (logits[0] - none[0]).abs().max() > 1e-2
@@ -81,7 +72,7 @@ def test_absent_rows_do_not_touch_training_either():
     """Batch normalisation of Eq. 1 sees the retrieved reports alone: loss and gradients stay, whatever absent rows hold."""
     found = []
     for scale in (1.0, 50.0):
-        network, batch = tiny_network(prior=True, dropout=0.0).train(), batch_with_prior()
+        network, batch = tiny_network(prior=True, dropout=0.0).train(), random_batch_with_prior()
         network.config.decoder.hidden_dropout_prob = network.config.decoder.attention_probs_dropout_prob = 0.0
         batch["prior_mask"][:, 2:] = False
         batch["prior"][:, 2:] *= scale
@@ -95,22 +86,22 @@ def test_absent_rows_do_not_touch_training_either():
 
 def test_means_of_similar_and_difference_are_those_of_the_retrieved_reports():
     """Their rows stand first in S and D: with one retrieved report the mean is that row of the FAM's output."""
-    network, batch = tiny_network(prior=True), batch_with_prior(size=2)
+    network, batch = tiny_network(prior=True), random_batch_with_prior(size=2)
     batch["retrieved_mask"][:, 1:] = False
     rows = []
     network.fam.register_forward_hook(lambda _, given, out: rows.append(out))
     encoded = network.encode(**encode_batch(batch))
     similar, difference = rows
-    assert similar.shape[1] == difference.shape[1] == NEIGHBOURS + ROWS
+    assert similar.shape[1] == difference.shape[1] == NEIGHBOURS + PRIOR_ROWS
     torch.testing.assert_close(encoded.similar, similar[:, 0])
     torch.testing.assert_close(encoded.difference, difference[:, 0])
 
 
 def test_memory_holds_the_rows_of_the_prior_in_s_and_d_and_their_mask():
-    network, batch = tiny_network(prior=True), batch_with_prior(size=2)
+    network, batch = tiny_network(prior=True), random_batch_with_prior(size=2)
     batch["prior_mask"][1, 2:] = False
     encoded = network.encode(**encode_batch(batch))
-    patches = encoded.last_hidden_state.shape[1] - 2 * (NEIGHBOURS + ROWS)
+    patches = encoded.last_hidden_state.shape[1] - 2 * (NEIGHBOURS + PRIOR_ROWS)
     assert patches == 16
     expected = [True] * patches + ([True] * NEIGHBOURS + [True, True, False, False]) * 2
     assert encoded.memory_mask[1].tolist() == expected
@@ -119,7 +110,7 @@ def test_memory_holds_the_rows_of_the_prior_in_s_and_d_and_their_mask():
 
 def test_eq_1_of_a_prior_is_computed_by_hand():
     """l2, cosine and dot of each row with the mean patch, standardised by the running statistics, through the MLP."""
-    network, batch = tiny_network(prior=True), batch_with_prior(size=2)
+    network, batch = tiny_network(prior=True), random_batch_with_prior(size=2)
     norm = network.difference.norm
     norm.running_mean.copy_(torch.tensor([1.0, 0.1, -0.5]))
     norm.running_var.copy_(torch.tensor([4.0, 0.5, 9.0]))
@@ -132,7 +123,7 @@ def test_eq_1_of_a_prior_is_computed_by_hand():
         first, second, last = network.difference.mlp[0], network.difference.mlp[2], network.prior.kind
     for study in range(2):
         f = patches[study].double().mean(0).tolist()
-        for row in range(ROWS):
+        for row in range(PRIOR_ROWS):
             r = z[study, row].double().tolist()
             dot = sum(a * b for a, b in zip(r, f, strict=True))
             lengths = [math.sqrt(sum(a * a for a in vector)) for vector in (r, f)]
@@ -149,7 +140,7 @@ def test_eq_1_of_a_prior_is_computed_by_hand():
 
 def test_token_features_and_a_prior_have_projections_of_their_own():
     network = tiny_network(prior=True, retrieved="tokens", prior_width=6)
-    batch = batch_with_prior(width=6)
+    batch = random_batch_with_prior(width=6)
     before = output_of(network, batch).logits
     batch["prior"][:, 0] += 1.0
     assert (output_of(network, batch).logits - before).abs().max() > 1e-2
@@ -160,14 +151,14 @@ def test_token_features_and_a_prior_have_projections_of_their_own():
 def test_every_parameter_of_the_prior_receives_a_gradient():
     for changes in ({}, {"retrieved": "tokens", "prior_width": 6}):
         network = tiny_network(prior=True, **changes).train()
-        network(**batch_with_prior(width=network.config.prior_width)).loss.backward()
+        network(**random_batch_with_prior(width=network.config.prior_width)).loss.backward()
         silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         assert silent == []
 
 
 def test_a_network_without_the_input_refuses_a_prior():
     with pytest.raises(ValueError, match="expected no prior"):
-        tiny_network()(**batch_with_prior())
+        tiny_network()(**random_batch_with_prior())
     with pytest.raises(ValueError, match="as wide as the retrieved ones, got 5 and 12"):
         tiny_config(prior=True, prior_width=5)
 
@@ -189,7 +180,7 @@ def test_a_configuration_from_before_means_no_prior(tmp_path):
 
 
 def test_a_network_with_priors_survives_its_checkpoint(tmp_path):
-    network, batch = tiny_network(prior=True), batch_with_prior()
+    network, batch = tiny_network(prior=True), random_batch_with_prior()
     network.save_pretrained(tmp_path)
     loaded = DiffRGenForReportGeneration.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(output_of(loaded, batch).logits, output_of(network, batch).logits)
@@ -197,12 +188,12 @@ def test_a_network_with_priors_survives_its_checkpoint(tmp_path):
 
 def test_a_training_step_with_priors_is_one_graph():
     torch._dynamo.reset()
-    network, batch = tiny_network(prior=True, dropout=0.0).train(), batch_with_prior()
+    network, batch = tiny_network(prior=True, dropout=0.0).train(), random_batch_with_prior()
     counter = CompileCounterWithBackend("eager")
     # A twin, for the statistics that Eq. 1 standardises a prior by move with every call.
     twin, compiled = copy.deepcopy(network), torch.compile(network, backend=counter, fullgraph=True)
     for draw in range(3):
-        batch["prior_mask"] = torch.rand(3, ROWS, generator=torch.Generator().manual_seed(draw)) < 0.5
+        batch["prior_mask"] = torch.rand(3, PRIOR_ROWS, generator=torch.Generator().manual_seed(draw)) < 0.5
         torch.manual_seed(draw)
         loss = compiled(**batch).loss
         torch.manual_seed(draw)

@@ -10,7 +10,7 @@ from transformers import BertConfig, ResNetConfig
 
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 
-NEIGHBOURS, RETRIEVED_WIDTH, FINDINGS, VOCABULARY = 5, 12, 14, 40
+NEIGHBOURS, RETRIEVED_WIDTH, FINDINGS, VOCABULARY, PRIOR_ROWS = 5, 12, 14, 40, 4
 
 
 def tiny_config(**changes: Any) -> DiffRGenConfig:
@@ -59,3 +59,10 @@ def random_batch(size: int = 3, seed: int = 1, tokens: int = 7) -> dict[str, Ten
         "states": torch.randint(0, 4, (size, FINDINGS), generator=generator),
         "labels": labels,
     }
+
+
+def random_batch_with_prior(size: int = 3, seed: int = 1, width: int = RETRIEVED_WIDTH) -> dict[str, Tensor]:
+    """Return a random batch whose studies all have an earlier one."""
+    prior = torch.randn(size, PRIOR_ROWS, width, generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones(size, PRIOR_ROWS, dtype=torch.bool)
+    return {**random_batch(size, seed), "prior": prior, "prior_mask": mask}

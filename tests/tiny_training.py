@@ -1,4 +1,4 @@
-"""A training that takes seconds: twenty random studies in an annotation, a network of a few thousand weights."""
+"""A training that takes seconds: twenty random studies, two a patient, and a network of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def write_studies(folder: Path) -> Path:
         states = draw.integers(0, 2, len(FINDINGS)).tolist()
         said = [name if state else f"no {name}" for name, state in zip(FINDINGS, states, strict=True)]
         report = " . ".join(said[: 2 + number % 5])
-        studies.append({"id": str(number), "report": report, "image_path": [f"{number}.png"], "labels": states})
+        patient = {"patient_id": str(number // 2), "days": number % 2}
+        record = {"id": str(number), "report": report, "image_path": [f"{number}.png"], "labels": states}
+        studies.append({**record, **patient})
     path = folder / "annotation.json"
     path.write_text(json.dumps({"train": studies[:TRAINING], "val": studies[TRAINING:]}))
     return path

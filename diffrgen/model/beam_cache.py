@@ -59,6 +59,9 @@ class BeamLayer(CacheLayerMixin):
         """Return the number of tokens that there is memory for."""
         return self.max_tokens
 
+    # The name of the same in transformers' older versions.
+    get_max_cache_shape = get_max_length
+
 
 class BeamCache(EncoderDecoderCache):
     """Keys and values of the decoder's tokens, and of the memory that it attends to.

@@ -101,28 +101,32 @@ def priors_of_studies(
 
     Raises DataError where a study is its own earlier study, and where the kept files are damaged.
     """
-    before = [known.get(study.prior_id) if study.prior_id is not None else None for study in studies]
+    before = [None if study.prior_id is None else known.get(study.prior_id) for study in studies]
     own = next((study.id for study, prior in zip(studies, before, strict=True) if prior and prior.id == study.id), None)
     if own is not None:
         raise DataError(f"study {own!r}: needed an earlier study as its prior, got itself")
-    earlier = {prior.id: prior for prior in before if prior is not None}
-    position = {name: row for row, name in enumerate(earlier)}
+    earlier = list({prior.id: prior for prior in before if prior is not None}.values())
+    position = {study.id: row for row, study in enumerate(earlier)}
     prior = np.array([-1 if study is None else position[study.id] for study in before], dtype=np.int64)
-    told = [prior_sentences(study.report, rules=rules) for study in earlier.values()]
-    path, key = folder / f"priors-{split}", _key(retriever, list(earlier.values()), told)
+    told = [prior_sentences(study.report, rules=rules) for study in earlier]
+    path, key = folder / f"priors-{split}", _key(retriever, earlier, told)
     if not _is_stored(path, key):
-        texts = {sentence: row for row, sentence in enumerate(dict.fromkeys(s for report in told for s in report))}
-        rows = np.full((len(told), MAX_SENTENCES), -1, dtype=np.int64)
-        for report, row in zip(told, rows, strict=True):
-            row[: len(report)] = [texts[sentence] for sentence in report]
         images = np.zeros((0, retriever.embedding_width), dtype=np.float32)
         if earlier:
             label = f"earlier studies of {split}"
-            images = embed_images(
-                retriever, list(earlier.values()), options=options, progress=progress, label=label, read=read
-            )
-        _save(path, key, {IMAGES: images, SENTENCES: embed_sentences(retriever, list(texts)), ROWS: rows})
+            images = embed_images(retriever, earlier, options=options, progress=progress, label=label, read=read)
+        _save(path, key, {IMAGES: images, **_embedded_reports(retriever, told)})
     return _open(path, prior, count=len(earlier), width=retriever.embedding_width)
+
+
+def _embedded_reports(retriever: Retriever, told: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """Return each distinct sentence's embedding, and where each report's sentences are among them."""
+    distinct = list(dict.fromkeys(sentence for report in told for sentence in report))
+    position = {sentence: row for row, sentence in enumerate(distinct)}
+    rows = np.full((len(told), MAX_SENTENCES), -1, dtype=np.int64)
+    for report, row in zip(told, rows, strict=True):
+        row[: len(report)] = [position[sentence] for sentence in report]
+    return {SENTENCES: embed_sentences(retriever, distinct), ROWS: rows}
 
 
 def _key(retriever: Retriever, earlier: Sequence[Study], told: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,9 +27,9 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware: answers 404 beyond `OPEN`, 413 to a long body, and tells browsers to call nobody else.
+    """ASGI middleware: answers 404 beyond `OPEN`, 413 to a long body, 400 to a strange one.
 
-    unbounded: paths whose handler bounds the body itself.
+    Every answer tells the browser to call nobody else. unbounded: paths whose handler bounds the body itself.
     """
 
     def __init__(self, app: ASGIApp, unbounded: frozenset[str]) -> None:
@@ -40,7 +41,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        if not OPEN.fullmatch(scope["path"]):
+        if not OPEN.fullmatch(scope["path"]) or ".." in scope["path"]:
             await _refuse(send, 404, b"There is nothing here.")
         elif scope["path"] in self._unbounded or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, _with_headers(send))
@@ -48,6 +49,8 @@ class Guard:
             body = await _read(receive)
             if body is None:
                 await _refuse(send, 413, b"The request is too long.")
+            elif not _is_plain(body):
+                await _refuse(send, 400, b"The request cannot be read.")
             else:
                 await self._app(scope, _again(body, receive), _with_headers(send))
 
@@ -62,6 +65,20 @@ async def _read(receive: Receive) -> bytes | None:
             return None
         if not message.get("more_body"):
             return body
+
+
+def _is_plain(body: bytes) -> bool:
+    """Whether `body` is JSON, or nothing, that names no file: Gradio would look for that, and log it."""
+    try:
+        return not body or bool(json.loads(body, object_hook=_named_no_file))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _named_no_file(fields: dict[str, object]) -> dict[str, object]:
+    if "path" in fields:
+        raise ValueError("names a file")
+    return fields
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
