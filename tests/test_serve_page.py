@@ -28,7 +28,7 @@ from diffrgen.page import render_fragment
 from diffrgen.pipeline.options import GenerationOptions
 
 PHONE = (390, 844)
-PICTURE = re.compile(r'src="(data:image/webp;base64,[^"]+)"')
+PICTURE = re.compile(r'src="(data:image/[a-z]+;base64,[^"]+)"')
 WAIT = 60
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -34,7 +33,6 @@ def make_application(options: ServeOptions, folder: Path) -> ASGIApp:
     reporter = Reporter(options.run, fused_kernels=options.fused_kernels)
     examples = make_gallery(folder, reporter.settings.phantom, options.examples)
     service = ReportService(Explainer(reporter), examples, options.limits, options.generation)
-    threading.Thread(target=service.warm_up, daemon=True, name="warm-up").start()
     page = make_page(service, examples, options, takes_prior=reporter.takes_priors)
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     application.post(IMAGES, response_class=PlainTextResponse)(_receiver(service.shelf, options.limits))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INSTALL = 'the web page needs Gradio: pip install "diffrgen[serve]"'
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False"}
 
-MOST_CONNECTIONS, STOPS_WITHIN = 256, 5
+MOST_CONNECTIONS, STOPS_WITHIN = 256, 2
 
 
 def serve(options: ServeOptions) -> None:

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.explanation import ExplainedReport, Explainer
@@ -22,7 +20,6 @@ from diffrgen.serving.shelf import Shelf
 from diffrgen.serving.upload import checked_image, private_folder, told_to_visitors
 
 LOGGER = logging.getLogger(__name__)
-WARM_UP = (Image.new("L", (256, 256), 128), Image.linear_gradient("L"))
 UNEXPECTED = "Something went wrong here, and no report was written. The image was not kept; please try another one."
 
 
@@ -40,13 +37,6 @@ class ReportService:
         self._explainer, self._examples, self._limits, self._generation = explainer, examples, limits, generation
         self._dicoms = DicomReader()
         self._lock = threading.Lock()
-
-    def warm_up(self) -> None:
-        """Write reports that nobody reads: the first ones load libraries and choose kernels, which takes seconds."""
-        with self._lock:
-            for picture in WARM_UP:
-                for explained in self._explainer.explain([picture], self._generation):
-                    result_html(explained)
 
     def answer(self, content: object) -> str:
         """Return the HTML that answers what a browser sent: a report with its reasons, or what is wrong, in words."""
