@@ -28,7 +28,12 @@ NARROW = {
     "shared_forward": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(64, 16, 8, 2)},
     "backward_queries": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(32, 32, 8, 2)},
     "backward_keys": {64: Config(64, 64, 4, 2), 128: Config(64, 64, 8, 2), 256: Config(32, 32, 8, 2)},
-    "shared_backward_queries": {64: Config(128, 32, 8, 2), 128: Config(64, 32, 8, 2), 256: Config(64, 32, 8, 2)},
+    "shared_backward_queries": {
+        64: Config(128, 32, 8, 2),
+        96: Config(64, 16, 8, 2),
+        128: Config(64, 32, 8, 2),
+        256: Config(64, 16, 8, 2),
+    },
     "shared_backward_keys": {64: Config(32, 128, 8, 2), 128: Config(16, 128, 8, 2), 256: Config(32, 32, 8, 2)},
     # small shapes: the least rows and keys, and the warps of up to 64 rows
     "small_forward": {
@@ -40,11 +45,11 @@ NARROW = {
     "small_backward": {64: Config(64, 16, 4, 3), 128: Config(64, 16, 8, 2)},
 }
 WIDE = {
-    "forward": {64: Config(32, 32, 4, 2), 256: Config(32, 32, 8, 2)},
+    "forward": {64: Config(32, 32, 4, 2), 96: Config(32, 32, 8, 2), 256: Config(32, 16, 8, 2)},
     "shared_forward": {256: Config(32, 16, 8, 2)},
-    "backward_queries": {64: Config(32, 32, 4, 2), 256: Config(32, 16, 8, 2)},
+    "backward_queries": {128: Config(32, 16, 8, 2), 256: Config(16, 16, 8, 2)},
     "backward_keys": {64: Config(32, 32, 4, 2), 256: Config(16, 32, 8, 2)},
-    "shared_backward_queries": {64: Config(32, 16, 4, 2), 256: Config(32, 16, 8, 2)},
+    "shared_backward_queries": {128: Config(32, 16, 8, 2), 256: Config(16, 16, 8, 2)},
     "shared_backward_keys": {64: Config(32, 32, 4, 2), 256: Config(16, 32, 8, 2)},
     "small_forward": {32: Config(16, 16, 8, 1)},
     "small_backward": {32: Config(16, 16, 8, 1)},

@@ -51,10 +51,10 @@ def _visit_rows(
         if NEAR:
             p = tl.where(rings <= REACHES[w], p, 0.0)
         d_logits += p * (slope - delta[None, :])
+        weight += p
         if NEAR and FLOORED:
             masked = tl.load(terms.masked + window_start + rows, mask=valid, other=0.0)
-            p -= tl.where(rings <= REACHES[w], masked[None, :], 0.0)
-        weight += p
+            weight -= tl.where(rings <= REACHES[w], masked[None, :], 0.0)
     dv0, dv1 = add_product(dv0, dv1, weight, g0, g1, D1)
     dk0, dk1 = add_product(dk0, dk1, d_logits, q0, q1, D1)
     return dk0, dk1, dv0, dv1
