@@ -67,7 +67,7 @@ def main() -> int:
     with serving(options.run, folder / "server") as server, open_browser(folder / "browser", width=width) as browser:
         shot = picture(browser, server.url, options, width)
     shutil.rmtree(folder)
-    shot.quantize(256, dither=Image.Dither.NONE).save(options.output, optimize=True)
+    shot.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(options.output, optimize=True)
     print(f"{options.output}: {shot.width} x {shot.height} pixels, {options.output.stat().st_size / 1000:.0f} kB")
     return 0
 
