@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -156,6 +159,8 @@ def example_loader(
     Its generator is its own: by default a loader draws from the global one each time it is started, and a resumed run
     would then see other dropout and Gumbel noise than an unbroken one.
     """
+    if workers:
+        _end_workers_at_exit()
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -173,7 +178,21 @@ def example_loader(
 def _leave_signals_to_the_main_process(_: int) -> None:
     """Have a worker read on when its process group gets Ctrl-C: training then still takes its last step.
 
-    A worker ends when its main process tells it to, or is gone.
+    A worker ends when its main process tells it to, or is gone (`_end_workers_at_exit`).
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@cache
+def _end_workers_at_exit() -> None:
+    """Have the workers that are left when Python exits killed: it would send them a signal that they leave to others, and
+    wait for them without end. They are left where something still holds their loader, as after a training that was stopped.
+    """
+    atexit.register(_kill_daemons)
+
+
+def _kill_daemons() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
