@@ -56,18 +56,20 @@ class Shape:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """The figure of a result, one panel a direction; of the cases with as many rows as patches, if there are any."""
+    """The figure of a result, one panel a direction that it holds; of cases with as many rows as patches, if there are any."""
     square = [row for row in result["rows"] if (shape := Shape.of(row["case"])).rows == shape.patches]
     rows = square or result["rows"]
-    figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
+    found = {row["direction"] for row in rows}
+    titles = {direction: title for direction, title in TITLES.items() if direction in found}
+    figure = Figure(figsize=(2 + 4.5 * len(titles), 4.8), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(TITLES), sharey=True)
-    for axes, (direction, title) in zip(panels, TITLES.items(), strict=True):
+    panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for axes, (direction, title) in zip(panels, titles.items(), strict=True):
         _panel(axes, [row for row in rows if row["direction"] == direction])
         axes.set_title(title)
     panels[0].set_ylabel("time of a call, median and quartiles")
     handles = {label: h for axes in panels for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 * len(titles), frameon=False)
     figure.suptitle(_subject(result, rows), fontsize=10)
     return figure
 
