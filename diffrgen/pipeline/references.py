@@ -18,6 +18,7 @@ from diffrgen.retrieval import (
     neighbours_of_studies,
     priors_of_studies,
 )
+from diffrgen.retrieval.team import ALONE
 from diffrgen.text import Rules
 
 
@@ -39,7 +40,7 @@ def find_references(
     options: RetrieverOptions,
     prior: bool,
     cache: Path | None = None,
-    team: Team | None = None,
+    team: Team = ALONE,
     progress: bool = True,
 ) -> References:
     """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
@@ -47,7 +48,6 @@ def find_references(
     prior: also the earlier studies, of any split of `source`. Every process of a `team` calls this: they look the neighbours
     up together, and the first one embeds the earlier studies.
     """
-    team = team or Team()
     neighbours = neighbours_of_studies(
         retriever,
         index,
@@ -59,10 +59,9 @@ def find_references(
         progress=progress,
         read=source.read_image,
     )
-    priors = None
-    if prior:
-        if not team.leads:
-            team.wait()
+    if not prior:
+        return References(neighbours, None)
+    with team.leader_first():
         priors = priors_of_studies(
             retriever,
             studies,
@@ -74,6 +73,4 @@ def find_references(
             progress=progress,
             read=source.read_image,
         )
-        if team.leads:
-            team.wait()
     return References(neighbours, priors)

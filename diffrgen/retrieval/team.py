@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -50,6 +51,15 @@ class Team:
         """Return when every process of the team has come here."""
         if self.size > 1:
             dist.barrier()
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the first process run the block before all others, which then find made what it has made."""
+        if not self.leads:
+            self.wait()
+        yield
+        if self.leads:
+            self.wait()
 
     def gather(self, own: Iterable[Arrays], path: Path) -> Iterator[Arrays]:
         """Yield what all processes computed, in order of ranks, to the first one; nothing to the others.
