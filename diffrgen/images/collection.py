@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffrgen.errors import DataError
+from diffrgen.images.dicom import START, has_dicom_mark
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".dcm", ".dicom"})
 
@@ -66,7 +67,7 @@ def _is_image(file: Path) -> bool:
         return file.suffix.lower() in SUFFIXES
     try:
         with file.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            return has_dicom_mark(stream.read(START))
     except OSError:
         return False
 

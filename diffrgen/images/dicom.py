@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 INSTALL = 'DICOM needs pydicom and its decoders: pip install "diffrgen[dicom]"'
+# The bytes that tell whether a file has the mark of a DICOM file: its preamble, then the mark.
+START = 132
 # Its data set is compressed as a whole, so that a small file may claim any amount of memory.
 DEFLATED = "1.2.840.10008.1.2.1.99"
 GREY, COLOUR = (
     ("MONOCHROME1", "MONOCHROME2"),
     ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
 )
+
+
+def has_dicom_mark(start: bytes) -> bool:
+    """Return whether `start`, the first START bytes of a file or more, holds the mark behind the preamble."""
+    return start[128:START] == b"DICM"
 
 
 def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffrgen.errors import DataError
-from diffrgen.images.dicom import read_dicom
+from diffrgen.images.dicom import START, has_dicom_mark, read_dicom
 
 # A detector of 43 x 43 cm at 0.1 mm has 18.5 million pixels; this leaves room for five of them.
 MAX_PIXELS = 89_478_485
@@ -111,10 +111,10 @@ def _opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
 def _is_dicom(file: Path) -> bool:
     """Whether a file says so: by the mark behind its preamble, or by its name where it lacks the mark."""
     try:
-        start = _start(file, 132)
+        start = _start(file, START)
     except OSError:
         return False  # `_opened` says what is wrong with it
-    return start[128:] == b"DICM" or (start != b"" and file.suffix.lower() in {".dcm", ".dicom"})
+    return has_dicom_mark(start) or (start != b"" and file.suffix.lower() in {".dcm", ".dicom"})
 
 
 def _start(file: Path, count: int) -> bytes:

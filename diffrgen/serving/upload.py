@@ -9,11 +9,11 @@ from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.images import probe_grey
+from diffrgen.images.dicom import has_dicom_mark
 from diffrgen.serving.dicom_reader import DicomReader
 from diffrgen.serving.options import UploadLimits
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-DICOM, DICOM_AT = b"DICM", 128
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def _suffix(content: bytes, dicom: bool) -> str:
         return ".png"
     if content.startswith(JPEG):
         return ".jpg"
-    if content[DICOM_AT : DICOM_AT + len(DICOM)] == DICOM or (dicom and content):
+    if has_dicom_mark(content) or (dicom and content):
         return ".dcm"
     what = "is empty" if not content else "is none of them"
     raise DataError(f"This is not an X-ray image: needed a PNG, JPG or DICOM file; this one {what}.")
