@@ -7,7 +7,6 @@ difference tokens attend to it. Both ways have the same weights and take turns. 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from limits import measured_limits
 from machine import describe
 from network import Backend
 from parts import parts_of_aggregation, time_shares
+from result import publish
 from timing import Spread, interleave, make_sampler
 from torch import Tensor
 
@@ -99,10 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     found = {name: measure(block, options.device, options.seconds) for name, block in blocks.items()}
     limit = measured_limits(options.device, torch.float32).flops
     result = {"machine": describe(options.device), "gemm_flops_per_second": limit, "blocks": found}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    publish(result, options.output)
     return 0
 
 

@@ -9,7 +9,6 @@ process sleeps as it would for a GPU, waits for its batch.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from machine import describe
 from PIL import Image
+from result import publish
 from timing import Spread
 from torch.utils.data import DataLoader
 
@@ -161,10 +161,7 @@ def main(arguments: Sequence[str]) -> int:
     sizes = QUICK if options.quick else replace(Sizes(), rounds=options.rounds)
     formats = {kind: measure(kind, sizes, workers=options.workers, steps=options.step_seconds) for kind in FORMATS}
     result = {"machine": describe("cpu"), "sizes": asdict(sizes), "formats": formats}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    publish(result, options.output)
     return 0
 
 

@@ -7,7 +7,6 @@ themselves lie in groups, and the sizes of the families follow a power law. Quer
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from machine import describe
+from result import publish
 from timing import Spread
 
 from diffrgen.retrieval import IndexedStudies, RetrievalIndex, write_index
@@ -140,10 +140,7 @@ def main(arguments: Sequence[str]) -> int:
         setting = Setting(rows=3000, width=32, families=100, factory="IVF16,Flat", search="nprobe=8", queries=50)
     with tempfile.TemporaryDirectory() as folder:
         result = {"machine": describe("cpu"), **measure(setting, Path(folder) / "index")}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    publish(result, options.output)
     return 0
 
 
