@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_training
+from own_environment import own_environment
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +25,12 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/.
-
-    Java is hidden: METEOR takes ten seconds to start.
-    """
+    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/."""
     from diffrgen import evaluate, train
 
     folder = tmp_path_factory.mktemp("finished")
     data, run = tiny_training.write_studies(folder / "data"), folder / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFRGEN_CACHE", str(folder / "cache"))
-        patch.setenv("PATH", str(Path(sys.executable).parent))
-        patch.delenv("JAVA_HOME", raising=False)
+    with own_environment(folder / "cache"):
         assert train.main(tiny_training.arguments(data, run, "--max-steps", "6")) == 0
         assert evaluate.main([str(run), "--split", "val", "--generation.beams", "1"]) == 0
         yield run

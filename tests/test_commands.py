@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_environment import own_environment
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -47,11 +47,8 @@ SMALL = [
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """Keep the phantom in a folder of the tests; hide Java: METEOR has tests of its own and takes 10 s to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("PATH", str(Path(sys.executable).parent))
-        patch.delenv("JAVA_HOME", raising=False)
+    """Keep the phantom in a folder of the tests."""
+    with own_environment(tmp_path_factory.mktemp("cache")):
         yield
 
 

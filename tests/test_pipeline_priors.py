@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from own_environment import own_environment
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import TRAINING, arguments, write_studies
@@ -34,11 +34,8 @@ STEPS = ("--max-steps", "4", "--optimiser.learning-rate", "0.01")
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """A cache of the tests' own; no Java, which takes seconds to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("PATH", str(Path(sys.executable).parent))
-        patch.delenv("JAVA_HOME", raising=False)
+    """A cache of the tests' own."""
+    with own_environment(tmp_path_factory.mktemp("cache")):
         yield
 
 
