@@ -11,6 +11,7 @@ import torch
 from tiny_network import NEIGHBOURS, PRIOR_ROWS, random_batch, random_batch_with_prior, tiny_config, tiny_network
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from diffrgen.labels import NO_STUDY
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 
 IMAGE, REPORT = slice(0, 1), slice(1, None)
@@ -32,7 +33,7 @@ def without_prior(batch):
 
 
 def encode_batch(batch):
-    return {name: batch[name] for name in ("pixel_values", "retrieved", "retrieved_mask", "prior", "prior_mask")}
+    return {name: tensor for name, tensor in batch.items() if name not in ("states", "labels")}
 
 
 @pytest.mark.parametrize("part", [IMAGE, REPORT], ids=["image", "report"])
@@ -51,6 +52,7 @@ def test_each_part_of_a_prior_changes_the_report(part):
 def test_an_absent_prior_is_no_prior(changes):
     network, batch = in_float64(tiny_network(prior=True, **changes), random_batch_with_prior())
     batch["prior_mask"][:] = False
+    batch["prior_states"][:] = NO_STUDY
     batch["prior"] *= 100.0
     absent, none = output_of(network, batch), output_of(network, without_prior(batch))
     for name in ("logits", "disease_logits", "loss"):
@@ -63,6 +65,7 @@ def test_an_absent_prior_is_no_prior(changes):
 def test_a_prior_of_one_study_does_not_touch_the_others_in_evaluation():
     network, batch = in_float64(tiny_network(prior=True), random_batch_with_prior())
     batch["prior_mask"][1:] = False
+    batch["prior_states"][1:] = NO_STUDY
     logits, none = output_of(network, batch).logits, output_of(network, without_prior(batch)).logits
     assert (logits[0] - none[0]).abs().max() > 1e-2
     torch.testing.assert_close(logits[1:], none[1:], rtol=0, atol=1e-6)
@@ -138,6 +141,38 @@ def test_eq_1_of_a_prior_is_computed_by_hand():
             torch.testing.assert_close(given[0][study, NEIGHBOURS + row], marked)
 
 
+def test_the_prompt_tells_the_states_before_and_now():
+    """A token for each pair of states; the four of the paper where there is no earlier study."""
+    network = tiny_network(prior=True)
+    before, now = torch.tensor([[NO_STUDY, 0, 1, 2, 3]]), torch.tensor([[3, 0, 2, 1, 3]])
+    start = network.config.decoder_start_token_id
+    assert network.prompt_ids(now, before).tolist() == [[start, 8, 9, 15, 18, 24]]
+    for plain in (network.prompt_ids(now), tiny_network(prior=True, prior_prompt_token_ids=()).prompt_ids(now, before)):
+        assert plain.tolist() == [[start, 8, 5, 7, 6, 8]]
+
+
+def test_the_states_before_prompt_training_and_writing_and_nothing_else():
+    network, batch = in_float64(tiny_network(prior=True), random_batch_with_prior())
+    told, given = output_of(network, batch), encode_batch(batch)
+    written = network.write_reports(num_beams=1, max_new_tokens=5, **given)
+    ids = torch.cat([network.prompt_ids(written.states, batch["prior_states"]), written.sequences[:, :-1]], dim=1)
+    encoded = network.encode(**given)
+    with torch.no_grad():
+        logits = network.decoder(
+            input_ids=ids,
+            encoder_hidden_states=encoded.last_hidden_state,
+            encoder_attention_mask=encoded.memory_mask,
+            logits_to_keep=5,
+        ).logits
+    ended = (written.sequences == network.config.eos_token_id).cumsum(1) > 0
+    assert torch.equal(logits.argmax(-1)[~ended], written.sequences[~ended])
+    batch["prior_states"][0] = (batch["prior_states"][0] + 1) % 4
+    other = output_of(network, batch)
+    assert (other.logits[0] - told.logits[0]).abs().max() > 1e-2
+    torch.testing.assert_close(other.logits[1:], told.logits[1:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(other.disease_logits, told.disease_logits)
+
+
 def test_token_features_and_a_prior_have_projections_of_their_own():
     network = tiny_network(prior=True, retrieved="tokens", prior_width=6)
     batch = random_batch_with_prior(width=6)
@@ -159,6 +194,8 @@ def test_every_parameter_of_the_prior_receives_a_gradient():
 def test_a_network_without_the_input_refuses_a_prior():
     with pytest.raises(ValueError, match="expected no prior"):
         tiny_network()(**random_batch_with_prior())
+    with pytest.raises(ValueError, match=r"4 x 4 prompt tokens.*got \(\(9, 10\),\)"):
+        tiny_config(prior=True, prior_prompt_token_ids=((9, 10),))
     with pytest.raises(ValueError, match="as wide as the retrieved ones, got 5 and 12"):
         tiny_config(prior=True, prior_width=5)
 
@@ -171,6 +208,7 @@ def test_a_configuration_from_before_means_no_prior(tmp_path):
     stored = json.loads(path.read_text())
     assert stored.pop("prior") is False
     stored.pop("prior_width")
+    stored.pop("prior_prompt_token_ids")
     path.write_text(json.dumps(stored))
     assert DiffRGenConfig.from_pretrained(tmp_path).prior is False
     loaded, info = DiffRGenForReportGeneration.from_pretrained(tmp_path, output_loading_info=True)

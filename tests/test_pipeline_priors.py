@@ -19,12 +19,14 @@ from diffrgen import train as train_command
 from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.reporter import Reporter
+from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
+from diffrgen.text import PROMPT_TOKENS
 from diffrgen.training.build import build_model
 from diffrgen.training.presets import preset_options
 
@@ -88,9 +90,11 @@ def test_examples_hold_the_rows_of_the_earlier_study(run):
         assert example["prior"].shape == (13, 16)
         if study.prior_id is None:
             assert not example["prior_mask"].any()
+            assert example["prior_states"].tolist() == [NO_STUDY] * 14
         else:
             rows = example["prior"][example["prior_mask"]]
             assert len(rows) == rows_of(row - 1)
+            assert torch.equal(example["prior_states"], dataset.states[row - 1])
             torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)), atol=1e-4, rtol=0)
     assert "prior" not in make_dataset(run, "val", prior=False)[0]
 
@@ -100,7 +104,7 @@ def test_shuffled_images_take_their_earlier_study_along(run):
     plain = [dataset[row] for row in range(len(dataset))]
     dataset.shuffle_images(0)
     for row, shown in enumerate(dataset.pictured):
-        for name in ("prior", "prior_mask", "pixel_values"):
+        for name in ("prior", "prior_mask", "prior_states", "pixel_values"):
             assert torch.equal(dataset[row][name], plain[shown][name])
 
 
@@ -176,8 +180,15 @@ def test_the_reporter_takes_an_image_or_a_report_alone(run, monkeypatch):
     assert not given[0]["prior_mask"][1, 0]
     expected = reporter.retriever.encode_texts(["no edema .", "heart large ."])
     torch.testing.assert_close(given[0]["prior"][1, 1:3], expected)
+    told = dict(zip(FINDINGS, given[0]["prior_states"][1].tolist(), strict=True))
+    assert {finding for finding, state in told.items() if state != State.BLANK} == {"edema", "cardiomegaly"}
+    assert (told["edema"], told["cardiomegaly"]) == (State.NEGATIVE, State.POSITIVE)
+    # Of the image alone: what the network says of it as the image to report.
+    seen = [State[state.upper()] for state in next(reporter.write([picture], GREEDY)).states.values()]
+    assert given[0]["prior_states"][0].tolist() == seen
+    assert given[0]["prior_states"][2].tolist() == [NO_STUDY] * 14
     list(reporter.write([picture], GREEDY))
-    assert "prior" not in given[1]
+    assert "prior" not in given[-1]
 
 
 def test_what_cannot_be_a_prior_is_told(run):
@@ -233,3 +244,8 @@ def test_build_gives_the_prior_the_width_of_an_embedding(run, retrieved):
     assert model.config.prior_width == 16
     assert model.config.retrieved_width == (16 if retrieved == "embeddings" else folder.retriever().token_width)
     assert np.prod(model.prior.kind.shape) == 2 * model.config.width
+    words, config = model.get_input_embeddings().weight, model.config
+    for before, row in zip(PROMPT_TOKENS, config.prior_prompt_token_ids, strict=True):
+        expected = [f"{before[:-1]}>{now[1:]}" for now in PROMPT_TOKENS]
+        assert folder.tokenizer().convert_ids_to_tokens(row) == expected
+        assert torch.equal(words[list(row)], words[list(config.prompt_token_ids)])

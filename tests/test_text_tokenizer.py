@@ -17,13 +17,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
 from diffrgen.text import PROMPT_TOKENS, clean_report, decode_report, load_tokenizer, train_tokenizer
+from diffrgen.text.vocabulary import ALL_PROMPT_TOKENS
 
 TEXTS = [
     "the heart size is normal . no x-ray sign of effusion .",
     "the lungs are clear . there is a well-defined 35 cm opacity in the left mid-lung .",
     "follow-up of the xxxx . the heart is enlarged . t8-t9 endplate change .",
 ] * 3
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PROMPT_TOKENS]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *ALL_PROMPT_TOKENS]
 BERT_PIECES = ["heart", "clear", "lungs", "the", "are", "x", "ray", "-", ".", ",", "(", ")", "35", "##s", "lung"]
 
 
@@ -44,13 +45,13 @@ def round_trip(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
 
 
 def test_special_tokens_have_fixed_ids_and_frame_a_text(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert tokenizer.convert_ids_to_tokens(list(range(9))) == SPECIAL
+    assert tokenizer.convert_ids_to_tokens(list(range(25))) == SPECIAL
     ids = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id)
     assert (*ids, tokenizer.mask_token_id) == (0, 1, 2, 3, 4)
     framed = tokenizer.convert_ids_to_tokens(tokenizer("the heart .").input_ids)
     assert framed == ["[CLS]", "the", "heart", ".", "[SEP]"]
     assert tokenizer("[POS] [BLA] [UNC] [NEG] heart", add_special_tokens=False).input_ids[:4] == [6, 5, 8, 7]
-    assert set(tokenizer.all_special_ids) == set(range(9))
+    assert set(tokenizer.all_special_ids) == set(range(25))
 
 
 def test_frequent_words_are_whole_and_others_are_spelled(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -138,15 +139,16 @@ def test_a_saved_tokenizer_loads_as_it_was(tokenizer: PreTrainedTokenizerFast, t
     tokenizer.save_pretrained(tmp_path)
     for loaded in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
         assert loaded.get_vocab() == tokenizer.get_vocab()
-        assert set(loaded.all_special_ids) == set(range(9))
+        assert set(loaded.all_special_ids) == set(range(25))
         assert loaded("[POS] the hearts .").input_ids == tokenizer("[POS] the hearts .").input_ids
         assert decode_report(loaded, [2, 6, *tokenizer("x-ray .").input_ids]) == "x-ray ."
 
 
 def test_a_bert_vocabulary_gets_the_prompt_tokens_at_its_end(bert_folder: Path) -> None:
     loaded = load_tokenizer(bert_folder)
-    assert len(loaded) == 5 + len(BERT_PIECES) + 4
+    assert len(loaded) == 5 + len(BERT_PIECES) + 20
     assert loaded.convert_tokens_to_ids(list(PROMPT_TOKENS)) == [20, 21, 22, 23]
+    assert loaded.convert_tokens_to_ids(["[BLA>BLA]", "[NEG>POS]", "[UNC>UNC]"]) == [24, 33, 39]
     text = "[UNC] The hearts, clear (X-ray)."
     pieces = ["[CLS]", "[UNC]", "the", "heart", "##s", ",", "clear", "(", "x", "-", "ray", ")", ".", "[SEP]"]
     assert loaded.convert_ids_to_tokens(loaded(text).input_ids) == pieces

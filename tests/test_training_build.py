@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForMaskedLM, ResNetConfig, ResNetModel
 from diffrgen.errors import DataError
 from diffrgen.images.encoder import encoder_config
 from diffrgen.retrieval import DualRetriever, RetrieverOptions, build_dual_encoder
-from diffrgen.text import PROMPT_TOKENS, load_tokenizer
+from diffrgen.text import load_tokenizer
+from diffrgen.text.vocabulary import ALL_PROMPT_TOKENS
 from diffrgen.training.build import build_model, model_config
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
@@ -72,7 +73,7 @@ def test_pretrained_weights_arrive_and_the_vocabulary_grows_by_the_prompt_tokens
     assert all(torch.equal(model.image_encoder.model.state_dict()[name], value) for name, value in expected.items())
     source = BertForMaskedLM.from_pretrained(bert)
     words = model.decoder.get_input_embeddings().weight
-    assert words.shape == (len(WORDS) + len(PROMPT_TOKENS), 16)
+    assert words.shape == (len(WORDS) + len(ALL_PROMPT_TOKENS), 16)
     assert torch.equal(words[: len(WORDS)], source.bert.embeddings.word_embeddings.weight)
     layer = model.decoder.bert.encoder.layer[1].attention.self.query.weight
     assert torch.equal(layer, source.bert.encoder.layer[1].attention.self.query.weight)

@@ -11,6 +11,8 @@ from transformers import BertConfig, ResNetConfig
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 
 NEIGHBOURS, RETRIEVED_WIDTH, FINDINGS, VOCABULARY, PRIOR_ROWS = 5, 12, 14, 40, 4
+# Ids of the tokens that prompt with a state before (row) and now (column).
+PRIOR_PROMPTS = tuple(tuple(range(first, first + 4)) for first in (9, 13, 17, 21))
 
 
 def tiny_config(**changes: Any) -> DiffRGenConfig:
@@ -31,6 +33,8 @@ def tiny_config(**changes: Any) -> DiffRGenConfig:
         eos_token_id=2,
         tie_word_embeddings=True,
     )
+    if changes.get("prior"):
+        changes = {"prior_prompt_token_ids": PRIOR_PROMPTS, **changes}
     sizes = {"image_size": 64, "width": 16, "heads": 2, "neighbours": NEIGHBOURS, "retrieved_width": RETRIEVED_WIDTH}
     return DiffRGenConfig(encoder=encoder, decoder=decoder, **{**sizes, **changes})
 
@@ -63,6 +67,10 @@ def random_batch(size: int = 3, seed: int = 1, tokens: int = 7) -> dict[str, Ten
 
 def random_batch_with_prior(size: int = 3, seed: int = 1, width: int = RETRIEVED_WIDTH) -> dict[str, Tensor]:
     """Return a random batch whose studies all have an earlier one."""
-    prior = torch.randn(size, PRIOR_ROWS, width, generator=torch.Generator().manual_seed(seed))
-    mask = torch.ones(size, PRIOR_ROWS, dtype=torch.bool)
-    return {**random_batch(size, seed), "prior": prior, "prior_mask": mask}
+    generator = torch.Generator().manual_seed(seed)
+    prior = {
+        "prior": torch.randn(size, PRIOR_ROWS, width, generator=generator),
+        "prior_mask": torch.ones(size, PRIOR_ROWS, dtype=torch.bool),
+        "prior_states": torch.randint(0, 4, (size, FINDINGS), generator=generator),
+    }
+    return {**random_batch(size, seed), **prior}

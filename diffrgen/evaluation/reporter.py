@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -15,9 +16,12 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, write_batch
 from diffrgen.images import read_resized
+from diffrgen.labels import NO_STUDY, State
 from diffrgen.pipeline.dataset import Example, neighbour_features
+from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.retrieval import Neighbours
 from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
 from diffrgen.retrieval.retriever import EvaluationTransform
 
@@ -28,14 +32,20 @@ Unreadable = Callable[[int, DataError], None]
 """Is told the position of an image that cannot be read, and why."""
 
 
+class ReadPrior(NamedTuple):
+    """An earlier study as the network takes it: rows (R, E), which of them are real (R,) bool, disease states (C,) int64."""
+
+    rows: Tensor
+    mask: Tensor
+    states: Tensor
+
+
 class ReadStudy(NamedTuple):
-    """An image and its prior as the networks take them: the retriever's and the model's pixel values (C, S, S), and the
-    rows of the prior with their mask.
-    """
+    """An image and its prior as the networks take them: the retriever's and the model's pixel values (C, S, S)."""
 
     query: Tensor
     shown: Tensor
-    prior: tuple[np.ndarray, np.ndarray] | None
+    prior: ReadPrior | None
 
 
 class Reporter:
@@ -116,33 +126,56 @@ class Reporter:
         """Read an image and its prior for both networks; a file is read once for one size."""
         query, shown = self._transforms
         pictures = {size: _picture(image, size) for size in {query.resize, shown.resize}}
-        rows = None if prior is None else self._rows_of(prior)
-        return ReadStudy(query(pictures[query.resize]), shown(pictures[shown.resize]), rows)
+        earlier = None if prior is None else self._read_prior(prior)
+        return ReadStudy(query(pictures[query.resize]), shown(pictures[shown.resize]), earlier)
 
     def pixel_values(self, image: Picture) -> Tensor:
         """Return an image as the network sees it, (C, S, S); DataError names a file that cannot be read."""
         return self.sources.transform(_picture(image, self.sources.transform.resize))
 
-    def _rows_of(self, prior: PriorStudy | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows (R, E) of the prior and which of them are real (R,); none is where there is no prior."""
-        image, transform = None if prior is None else prior.image, self.retriever.image_transform
-        if image is not None:
-            pixels = transform(_picture(image, transform.resize))
-            image = self.retriever.encode_images(pixels[None])[0].cpu().numpy()
-        told = "" if prior is None or prior.report is None else prior.report
-        sentences = prior_sentences(told, rules=self.settings.rules)
-        return stack_rows(image, embed_sentences(self.retriever, sentences))
+    def _read_prior(self, prior: PriorStudy) -> ReadPrior:
+        """Embed what there is of the prior, and read its disease states: in the report, or else in the image."""
+        embedded, seen = None, None
+        if prior.image is not None:
+            seen = self._read(prior.image, None)
+            embedded = self.retriever.encode_images(seen.query[None])[0].cpu().numpy()
+        report = prior.report or ""
+        sentences = prior_sentences(report, rules=self.settings.rules)
+        rows, mask = stack_rows(embedded, embed_sentences(self.retriever, sentences))
+        states = self._told_states(report) if sentences or seen is None else self._seen_states(seen)
+        return ReadPrior(torch.from_numpy(rows), torch.from_numpy(mask), states)
+
+    @cached_property
+    def _labeler(self) -> NamedLabeler:
+        """The run's labeler; not CheXbert, whose files a run does not hold."""
+        return make_labeler(LabelerOptions(), default="phantom" if self.settings.labeler == "phantom" else "rule")
+
+    def _told_states(self, report: str) -> Tensor:
+        """Return the states (C,) that a report tells; it says nothing of the findings that no labeler reads."""
+        told = torch.from_numpy(self._labeler([report]))[0]
+        return F.pad(told, (0, self.model.config.findings - len(told)), value=State.BLANK)
+
+    @torch.no_grad()
+    def _seen_states(self, study: ReadStudy) -> Tensor:
+        """Return the states (C,) that the network itself finds most likely in an image."""
+        inputs, _ = self._inputs([study])
+        encoded = self.model.encode(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+        return encoded.disease_logits[0].argmax(0).cpu()
+
+    def _no_prior(self) -> ReadPrior:
+        rows, mask = map(torch.from_numpy, stack_rows(None, embed_sentences(self.retriever, [])))
+        return ReadPrior(rows, mask, torch.full((self.model.config.findings,), NO_STUDY))
 
     def _prior_inputs(self, studies: Sequence[ReadStudy]) -> Example:
-        """Return the prior (B, R, E) and its mask (B, R), nothing at all where no study has one."""
+        """Return the priors, stacked; nothing at all where no study has one."""
         if all(study.prior is None for study in studies):
             return {}
-        rows = [self._rows_of(None) if study.prior is None else study.prior for study in studies]
-        features, masks = (torch.stack([torch.from_numpy(row[part]) for row in rows]) for part in (0, 1))
-        return {"prior": features, "prior_mask": masks}
+        priors = [study.prior or self._no_prior() for study in studies]
+        rows, masks, states = (torch.stack(parts) for parts in zip(*priors, strict=True))
+        return {"prior": rows, "prior_mask": masks, "prior_states": states}
 
-    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions) -> WrittenBatch:
-        """Write the reports of a batch."""
+    def _inputs(self, studies: Sequence[ReadStudy]) -> tuple[Example, Neighbours]:
+        """Return a batch of the network's inputs, and the retrieved reports in it."""
         index = self.sources.index
         embedded = self.retriever.encode_images(torch.stack([study.query for study in studies]))
         neighbours = index.search(embedded.cpu().numpy(), self.settings.retriever.neighbours)
@@ -156,7 +189,12 @@ class Reporter:
             "retrieved_mask": torch.stack([mask for _, mask in features]),
             **self._prior_inputs(studies),
         }
-        evidence = [retrieved_reports(index, neighbours, row) for row in range(len(studies))]
+        return batch, neighbours
+
+    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions) -> WrittenBatch:
+        """Write the reports of a batch."""
+        batch, neighbours = self._inputs(studies)
+        evidence = [retrieved_reports(self.sources.index, neighbours, row) for row in range(len(studies))]
         return write_batch(
             self.model, batch, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
         )

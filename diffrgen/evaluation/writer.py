@@ -18,7 +18,7 @@ from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
 
-INPUTS = ("pixel_values", "retrieved", "retrieved_mask", "prior", "prior_mask")
+INPUTS = ("pixel_values", "retrieved", "retrieved_mask", "prior", "prior_mask", "prior_states")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from diffrgen.experiments.job import Job
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.pipeline.source import load_source
 from diffrgen.staging import staged
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import PreparedRun, prepare
@@ -37,16 +36,14 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
     state = PartialState()
     prepared = prepare(options, run, state)
     if not complete.exists():
-        _find_test_references(options, run, prepared, state.device)
+        _find_test_references(run, prepared, state.device)
         save_json(options, complete)
     batch_size = min(options.optimiser.batch_size, len(prepared.train))
     return options.optimiser.epochs * (len(prepared.train) // batch_size // options.optimiser.accumulate)
 
 
-def _find_test_references(options: TrainOptions, run: RunFolder, prepared: PreparedRun, device: torch.device) -> None:
-    source = load_source(
-        options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
-    )
+def _find_test_references(run: RunFolder, prepared: PreparedRun, device: torch.device) -> None:
+    source = prepared.source
     if not source.splits.test:
         raise DataError(f"{source.splits.source}: needed studies in the split 'test' to compare variants on, got none")
     find_references(
@@ -57,7 +54,7 @@ def _find_test_references(options: TrainOptions, run: RunFolder, prepared: Prepa
         split="test",
         rules=prepared.settings.rules,
         options=prepared.settings.retriever,
-        prior=options.model.prior,
+        prior=prepared.model.config.prior,
     )
 
 

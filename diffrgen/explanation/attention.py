@@ -37,7 +37,7 @@ def cross_attention(
     the query of token t is the decoder's at the place before, which predicted it. Queries and keys are recorded from the
     layer's projections, so that the pass may run any attention implementation.
     """
-    prompt = model.prompt_ids(states)  # (B, 1 + C)
+    prompt = model.prompt_ids(states, encoded.prior_states)  # (B, 1 + C)
     ids = torch.cat([prompt, sequences[:, :-1]], dim=1)
     decoder = model.decoder.base_model
     attention = decoder.encoder.layer[-1].crossattention.self

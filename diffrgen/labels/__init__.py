@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffrgen.labels.findings import AUXILIARY, COMMON, DISEASES, FINDINGS, NO_FINDING, Labeler, State
+from diffrgen.labels.findings import AUXILIARY, COMMON, DISEASES, FINDINGS, NO_FINDING, NO_STUDY, Labeler, State
 from diffrgen.labels.frequencies import base_frequencies
 from diffrgen.labels.rules import RuleLabeler
 
@@ -12,6 +12,7 @@ __all__ = [
     "DISEASES",
     "FINDINGS",
     "NO_FINDING",
+    "NO_STUDY",
     "Labeler",
     "RuleLabeler",
     "State",

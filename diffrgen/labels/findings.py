@@ -48,6 +48,10 @@ class State(IntEnum):
     UNCERTAIN = 3
 
 
+# Stands for the states of an earlier study where there is none.
+NO_STUDY = -1
+
+
 class Labeler(Protocol):
     """Reads the states of the 14 findings out of report texts."""
 

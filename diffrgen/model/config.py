@@ -60,6 +60,7 @@ class DiffRGenConfig(PretrainedConfig):
         contrast_form: Literal["supervised", "printed"] = "supervised",
         label_smoothing: float = 0.1,
         prompt_token_ids: tuple[int, int, int, int] = (5, 6, 7, 8),
+        prior_prompt_token_ids: tuple[tuple[int, ...], ...] = (),
         **kwargs: Any,
     ) -> None:
         self.encoder = ResNetConfig(**encoder) if isinstance(encoder, dict) else encoder or ResNetConfig()
@@ -81,6 +82,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.contrast_width, self.contrast_form = contrast_width, contrast_form
         self.label_smoothing = label_smoothing
         self.prompt_token_ids = tuple(prompt_token_ids)
+        self.prior_prompt_token_ids = tuple(map(tuple, prior_prompt_token_ids))
         kwargs["is_encoder_decoder"] = True
         kwargs.setdefault("decoder_start_token_id", self.decoder.bos_token_id)
         kwargs.setdefault("pad_token_id", self.decoder.pad_token_id)
@@ -107,3 +109,8 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError("expected difference metrics for contrast_form 'printed', whose negatives are D, got none")
         if len(self.prompt_token_ids) != 4:
             raise ValueError(f"expected 4 prompt tokens, one a state, got {self.prompt_token_ids}")
+        if self.prior_prompt_token_ids and [len(row) for row in self.prior_prompt_token_ids] != [4] * 4:
+            raise ValueError(
+                "expected 4 x 4 prompt tokens, one for each state before and now, or none, got "
+                f"{self.prior_prompt_token_ids}"
+            )

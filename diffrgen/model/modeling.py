@@ -11,7 +11,7 @@ from transformers import BertLMHeadModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.images.encoder import PatchEncoder
-from diffrgen.labels import State
+from diffrgen.labels import NO_STUDY, State
 from diffrgen.model.beam_cache import BeamCache
 from diffrgen.model.cache_name import CACHE, NAMES
 from diffrgen.model.config import DiffRGenConfig
@@ -32,7 +32,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N
     reports (or N x T token features); retrieved_mask (B, N) bool, False for an absent neighbour (default: none is).
     With `config.prior`, of the patient's earlier study: prior (B, R, E) float, the embedding of its image and one for
-    each sentence of its report; prior_mask (B, R) bool, False for an absent row. None at all: it has no earlier study.
+    each sentence of its report; prior_mask (B, R) bool, False for an absent row; prior_states (B, C) int64, its disease
+    states, NO_STUDY for a study without an earlier one. None at all: no study has one.
     """
 
     config_class = DiffRGenConfig
@@ -65,10 +66,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         retrieved_mask: Tensor | None = None,
         prior: Tensor | None = None,
         prior_mask: Tensor | None = None,
+        prior_states: Tensor | None = None,
     ) -> EncodedStudy:
         """Turn image and references into what the decoder attends to, disease logits and routing weights.
 
-        Raises ValueError for a prior where the network has no such input.
+        prior_states are handed on: they prompt the decoder. Raises ValueError for a prior where the network has no such
+        input.
         """
         image = self.image_encoder(pixel_values)
         patches = self.patch_projection(image.patches)  # F (B, m, d)
@@ -101,6 +104,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             pooled=image.pooled,
             similar=mean_similar,
             difference=mean_difference,
+            prior_states=prior_states,
         )
 
     def _difference(self, reports: Tensor, earlier: Tensor | None, image: Tensor) -> Tensor:
@@ -122,6 +126,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         retrieved_mask: Tensor | None = None,
         prior: Tensor | None = None,
         prior_mask: Tensor | None = None,
+        prior_states: Tensor | None = None,
         *,
         states: Tensor | None = None,
         labels: Tensor | None = None,
@@ -138,9 +143,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         encoded = encoder_outputs
         if encoded is None:
-            encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask)
+            encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask, prior_states)
         if labels is not None:
-            prompt = self.prompt_ids(_predicted_states(encoded.disease_logits) if states is None else states)
+            now = _predicted_states(encoded.disease_logits) if states is None else states
+            prompt = self.prompt_ids(now, encoded.get("prior_states"))
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
             decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
         memory_mask = encoded.get("memory_mask") if attention_mask is None else attention_mask
@@ -184,9 +190,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             )
         return output
 
-    def prompt_ids(self, states: Tensor) -> Tensor:
-        """Return the decoder's first tokens (B, 1 + C): the start token, then one prompt token a disease."""
-        tokens = torch.tensor(self.config.prompt_token_ids, device=states.device)[states]  # (B, C)
+    def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor:
+        """Return the decoder's first tokens (B, 1 + C): the start token, then one prompt token a disease.
+
+        A token tells the state (B, C) and, where there is an earlier study, the one in that study (B, C) too.
+        """
+        ids = torch.tensor([self.config.prompt_token_ids, *self.config.prior_prompt_token_ids], device=states.device)
+        # The first row is for NO_STUDY.
+        before = 0 if prior_states is None or len(ids) == 1 else prior_states - NO_STUDY
+        tokens = ids[before, states]  # (B, C)
         start = tokens.new_full((len(tokens), 1), self.config.decoder_start_token_id)
         return torch.cat([start, tokens], dim=1)
 
@@ -198,15 +210,16 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         retrieved_mask: Tensor | None = None,
         prior: Tensor | None = None,
         prior_mask: Tensor | None = None,
+        prior_states: Tensor | None = None,
         **generation: Any,
     ) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
         `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
-        encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask)
+        encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask, prior_states)
         states = _predicted_states(encoded.disease_logits)
-        prompt = self.prompt_ids(states)
+        prompt = self.prompt_ids(states, prior_states)
         if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
             new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
             most = prompt.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
@@ -231,10 +244,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         retrieved_mask: Tensor | None = None,
         prior: Tensor | None = None,
         prior_mask: Tensor | None = None,
+        prior_states: Tensor | None = None,
         **generation: Any,
     ) -> Tensor:
         """Return the token ids (B, T) of `write_reports`, without the prompt."""
-        return self.write_reports(pixel_values, retrieved, retrieved_mask, prior, prior_mask, **generation).sequences
+        inputs = (pixel_values, retrieved, retrieved_mask, prior, prior_mask, prior_states)
+        return self.write_reports(*inputs, **generation).sequences
 
     def set_temperature(self, value: float) -> None:
         """Set the routers' Gumbel-softmax temperature (Eq. 7)."""

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from diffrgen.images import ImageTransform, ReadImage, read_resized
+from diffrgen.labels import NO_STUDY
 from diffrgen.model.modeling import IGNORED
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.records import Study
@@ -45,11 +46,11 @@ class Sources:
 class StudyDataset(Dataset[Example]):
     """Examples of the studies of one split.
 
-    An example holds pixel_values (C, S, S); retrieved (N, E) and retrieved_mask (N,) bool; with `priors`, prior (R, E)
-    and prior_mask (R,) bool of the patient's earlier study; states (C,) int64; labels (T,) int64, report tokens and the
-    end token. `neighbours` and `priors` have one row a study. Augmentation, of the image and of the prior, is drawn
-    from (seed, epoch, study), so that an example does not depend on the number of workers or on where training was
-    resumed.
+    An example holds pixel_values (C, S, S); retrieved (N, E) and retrieved_mask (N,) bool; with `priors`, prior (R, E),
+    prior_mask (R,) bool and prior_states (C,) int64 of the patient's earlier study; states (C,) int64; labels (T,) int64,
+    report tokens and the end token. `neighbours` and `priors` have one row a study. Augmentation, of the image and of
+    the prior, is drawn from (seed, epoch, study), so that an example does not depend on the number of workers or on
+    where training was resumed.
     """
 
     def __init__(
@@ -114,14 +115,19 @@ class StudyDataset(Dataset[Example]):
         }
 
     def _prior(self, row: int, shown: int) -> Example:
-        """Return the rows of the study before `shown`, some hidden in training, by a draw of their own for `row`."""
+        """Return the rows of the study before `shown`, some hidden in training, by a draw of their own for `row`.
+
+        Its states are never hidden: without a report, the network reads them in the image.
+        """
         if self.priors is None:
             return {}
         features, mask = map(torch.from_numpy, self.priors.gather(shown))
         if self.sources.transform.train:
             draw = hash((self.seed, self.epoch, row, PRIOR_DRAW)) % 2**63
             mask = hide_rows(mask, torch.Generator().manual_seed(draw))
-        return {"prior": features, "prior_mask": mask}
+        before = self.priors.before(shown)
+        states = torch.full_like(self.states[row], NO_STUDY) if before is None else torch.tensor(before.labels)
+        return {"prior": features, "prior_mask": mask, "prior_states": states}
 
 
 def neighbour_features(

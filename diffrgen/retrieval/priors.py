@@ -30,7 +30,7 @@ IMAGES, SENTENCES, ROWS, KEY = "images.npy", "sentences.npy", "rows.npy", "key.j
 
 @dataclass(frozen=True)
 class Priors:
-    """The earlier studies of n studies; `prior` says which is whose, -1 where a study has none.
+    """The p earlier studies of n studies; `prior` says which is whose, -1 where a study has none.
 
     A sentence that many reports hold is embedded once: `rows` are those of each report's sentences in `sentences`, in
     the report's order, -1 behind the last one.
@@ -40,9 +40,15 @@ class Priors:
     sentences: np.ndarray  # (s, E) float32
     rows: np.ndarray  # (p, 12) int64
     prior: np.ndarray  # (n,) int64
+    studies: tuple[Study, ...]
 
     def __len__(self) -> int:
         return len(self.prior)
+
+    def before(self, study: int) -> Study | None:
+        """Return the study before `study`, None where there is none."""
+        prior = self.prior[study]
+        return None if prior < 0 else self.studies[prior]
 
     def gather(self, study: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows (13, E) float32 of the study before `study` and which are real (13,) bool; see `stack_rows`."""
@@ -116,7 +122,7 @@ def priors_of_studies(
             label = f"earlier studies of {split}"
             images = embed_images(retriever, earlier, options=options, progress=progress, label=label, read=read)
         _save(path, key, {IMAGES: images, **_embedded_reports(retriever, told)})
-    return _open(path, prior, count=len(earlier), width=retriever.embedding_width)
+    return _open(path, prior, earlier, width=retriever.embedding_width)
 
 
 def _embedded_reports(retriever: Retriever, told: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
@@ -156,8 +162,9 @@ def _save(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         (stage / KEY).write_text(json.dumps(key), encoding="utf-8")
 
 
-def _open(path: Path, prior: np.ndarray, *, count: int, width: int) -> Priors:
-    """Memory-map the arrays of `count` earlier studies; DataError where they are not what `_save` wrote."""
+def _open(path: Path, prior: np.ndarray, earlier: Sequence[Study], *, width: int) -> Priors:
+    """Memory-map the arrays of the studies `earlier`; DataError where they are not what `_save` wrote."""
+    count = len(earlier)
     try:
         images, sentences, rows = (
             np.load(path / name, mmap_mode="r", allow_pickle=False) for name in (IMAGES, SENTENCES, ROWS)
@@ -167,4 +174,4 @@ def _open(path: Path, prior: np.ndarray, *, count: int, width: int) -> Priors:
             raise ValueError(f"shapes {images.shape}, {sentences.shape}, {rows.shape} do not fit {count} studies")
     except (OSError, ValueError, EOFError, IndexError) as error:
         raise DataError(f"{path}: damaged; delete it, and its content will be made again: {error}") from error
-    return Priors(images, sentences, rows, prior)
+    return Priors(images, sentences, rows, prior, tuple(earlier))

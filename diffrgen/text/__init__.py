@@ -8,9 +8,10 @@ from diffrgen.text.loading import load_tokenizer
 from diffrgen.text.printable import printable
 from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
 from diffrgen.text.sentences import report_sentences
-from diffrgen.text.vocabulary import PROMPT_TOKENS, train_tokenizer
+from diffrgen.text.vocabulary import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS, train_tokenizer
 
 __all__ = [
+    "PRIOR_PROMPT_TOKENS",
     "PROMPT_TOKENS",
     "PROTOCOLS",
     "RULES",

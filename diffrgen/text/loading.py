@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
-from diffrgen.text.vocabulary import PROMPT_TOKENS, ROLES, bracket_with, wrap_tokenizer
+from diffrgen.text.vocabulary import ALL_PROMPT_TOKENS, ROLES, bracket_with, wrap_tokenizer
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
@@ -36,7 +36,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
         raise DataError(f"the tokenizer in {folder} lacks the special tokens {', '.join(missing)}")
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    tokenizer.add_special_tokens([*roles.values(), *PROMPT_TOKENS])
+    tokenizer.add_special_tokens([*roles.values(), *ALL_PROMPT_TOKENS])
     bracket_with(tokenizer, roles["cls_token"], roles["sep_token"])
     return wrap_tokenizer(tokenizer, roles)
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import string
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 # Index = state (diffrgen.labels.State): blank, positive, negative, uncertain.
 PROMPT_TOKENS: tuple[str, ...] = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
+# Row = state in the patient's earlier study, column = state now.
+PRIOR_PROMPT_TOKENS: tuple[tuple[str, ...], ...] = tuple(
+    tuple(f"{before[:-1]}>{now[1:]}" for now in PROMPT_TOKENS) for before in PROMPT_TOKENS
+)
+ALL_PROMPT_TOKENS: tuple[str, ...] = (*PROMPT_TOKENS, *chain.from_iterable(PRIOR_PROMPT_TOKENS))
 ROLES: dict[str, str] = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -18,7 +24,7 @@ ROLES: dict[str, str] = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-SPECIAL_TOKENS = (*ROLES.values(), *PROMPT_TOKENS)
+SPECIAL_TOKENS = (*ROLES.values(), *ALL_PROMPT_TOKENS)
 
 # Every word of these can be written, whether the training texts hold it or not.
 ALPHABET = string.ascii_lowercase + string.digits + "-."
@@ -29,7 +35,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000, min_frequen
 
     Words are what white space separates: a hyphen, dot or slash inside a word is a piece of it ("x", "##-",
     "##ray"), so that decoding restores a text to the letter. The ids are those of [PAD] 0, [UNK] 1, [CLS] 2,
-    [SEP] 3, [MASK] 4, the prompt tokens 5..8, the characters, then the learned pieces. `tokenizer(text)`
+    [SEP] 3, [MASK] 4, the prompt tokens 5..24, the characters, then the learned pieces. `tokenizer(text)`
     gives [CLS] pieces [SEP].
 
     vocab_size: the most tokens, special ones included. min_frequency: how often a pair of pieces must stand
@@ -53,7 +59,7 @@ def wrap_tokenizer(tokenizer: Tokenizer, roles: dict[str, str] | None = None) ->
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **(roles or ROLES),
-        extra_special_tokens=list(PROMPT_TOKENS),
+        extra_special_tokens=list(ALL_PROMPT_TOKENS),
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )

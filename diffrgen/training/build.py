@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -12,7 +13,7 @@ from diffrgen.errors import DataError
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.retrieval import DualRetriever, Retriever
-from diffrgen.text import PROMPT_TOKENS
+from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
 from diffrgen.training.options import ModelOptions, TrainOptions
 
 LAYOUTS = ("tiny", "paper")
@@ -75,7 +76,8 @@ def model_config(
         prior_width=retriever.embedding_width,
         operator_backend="auto" if options.fused_kernels else "reference",
         findings=findings,
-        prompt_token_ids=tuple(tokenizer.convert_tokens_to_ids(list(PROMPT_TOKENS))),
+        prompt_token_ids=_ids(tokenizer, PROMPT_TOKENS),
+        prior_prompt_token_ids=tuple(_ids(tokenizer, row) for row in PRIOR_PROMPT_TOKENS) if model.prior else (),
         **choices,
     )
 
@@ -94,12 +96,25 @@ def build_model(
         )
         model.decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         config.decoder.vocab_size = len(tokenizer)
+    _start_prompts_alike(model)
     if options.model.warm_start:
         _warm_start(model, retriever, options.model)
     model.generation_config.update(
         num_beams=options.generation.beams, max_new_tokens=options.text.max_tokens, early_stopping=False
     )
     return model
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> tuple[int, ...]:
+    return tuple(tokenizer.convert_tokens_to_ids(list(tokens)))
+
+
+@torch.no_grad()
+def _start_prompts_alike(model: DiffRGenForReportGeneration) -> None:
+    """Start each prompt token that also tells the state before as the one that tells the state now alone."""
+    words, now = model.get_input_embeddings().weight, list(model.config.prompt_token_ids)
+    for row in model.config.prior_prompt_token_ids:
+        words[list(row)] = words[now]
 
 
 def _warm_start(model: DiffRGenForReportGeneration, retriever: Retriever, options: ModelOptions) -> None:

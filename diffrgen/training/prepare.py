@@ -11,7 +11,6 @@ from accelerate import PartialState
 from transformers import PreTrainedTokenizerFast, ResNetConfig, set_seed
 
 from diffrgen.errors import DataError
-from diffrgen.labels import Labeler
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_prior
 from diffrgen.pipeline.data_summary import DataSummary
@@ -44,7 +43,7 @@ class PreparedRun:
     model: DiffRGenForReportGeneration
     train: StudyDataset
     val: StudyDataset
-    labeler: Labeler
+    source: Source
 
 
 def prepare(
@@ -108,7 +107,7 @@ def prepare(
     set_seed(options.seed)
     model = build_model(options, tokenizer, retriever, findings=train.states.shape[1])
     model.classifier.prior.copy_(initial_prior(train.states))
-    return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source.labeler)
+    return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source)
 
 
 def _check_splits(source: Source) -> None:

@@ -197,7 +197,7 @@ class Trainer:
         validation = validate(
             self.network,
             self.prepared.val,
-            self.prepared.labeler,
+            self.prepared.source.labeler,
             batch_size=self.options.generation.batch_size,
             studies=self.options.validation_studies,
             workers=self.options.workers,
