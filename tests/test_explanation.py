@@ -226,6 +226,9 @@ def test_a_prior_is_explained_for_its_own_image_alone(reporter, images):
     assert {d.count for report in reports[1:] for row in report.prior.differences for d in row} == {4}
     np.testing.assert_array_equal(reports[1].prior.image, np.asarray(Image.open(images[0]))[1:33, 1:33])
     assert reports[2].prior.image is None
+    told_states = {name: state for name, state in reports[2].prior.states.items() if state != "blank"}
+    assert told_states == {"edema": "negative", "no finding": "positive"}
+    assert reports[3].prior.states == next(reporter.write([images[1]], OPTIONS)).states
     cleaned = report_sentences(clean_report(told, rules="mimic"))
     assert [s.text for s in reports[2].prior.sentences] == cleaned
     for sentence in reports[0].sentences:

@@ -158,6 +158,7 @@ def test_a_prior_belongs_to_one_image(tiny_run, images, tmp_path, capsys):
     prior = json.loads(capsys.readouterr().out)["prior"]
     assert [sentence["text"] for sentence in prior["sentences"]] == ["the lungs are clear .", "no edema ."]
     assert len(prior["differences"]) == 3
+    assert prior["states"]["edema"] == "negative"
     assert generate(tiny_run, image, "--html", tmp_path / "pages", "--prior", told) == 0
     assert "Earlier study" in (tmp_path / "pages" / "17.html").read_text(encoding="utf-8")
     assert generate(tiny_run, image, earlier, "--prior", told) == 2

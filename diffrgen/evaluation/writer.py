@@ -109,17 +109,22 @@ def explain(
     generated: GeneratedReports, texts: Sequence[str], evidence: Sequence[tuple[RetrievedReport, ...]]
 ) -> Iterator[WrittenReport]:
     """Join each report with its disease states, neighbours and routing weights."""
-    names = [name.lower() for name in State.__members__]
-    findings = (FINDINGS + AUXILIARY)[: generated.states.shape[1]]
     for row, (text, neighbours) in enumerate(zip(texts, evidence, strict=True)):
-        states, positive = generated.states[row].tolist(), generated.positive_probability[row].tolist()
+        states = named_states(generated.states[row])
         yield WrittenReport(
             report=text,
-            states={finding: names[state] for finding, state in zip(findings, states, strict=True)},
-            positive_probability={f: round(p, 4) for f, p in zip(findings, positive, strict=True)},
+            states=states,
+            positive_probability=dict(zip(states, _rounded(generated.positive_probability[row]), strict=True)),
             neighbours=neighbours,
             routing=tuple(_rounded(alpha[row]) for alpha in generated.routing),
         )
+
+
+def named_states(states: Tensor) -> dict[str, str]:
+    """Return the name of each state (C,), by the finding's name."""
+    names = [name.lower() for name in State.__members__]
+    findings = (FINDINGS + AUXILIARY)[: len(states)]
+    return {finding: names[state] for finding, state in zip(findings, states.tolist(), strict=True)}
 
 
 def retrieved_reports(index: RetrievalIndex, neighbours: Neighbours, row: int) -> tuple[RetrievedReport, ...]:
@@ -133,5 +138,5 @@ def retrieved_reports(index: RetrievalIndex, neighbours: Neighbours, row: int) -
     )
 
 
-def _rounded(alpha: Tensor) -> tuple[float, ...]:
-    return tuple(round(weight, 4) for weight in alpha.to(torch.float32).tolist())
+def _rounded(shares: Tensor) -> tuple[float, ...]:
+    return tuple(round(share, 4) for share in shares.to(torch.float32).tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -17,11 +17,13 @@ from diffrgen.explanation.sentences import ReportSentence, ToldSentence
 class ExplainedPrior:
     """The patient's earlier study beside the image.
 
+    states: what prompted the writer beside the states now, by finding: told in the report, or else seen in the image.
     image (S, S) uint8: cropped as the network's, or None; sentences: of the earlier report, those that the generated
     report repeats marked; differences: the metrics of Eq. 1 of each of its rows, ranked among the retrieved reports:
     first the image where there is one, then the sentences of the report that the network takes.
     """
 
+    states: Mapping[str, str]
     image: np.ndarray | None = field(repr=False)
     sentences: tuple[ToldSentence, ...]
     differences: tuple[tuple[MetricDifference, ...], ...]
@@ -63,7 +65,11 @@ class ExplainedReport:
         reasons = {"sentences": sentences, "differences": _plain(self.differences), "routes": routes}
         if self.prior is not None:
             told = [asdict(sentence) for sentence in self.prior.sentences]
-            reasons["prior"] = {"sentences": told, "differences": _plain(self.prior.differences)}
+            reasons["prior"] = {
+                "states": dict(self.prior.states),
+                "sentences": told,
+                "differences": _plain(self.prior.differences),
+            }
         return {**self.written.to_dict(), **reasons}
 
 

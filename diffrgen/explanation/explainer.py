@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.reporter import Picture, Reporter, Unreadable
-from diffrgen.evaluation.writer import WrittenBatch
+from diffrgen.evaluation.writer import WrittenBatch, named_states
 from diffrgen.explanation.attention import attention_shares, cross_attention
 from diffrgen.explanation.differences import compare_neighbours, compare_prior, neighbour_metrics
 from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
@@ -107,6 +107,7 @@ class Explainer:
         report = clean_report(prior.report or "", rules=reporter.settings.rules)
         image = None if prior.image is None else reporter.pixel_values(prior.image)
         return ExplainedPrior(
+            states=named_states(batch.inputs["prior_states"][row]),
             image=None if image is None else _grey(image, reporter.sources.transform),
             sentences=mark_shared(report, told),
             differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),

@@ -85,6 +85,7 @@ def _content(explained: ExplainedReport) -> dict[str, object]:
         "parts": [shares_by_name(sentence.shares) for sentence in explained.sentences],
         "attention": [share_words(sentence.shares) for sentence in explained.sentences],
         "prior_picture": picture(prior.image) if prior and prior.image is not None else None,
+        "prior_states": [(name, STATE_WORDS[state]) for name, state in prior.states.items() if state != "blank"] if prior else [],
         "prior_rows": prior_row_names(prior) if prior else [],
         "open_neighbours": OPEN_NEIGHBOURS,
         "metric_names": METRIC_NAMES,
