@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffrgen.errors import DataError
-from diffrgen.records import Study, StudySplits, link_priors, read_annotation, read_folder, without_images
+from diffrgen.records import Study, StudySplits, link_priors, read_annotation, without_images
 
 
 def write(folder: Path, content: object) -> Path:
@@ -129,22 +129,6 @@ def test_a_byte_order_mark_and_non_ascii_text_are_read(tmp_path: Path) -> None:
     path = tmp_path / "annotation.json"
     path.write_text(json.dumps({"train": [record(report="Silueta cardíaca normal.")]}), encoding="utf-8-sig")
     assert read_annotation(path, check_files=False).train[0].report == "Silueta cardíaca normal."
-
-
-def test_a_folder_of_images_becomes_test_studies(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in ("b.PNG", "a.jpg", "sub/c.dcm", "notes.txt", ".hidden.png"):
-        (tmp_path / name).touch()
-    splits = read_folder(tmp_path)
-    assert splits.test == tuple(Study(name, "", (tmp_path / name,), "test") for name in ("a.jpg", "b.PNG", "sub/c.dcm"))
-    assert (splits.train, splits.val) == ((), ())
-
-
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no image"):
-        read_folder(tmp_path)
-    with pytest.raises(DataError, match="does not exist"):
-        read_folder(tmp_path / "absent")
 
 
 def test_studies_of_broken_images_are_left_out_and_counted() -> None:
