@@ -12,6 +12,7 @@ from diffrgen.experiments.__main__ import parse_options
 from diffrgen.experiments.options import ExperimentOptions
 from diffrgen.experiments.runner import jobs_of
 from diffrgen.experiments.variants import STUDIES
+from diffrgen.pipeline.options import DataOptions
 from diffrgen.training.presets import preset_options
 
 FULL = preset_options("tiny")
@@ -92,11 +93,17 @@ def test_seeds_and_size():
     assert parse_options(["table3"]).trainings == 5
     assert parse_options(["table3", "--quick"]).trainings == 2
     assert parse_options(["table3", "--epochs", "4"]).training().optimiser.epochs == 4
+    larger = parse_options(["table3", "--studies", "6000"]).training()
+    assert (larger.phantom.studies, larger.optimiser.epochs) == (6000, 3)
     assert parse_options(["table3", "--quick"]).folder != parse_options(["table3"]).folder
 
 
 def test_unusable_options_are_named():
     with pytest.raises(DataError, match="--seeds needs at least 1, got 0"):
         ExperimentOptions("table2", seeds=0)
+    with pytest.raises(DataError, match="--studies needs at least 3, got 2"):
+        ExperimentOptions("table2", studies=2)
+    with pytest.raises(DataError, match=r"--studies is the size of the phantom, got it with --data mine\.json"):
+        ExperimentOptions("table2", studies=100, data=DataOptions(data="mine.json"))
     with pytest.raises(DataError, match="out of without-difference, transformer, without-contrast for table2, got trar"):
         ExperimentOptions("table2", variants=("trar",))

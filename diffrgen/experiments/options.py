@@ -14,6 +14,7 @@ from diffrgen.experiments.variants import STUDIES, Row, Study, StudyName
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions
+from diffrgen.pipeline.source import PHANTOM
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 
@@ -41,17 +42,22 @@ class ExperimentOptions:
     processes: int | None = None
     """Trainings side by side; default: one a core, eight at most, or one where there is a GPU."""
     epochs: int | None = None
-    """Passes over the training split; default: the size's."""
+    """Passes over the training split; default: 3."""
+    studies: int | None = None
+    """Studies of the phantom; default: 2000, or 250 with --quick."""
     keep_weights: bool = False
     """Keep the folder of each finished training, weights and all."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "processes", "epochs"):
+        # Of the phantom, each split holds a patient.
+        for name, least in (("seeds", 1), ("processes", 1), ("epochs", 1), ("studies", 3)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise DataError(f"--{name} needs at least 1, got {value}")
+            if value is not None and value < least:
+                raise DataError(f"--{name} needs at least {least}, got {value}")
+        if self.studies is not None and self.data.data != PHANTOM:
+            raise DataError(f"--studies is the size of the phantom, got it with --data {self.data.data}; leave it out")
         known = [row.variant.name for row in STUDIES[self.study].rows[1:]]
         unknown = [name for name in self.variants if name not in known]
         if unknown:
@@ -85,10 +91,14 @@ class ExperimentOptions:
 
     def training(self) -> TrainOptions:
         """Return the options of the full network with seed 0; its output folder is not used."""
-        options = replace(_size(quick=self.quick), data=self.data, decoded=self.decoded)
-        if self.epochs is None:
-            return options
-        return replace(options, optimiser=replace(options.optimiser, epochs=self.epochs))
+        size = _size(quick=self.quick)
+        return replace(
+            size,
+            data=self.data,
+            decoded=self.decoded,
+            optimiser=replace(size.optimiser, epochs=self.epochs or size.optimiser.epochs),
+            phantom=replace(size.phantom, studies=self.studies or size.phantom.studies),
+        )
 
 
 def _size(*, quick: bool) -> TrainOptions:
