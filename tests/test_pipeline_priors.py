@@ -20,7 +20,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.reporter import Reporter
 from diffrgen.labels import FINDINGS, NO_STUDY, State
-from diffrgen.pipeline.dataset import StudyDataset
+from diffrgen.pipeline.dataset import StudyDataset, prior_states
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.references import find_references
@@ -97,6 +97,12 @@ def test_examples_hold_the_rows_of_the_earlier_study(run):
             assert torch.equal(example["prior_states"], dataset.states[row - 1])
             torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)), atol=1e-4, rtol=0)
     assert "prior" not in make_dataset(run, "val", prior=False)[0]
+
+
+def test_labels_of_another_width_are_cut_or_filled_with_blanks():
+    assert prior_states([1, 2, 3], 5).tolist() == [1, 2, 3, State.BLANK, State.BLANK]
+    assert prior_states([1, 2, 3], 2).tolist() == [1, 2]
+    assert prior_states(None, 2).tolist() == [NO_STUDY] * 2
 
 
 def test_shuffled_images_take_their_earlier_study_along(run):

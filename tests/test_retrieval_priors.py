@@ -68,6 +68,7 @@ def priors(retriever, studies, folder: Path, known=None, rules="mimic") -> Prior
 def test_rows_are_the_image_and_each_sentence_of_the_earlier_study(retriever, studies, tmp_path):
     found = priors(retriever, studies, tmp_path)
     assert found.prior.tolist() == [-1, 0, -1, 1]
+    assert [found.before(row) for row in range(4)] == [None, studies[0], None, studies[2]]
     for row in (0, 2):
         features, mask = found.gather(row)
         assert features.shape == (1 + MAX_SENTENCES, 16)

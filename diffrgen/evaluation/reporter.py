@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -16,8 +15,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, write_batch
 from diffrgen.images import read_resized
-from diffrgen.labels import NO_STUDY, State
-from diffrgen.pipeline.dataset import Example, neighbour_features
+from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
@@ -151,9 +149,8 @@ class Reporter:
         return make_labeler(LabelerOptions(), default="phantom" if self.settings.labeler == "phantom" else "rule")
 
     def _told_states(self, report: str) -> Tensor:
-        """Return the states (C,) that a report tells; it says nothing of the findings that no labeler reads."""
-        told = torch.from_numpy(self._labeler([report]))[0]
-        return F.pad(told, (0, self.model.config.findings - len(told)), value=State.BLANK)
+        """Return the states (C,) that a report tells."""
+        return prior_states(self._labeler([report])[0].tolist(), self.sources.findings)
 
     @torch.no_grad()
     def _seen_states(self, study: ReadStudy) -> Tensor:
@@ -164,7 +161,7 @@ class Reporter:
 
     def _no_prior(self) -> ReadPrior:
         rows, mask = map(torch.from_numpy, stack_rows(None, embed_sentences(self.retriever, [])))
-        return ReadPrior(rows, mask, torch.full((self.model.config.findings,), NO_STUDY))
+        return ReadPrior(rows, mask, prior_states(None, self.sources.findings))
 
     def _prior_inputs(self, studies: Sequence[ReadStudy]) -> Example:
         """Return the priors, stacked; nothing at all where no study has one."""

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from diffrgen.images import ImageTransform, ReadImage, read_resized
-from diffrgen.labels import NO_STUDY
+from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.model.modeling import IGNORED
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.records import Study
@@ -32,7 +32,10 @@ PRIOR_DRAW = 1
 
 @dataclass(frozen=True)
 class Sources:
-    """What examples are made with: image transform, tokenizer, cleaning rules, report index, how images are read."""
+    """What examples are made with: image transform, tokenizer, cleaning rules, report index, how images are read.
+
+    findings: how many the network knows, 14 or 18.
+    """
 
     transform: ImageTransform
     tokenizer: PreTrainedTokenizerBase
@@ -41,6 +44,7 @@ class Sources:
     index: RetrievalIndex
     token_features: bool = False
     read: ReadImage = read_resized
+    findings: int = len(FINDINGS)
 
 
 class StudyDataset(Dataset[Example]):
@@ -126,8 +130,18 @@ class StudyDataset(Dataset[Example]):
             draw = hash((self.seed, self.epoch, row, PRIOR_DRAW)) % 2**63
             mask = hide_rows(mask, torch.Generator().manual_seed(draw))
         before = self.priors.before(shown)
-        states = torch.full_like(self.states[row], NO_STUDY) if before is None else torch.tensor(before.labels)
+        states = prior_states(None if before is None else before.labels, self.sources.findings)
         return {"prior": features, "prior_mask": mask, "prior_states": states}
+
+
+def prior_states(labels: Sequence[int] | None, findings: int) -> Tensor:
+    """Return the states (findings,) int64 of an earlier study from its labels; of none, NO_STUDY.
+
+    Data may bring labels of 14 findings or of 18: one that they do not hold is not mentioned, one too many is left out.
+    """
+    if labels is None:
+        return torch.full((findings,), NO_STUDY)
+    return torch.tensor([*labels, *[State.BLANK] * findings][:findings], dtype=torch.int64)
 
 
 def neighbour_features(

@@ -143,4 +143,5 @@ class RunFolder:
             index=self.index(),
             token_features=config.retrieved == "tokens",
             read=read,
+            findings=config.findings,
         )

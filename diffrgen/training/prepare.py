@@ -80,9 +80,15 @@ def prepare(
     index = _index(options, run, source, retriever, team, progress=progress)
     say(f"index: {len(index)} training studies")
 
-    tokens = options.model.retrieved == "tokens"
     sources = Sources(
-        transform, tokenizer, options.text.rules, options.text.max_tokens, index, tokens, source.read_image
+        transform=transform,
+        tokenizer=tokenizer,
+        rules=options.text.rules,
+        max_tokens=options.text.max_tokens,
+        index=index,
+        token_features=options.model.retrieved == "tokens",
+        read=source.read_image,
+        findings=len(source.splits.train[0].labels or ()),
     )
     evaluation = replace(sources, transform=replace(transform, train=False))
 
@@ -105,7 +111,7 @@ def prepare(
     train, val = dataset("train", sources), dataset("val", evaluation)
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
     set_seed(options.seed)
-    model = build_model(options, tokenizer, retriever, findings=train.states.shape[1])
+    model = build_model(options, tokenizer, retriever, findings=sources.findings)
     model.classifier.prior.copy_(initial_prior(train.states))
     return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source)
 
