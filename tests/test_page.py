@@ -164,7 +164,7 @@ def test_page_tells_everything_in_words():
     assert re.search(r"1 s0 .*similarity 0\.90 distance furthest of 3 3\.00 direction as usual 0\.50", text)
     assert "inner product (not used) closest of 3 9.00" in text
     assert "Earlier study" in text
-    assert "There then, as its report says: edema absent, fracture present. The new report" in text
+    assert "What was there, as its report says: edema absent, fracture present. The new report" in text
     assert "windows of 3 x 3 patches" in text
     assert all(image["alt"] for image in page.named("img"))
     bars = [svg["aria-label"] for svg in page.named("svg")]
