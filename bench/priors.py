@@ -9,7 +9,7 @@ the image or the report of its own alone; first studies are always reported with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,8 @@ from result import publish
 
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.reporter import Reporter
-from diffrgen.evaluation.statements import SCORES, Statements, StatementTruth
+from diffrgen.evaluation.statements import SCORES, Statements, StatementTruth, changes_told
 from diffrgen.metrics.bootstrap import bootstrap_interval
-from diffrgen.phantom import GrammarParser
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import Study
@@ -60,23 +59,11 @@ GIVEN: dict[str, Callable[[Sequence[Study]], list[PriorStudy]]] = {
 }
 
 
-def changes_told(reports: Iterable[str]) -> Counter[tuple[str, str]]:
-    """How often the reports tell each (finding, change)."""
-    parse = GrammarParser().parse
-    return Counter(
-        (name, reading.change) for text in reports for name, reading in parse(text).findings.items() if reading.change
-    )
-
-
 def kinds(reports: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, int]]:
     """How often each kind of change is told, rightly told, and true."""
-    told = [changes_told([report]) for report in reports]
-    true = [changes_told([report]) for report in references]
+    told, true = ([changes_told(text) for text in texts] for texts in (reports, references))
     found = {"told": told, "right": [a & b for a, b in zip(told, true, strict=True)], "true": true}
-    return {
-        name: dict(Counter(change for study in studies for _, change in study.elements()))
-        for name, studies in found.items()
-    }
+    return {name: dict(Counter(change for study in studies for _, change in study)) for name, studies in found.items()}
 
 
 def change_f1_gain(one: Statements, other: Statements) -> dict[str, Any]:

@@ -169,6 +169,11 @@ class StatementTruth:
         }
 
 
+def changes_told(report: str) -> set[tuple[str, str]]:
+    """Return (finding, change) of all that `report` tells with a change, positive, possible or resolved."""
+    return _changes(_parse(report))
+
+
 def rare_diseases(states: np.ndarray) -> tuple[str, ...]:
     """Return the rarest third (4) of the 13 diseases, rarest first, by positives in training states (n, C >= 14)."""
     frequency = base_frequencies(states)
