@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -133,14 +134,16 @@ class Reporter:
 
     def _read_prior(self, prior: PriorStudy) -> ReadPrior:
         """Embed what there is of the prior, and read its disease states: in the report, or else in the image."""
-        embedded, seen = None, None
-        if prior.image is not None:
-            seen = self._read(prior.image, None)
-            embedded = self.retriever.encode_images(seen.query[None])[0].cpu().numpy()
         report = prior.report or ""
         sentences = prior_sentences(report, rules=self.settings.rules)
-        rows, mask = stack_rows(embedded, embed_sentences(self.retriever, sentences))
-        states = self._told_states(report) if sentences or seen is None else self._seen_states(seen)
+        told = embed_sentences(self.retriever, sentences)
+        if prior.image is None:
+            (rows, mask), states = stack_rows(None, told), self._told_states(report)
+        else:
+            seen = self._read(prior.image, None)
+            embedded = self._embed([seen])
+            rows, mask = stack_rows(embedded[0], told)
+            states = self._told_states(report) if sentences else self._seen_states(seen, embedded)
         return ReadPrior(torch.from_numpy(rows), torch.from_numpy(mask), states)
 
     @cached_property
@@ -153,9 +156,9 @@ class Reporter:
         return prior_states(self._labeler([report])[0].tolist(), self.sources.findings)
 
     @torch.no_grad()
-    def _seen_states(self, study: ReadStudy) -> Tensor:
-        """Return the states (C,) that the network itself finds most likely in an image."""
-        inputs, _ = self._inputs([study])
+    def _seen_states(self, study: ReadStudy, embedded: np.ndarray) -> Tensor:
+        """Return the states (C,) that the network itself finds most likely in an image, embedded as (1, E)."""
+        inputs, _ = self._inputs([study], embedded)
         encoded = self.model.encode(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
         return encoded.disease_logits[0].argmax(0).cpu()
 
@@ -171,11 +174,14 @@ class Reporter:
         rows, masks, states = (torch.stack(parts) for parts in zip(*priors, strict=True))
         return {"prior": rows, "prior_mask": masks, "prior_states": states}
 
-    def _inputs(self, studies: Sequence[ReadStudy]) -> tuple[Example, Neighbours]:
-        """Return a batch of the network's inputs, and the retrieved reports in it."""
+    def _embed(self, studies: Sequence[ReadStudy]) -> np.ndarray:
+        """Return the retriever's embeddings (B, E) float32 of the images."""
+        return self.retriever.encode_images(torch.stack([study.query for study in studies])).cpu().numpy()
+
+    def _inputs(self, studies: Sequence[ReadStudy], embedded: np.ndarray) -> tuple[Example, Neighbours]:
+        """Return a batch of the network's inputs, images embedded as (B, E), and the retrieved reports in it."""
         index = self.sources.index
-        embedded = self.retriever.encode_images(torch.stack([study.query for study in studies]))
-        neighbours = index.search(embedded.cpu().numpy(), self.settings.retriever.neighbours)
+        neighbours = index.search(embedded, self.settings.retriever.neighbours)
         features = [
             neighbour_features(index, neighbours, row, token_features=self.sources.token_features)
             for row in range(len(studies))
@@ -190,7 +196,7 @@ class Reporter:
 
     def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions) -> WrittenBatch:
         """Write the reports of a batch."""
-        batch, neighbours = self._inputs(studies)
+        batch, neighbours = self._inputs(studies, self._embed(studies))
         evidence = [retrieved_reports(self.sources.index, neighbours, row) for row in range(len(studies))]
         return write_batch(
             self.model, batch, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
