@@ -13,7 +13,7 @@ from diffrgen.phantom import GrammarParser, PhantomOptions
 from diffrgen.phantom.language.codebook import load_codebook
 from diffrgen.phantom.language.grammar import Report, write_report
 from diffrgen.phantom.language.lexicon import tokenise
-from diffrgen.phantom.language.wordings import load_wordings
+from diffrgen.phantom.language.wordings import SEVERITY_SLOTS, load_wordings
 from diffrgen.phantom.patients.anatomy import Anatomy
 from diffrgen.phantom.patients.evolution import grade_change
 from diffrgen.phantom.patients.patient import Patient, patient_rng, sample_patient, study_counts
@@ -155,6 +155,33 @@ def test_uncertain_and_negative_wordings_are_many() -> None:
     assert min(frames) >= 8
     assert all(words.findings[name]["negative"] for name in (*DISEASES, SUPPORT_DEVICES))
     assert all(words.findings[name]["uncertain"] for name in DISEASES)
+
+
+def test_less_variety_leaves_the_truth_and_few_words(patients: list[Patient], cases: list[Case]) -> None:
+    """One word a severity: with unequally many, a network that cannot see it would name the one with the fewest."""
+    options = PhantomOptions(studies=4000, seed=3)
+    parser, said, severities, words = GrammarParser(), [], defaultdict(set), set()
+    for patient in patients[:400]:
+        rng = patient_rng(options, patient.index, stream=1)
+        for study in patient.studies:
+            report = write_report(patient.anatomy, study, rng, variety=0.15)
+            said.append((parser.parse(report.text).labels, report.labels))
+            words.update(re.findall(r"[a-z]+", report.text.lower()))
+            told = truth(study)
+            assert {name: report.labels[FINDINGS.index(name)] for name in told} == told
+    assert all(read == labels for read, labels in said)
+    for slot in SEVERITY_SLOTS:
+        for severity, phrases in load_wordings(0.15).slots[slot].items():
+            severities[slot, severity].update(phrases)
+    assert set(map(len, severities.values())) == {1}
+    assert len(words) < 300
+
+
+@pytest.mark.parametrize(("variety", "kept"), [(1.0, 8), (0.5, 4), (0.15, 2), (0.0, 1)])
+def test_variety_keeps_the_first_wordings(variety: float, kept: int) -> None:
+    every = load_wordings().findings["pleural effusion"]["full"]
+    assert len(every) == 8
+    assert load_wordings(variety).findings["pleural effusion"]["full"] == every[:kept]
 
 
 def test_frequencies_are_long_tailed_as_in_the_clinic(cases: list[Case]) -> None:

@@ -101,6 +101,7 @@ def test_other_content_is_never_overwritten(small: Path, tmp_path: Path) -> None
         ("follow_ups", 0.9),
         ("contrast", 0.0),
         ("noise", float("nan")),
+        ("variety", 1.5),
     ],
 )
 def test_options_are_validated(name: str, value: float) -> None:

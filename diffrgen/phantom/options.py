@@ -14,7 +14,8 @@ class PhantomOptions:
     `studies` is their exact number, `follow_ups` the expected share of them that are a patient's later
     study. `size` is the side of the square images in pixels (64..1024). `contrast` scales how strongly
     findings change the film (1 is the default, smaller is harder), `noise` scales quantum noise and lung
-    texture. ValueError for a value outside its range.
+    texture. `variety` is the share of all wordings that reports are written with (1 is all of them, smaller is easier to
+    learn). ValueError for a value outside its range.
     """
 
     studies: int = 2000
@@ -23,6 +24,7 @@ class PhantomOptions:
     follow_ups: float = 0.35
     contrast: float = 1.0
     noise: float = 1.0
+    variety: float = 1.0
 
     def __post_init__(self) -> None:
         _require("studies", self.studies, 3, 1_000_000)
@@ -31,6 +33,7 @@ class PhantomOptions:
         _require("follow_ups", self.follow_ups, 0.0, 0.5)
         _require("contrast", self.contrast, 0.1, 3.0)
         _require("noise", self.noise, 0.0, 5.0)
+        _require("variety", self.variety, 0.0, 1.0)
 
 
 def _require(name: str, value: float, low: float, high: float) -> None:

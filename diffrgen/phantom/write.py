@@ -118,7 +118,7 @@ def make_patient(images: Path, options: PhantomOptions, index: int, count: int) 
         path = images / f"{name}.png"
         if not path.exists():
             _write_image(path, draw_study(patient.anatomy, study, options))
-        report = write_report(patient.anatomy, study, rng)
+        report = write_report(patient.anatomy, study, rng, variety=options.variety)
         records.append(
             {
                 "id": name,

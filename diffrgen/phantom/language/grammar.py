@@ -12,7 +12,7 @@ from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
 from diffrgen.phantom.language.devices import device_sentence
 from diffrgen.phantom.language.incidentals import optional_sentences
 from diffrgen.phantom.language.phrasing import choose_template, fill, fill_frame, finish, join_list, noun_phrase, pick
-from diffrgen.phantom.language.wordings import Wordings, load_wordings
+from diffrgen.phantom.language.wordings import Wordings, first_of, load_wordings
 from diffrgen.phantom.patients.anatomy import Anatomy
 from diffrgen.phantom.patients.states import (
     PARENCHYMAL,
@@ -80,9 +80,12 @@ class Report:
     labels: tuple[int, ...]
 
 
-def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator) -> Report:
-    """Write the report of `study`: each positive or uncertain finding is told, some absent ones negated."""
-    words = load_wordings()
+def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator, *, variety: float = 1.0) -> Report:
+    """Write the report of `study`: each positive or uncertain finding is told, some absent ones negated.
+
+    `variety` is the share of all wordings and orders that reports are written with.
+    """
+    words = load_wordings(variety)
     negated = _choose_negated(study, rng)
     told = [
         *_tell_findings(study, words, rng),
@@ -90,7 +93,7 @@ def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator) 
         *((TUBES, device_sentence(device, words, rng)) for device in study.devices),
     ]
     labels = report_labels(study, negated)
-    order = ORDERS[int(rng.integers(len(ORDERS)))]
+    order = pick(first_of(ORDERS, variety), rng)
     body = [sentence for topic in order for _, sentence in _of_topic(told, topic)]
     length = sum(len(sentence.split()) for sentence in body)
     extra = optional_sentences(anatomy, study, words, rng, length=length, healthy=bool(labels[NO_FINDING]))

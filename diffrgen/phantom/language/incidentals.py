@@ -46,7 +46,7 @@ def optional_sentences(
     wanted = int(rng.integers(SHORTEST, LONGEST_FILLED))
     fillers = list(words.normals["always"])
     rng.shuffle(fillers)
-    while length < wanted:
+    while fillers and length < wanted:
         closing.append(fillers.pop())
         length += len(closing[-1].split())
     rng.shuffle(closing)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from diffrgen.phantom.language.wordings import (
 )
 from diffrgen.phantom.patients.states import FindingState
 
+T = TypeVar("T")
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
 
@@ -35,7 +38,7 @@ class NounPhrase:
         return re.sub(r"^an? ", "", self.text)
 
 
-def pick(options: list[str], rng: np.random.Generator) -> str:
+def pick(options: Sequence[T], rng: np.random.Generator) -> T:
     """Return one of `options`."""
     return options[int(rng.integers(len(options)))]
 

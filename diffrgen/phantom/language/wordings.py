@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from math import ceil
+from typing import Any, TypeVar
 
 from diffrgen.phantom.patients.states import SEVERITIES, Severity, Side, Zone
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,35 @@ VERBS: Mapping[str, tuple[str, str]] = {
 
 
 @cache
-def load_wordings() -> Wordings:
-    """Return the wordings that ship with the package."""
+def load_wordings(variety: float = 1.0) -> Wordings:
+    """Return the wordings that ship with the package; of each list its first ones, the share `variety` of them."""
     folder = files("diffrgen.phantom.language") / "wordings"
 
     def read(name: str) -> Any:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
+    def first(name: str) -> Any:
+        return _first_of_each(read(name), variety)
+
     return Wordings(
-        slots=read("slots"),
-        frames=read("frames"),
-        findings=read("findings"),
-        joint=tuple(read("joint")),
-        devices=read("devices"),
-        normals=read("normals"),
+        slots=first("slots"),
+        frames=first("frames"),
+        findings=first("findings"),
+        joint=tuple(first_of(read("joint"), variety)),
+        devices=first("devices"),
+        normals=first("normals"),
     )
+
+
+def first_of(wordings: Sequence[T], variety: float) -> list[T]:
+    """Return the first of `wordings`, the share `variety` of them and one at least."""
+    return list(wordings[: max(1, ceil(variety * len(wordings)))])
+
+
+def _first_of_each(wordings: Any, variety: float) -> Any:
+    if isinstance(wordings, list):
+        return first_of(wordings, variety)
+    return {name: _first_of_each(inner, variety) for name, inner in wordings.items()}
 
 
 @dataclass(frozen=True, slots=True)
