@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -16,21 +17,39 @@ from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
 from diffrgen.training.options import ModelOptions, TrainOptions
 
-LAYOUTS = ("tiny", "paper")
+ENCODERS = ("tiny", "paper")
+DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "nano": {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 512,
+            "max_position_embeddings": 128,
+        },
+        "tiny": {
+            "hidden_size": 192,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 6,
+            "intermediate_size": 768,
+            "max_position_embeddings": 128,
+        },
+        # BERT-base, whose sizes are the defaults of BertConfig.
+        "paper": {"max_position_embeddings": 512},
+    }
+)
 # These options are about how the network is built, not what it is.
 BUILD_ONLY = ("encoder", "decoder", "warm_start")
 
 
 def image_config(encoder: str) -> ResNetConfig:
     """Return the ResNet layout that `encoder` names: a preset's, or that of a checkpoint by path or hub name."""
-    if encoder in LAYOUTS:
+    if encoder in ENCODERS:
         return encoder_config(encoder)
     return PatchEncoder.from_pretrained(encoder).config
 
 
-def decoder_config(
-    decoder: str, tokenizer: PreTrainedTokenizerFast, *, positions: int, dropout: float
-) -> BertConfig:
+def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, positions: int, dropout: float) -> BertConfig:
     """Return the BERT layout that `decoder` names, for the tokenizer's vocabulary and at least `positions` tokens."""
     special = {
         "bos_token_id": tokenizer.cls_token_id,
@@ -40,21 +59,21 @@ def decoder_config(
         "add_cross_attention": True,
         "tie_word_embeddings": True,
     }
-    if decoder not in LAYOUTS:
+    if decoder not in DECODERS:
         config = AutoConfig.from_pretrained(decoder)
         if not isinstance(config, BertConfig) or config.max_position_embeddings < positions:
             raise DataError(f"{decoder}: needed a BERT of at least {positions} positions, got {type(config).__name__}")
         config.update(special)
         return config
-    tiny = {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 768}
+    layout = dict(DECODERS[decoder])
+    layout["max_position_embeddings"] = max(positions, layout["max_position_embeddings"])
     return BertConfig(
         vocab_size=len(tokenizer),
-        max_position_embeddings=max(positions, 128 if decoder == "tiny" else 512),
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         type_vocab_size=1,
         **special,
-        **(tiny if decoder == "tiny" else {}),
+        **layout,
     )
 
 
@@ -88,9 +107,9 @@ def build_model(
     """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked."""
     config = model_config(options, tokenizer, retriever, findings=findings)
     model = DiffRGenForReportGeneration(config)
-    if options.model.encoder not in LAYOUTS:
+    if options.model.encoder not in ENCODERS:
         model.image_encoder = PatchEncoder.from_pretrained(options.model.encoder)
-    if options.model.decoder not in LAYOUTS:
+    if options.model.decoder not in DECODERS:
         model.decoder = BertLMHeadModel.from_pretrained(
             options.model.decoder, config=config.decoder, use_safetensors=True
         )

@@ -27,7 +27,7 @@ class ModelOptions:
     encoder: str = "paper"
     """`tiny` or `paper` (ResNet-101) with random weights, or the path or hub name of a transformers ResNet."""
     decoder: str = "paper"
-    """`tiny` or `paper` (BERT-base) with random weights, or the path or hub name of a transformers BERT."""
+    """`nano`, `tiny` or `paper` (BERT-base) with random weights, or the path or hub name of a transformers BERT."""
     warm_start: bool = False
     """Start the image encoder from the retriever's image tower."""
     width: int = 512

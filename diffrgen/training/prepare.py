@@ -30,7 +30,7 @@ from diffrgen.retrieval import (
 )
 from diffrgen.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
-from diffrgen.training.build import LAYOUTS, build_model, image_config
+from diffrgen.training.build import DECODERS, build_model, image_config
 from diffrgen.training.options import TrainOptions
 
 
@@ -173,7 +173,7 @@ def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrai
     if (run.path / "tokenizer_config.json").is_file():
         return run.tokenizer()
     pretrained = options.text.tokenizer
-    if pretrained is None and options.model.decoder not in LAYOUTS:
+    if pretrained is None and options.model.decoder not in DECODERS:
         # The embeddings of a pretrained decoder belong to its own vocabulary.
         pretrained = options.model.decoder
     if pretrained is not None:
