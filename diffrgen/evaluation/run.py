@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from rich.console import Console
@@ -154,6 +155,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         radeval=options.radeval,
         statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
         retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
+        prompts={name: np.array([report.prompt for report in reports]) for name, reports in written.items()},
         baselines=options.baselines,
         resamples=options.resamples,
     )

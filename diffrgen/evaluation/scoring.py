@@ -29,6 +29,22 @@ from diffrgen.text import Protocol, apply_protocol
 
 
 @dataclass(frozen=True)
+class PromptScores:
+    """Over the 13 diseases, whether the classifier or the decoder is at fault where a report is wrong.
+
+    classifier: its states, which prompt the decoder, against the truth; followed: the report against these states, so
+    that its recall is the share of the prompted diseases that the report tells.
+    """
+
+    classifier: ClinicalScores
+    followed: ClinicalScores
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values for JSON."""
+        return {"classifier_13": self.classifier.to_dict(), "followed_13": self.followed.to_dict()}
+
+
+@dataclass(frozen=True)
 class Scores:
     """The scores of one set of reports against its references.
 
@@ -36,9 +52,10 @@ class Scores:
     CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
     states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
     radeval: the scores of that package, or the reasons why there are none, where it was asked for. statements: of change,
-    severity, rare diseases and copied facts, where the truth is known. per_study: the numbers of each study that corpus
-    and clinical scores are sums or means of, "bleu", "rouge_l", "clinical_14" and "clinical_13" (see `score_corpus` and
-    `study_counts`).
+    severity, rare diseases and copied facts, where the truth is known. prompts: of the states that prompted the reports,
+    where they were. per_study: the numbers of each study that corpus and clinical scores are sums or means of, "bleu",
+    "rouge_l", "clinical_14" and "clinical_13", with prompts "classifier_13" and "followed_13", with statements too
+    "classifier_rare" (see `score_corpus` and `study_counts`).
     """
 
     corpus: dict[str, float]
@@ -51,6 +68,7 @@ class Scores:
     truth_from: str
     radeval: RadEvalScores = field(default_factory=dict)
     statements: Statements | None = None
+    prompts: PromptScores | None = None
     per_study: dict[str, np.ndarray] = field(default_factory=dict)
 
     def table_row(self) -> dict[str, Any]:
@@ -66,6 +84,8 @@ class Scores:
         asked: dict[str, Any] = {"radeval": self.radeval} if self.radeval else {}
         if self.statements is not None:
             asked["statements"] = self.statements.to_dict()
+        if self.prompts is not None:
+            asked |= self.prompts.to_dict()
         return {
             "labeler": self.labeler,
             "truth": self.truth_from,
@@ -138,6 +158,7 @@ def score_beside_baselines(
     radeval: Sequence[str] = (),
     statements: StatementTruth | None = None,
     retrieved: Mapping[str, Sequence[Sequence[str]]] | None = None,
+    prompts: Mapping[str, np.ndarray] | None = None,
     baselines: bool = True,
     resamples: int = 1000,
 ) -> dict[str, Scores]:
@@ -146,7 +167,8 @@ def score_beside_baselines(
     references: as they came; truth (n, C >= 14): the studies' states, which come from
     `truth_from`; the labeler reads those of the reports. radeval: metrics of that package, for the named reports only.
     statements: where their truth is known, they are counted too; retrieved: the neighbours' reports of each study, by the
-    name of the reports written from them (a baseline is written from none).
+    name of the reports written from them (a baseline is written from none). prompts: the states (n, C >= 14) that
+    prompted reports, by their name.
     """
     count = len(references)
     rows = dict(hypotheses)
@@ -156,10 +178,11 @@ def score_beside_baselines(
     scores = {}
     for name, reports in rows.items():
         said, true = apply_protocol(protocol, reports, references, training=training_reports)
+        states = labeler(reports)
         scores[name] = score_reports(
             said,
             true,
-            labeler(reports),
+            states,
             truth,
             labeler=labeler.name,
             truth_from=truth_from,
@@ -169,4 +192,27 @@ def score_beside_baselines(
         if statements is not None:
             neighbours = (retrieved or {}).get(name, [()] * count)
             scores[name] = replace(scores[name], statements=statements.score(reports, neighbours))
+        if prompts is not None and name in prompts:
+            rare = () if statements is None else statements.rare
+            scores[name] = _with_prompts(scores[name], prompts[name], states, truth, rare, resamples)
     return scores
+
+
+def _with_prompts(
+    scores: Scores, prompts: np.ndarray, said: np.ndarray, truth: np.ndarray, rare: Sequence[str], resamples: int
+) -> Scores:
+    """Add the scores of the states that prompted the reports, whose own states are `said` (all n, C >= 14)."""
+    numbers = {
+        "classifier_13": study_counts(*_columns(prompts, truth, DISEASES), findings=DISEASES),
+        "followed_13": study_counts(*_columns(said, prompts, DISEASES), findings=DISEASES),
+    }
+    if rare:
+        numbers["classifier_rare"] = study_counts(*_columns(prompts, truth, rare), findings=rare)
+    return replace(
+        scores,
+        prompts=PromptScores(
+            classifier=finding_scores(prompts, truth, DISEASES, resamples=resamples),
+            followed=finding_scores(said, prompts, DISEASES, resamples=resamples),
+        ),
+        per_study=scores.per_study | numbers,
+    )

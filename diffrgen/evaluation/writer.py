@@ -49,6 +49,11 @@ class WrittenReport:
         """The reports of the neighbours, most similar first."""
         return tuple(neighbour.report for neighbour in self.neighbours)
 
+    @property
+    def prompt(self) -> list[int]:
+        """The states as numbers (see `State`), one a finding."""
+        return [State[name.upper()] for name in self.states.values()]
+
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return asdict(self)

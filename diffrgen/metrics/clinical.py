@@ -152,6 +152,12 @@ def f1_of_sums(sums: np.ndarray) -> np.ndarray:
     return ratio(2 * tp, 2 * tp + fp + fn)
 
 
+def recall_of_sums(sums: np.ndarray) -> np.ndarray:
+    """Return recall (...) of sums (..., 3) of true positives, false positives and false negatives; NaN for 0/0."""
+    tp, _, fn = np.moveaxis(sums, -1, 0)
+    return ratio(tp, tp + fn)
+
+
 def _macro_f1(sums: np.ndarray) -> np.ndarray:
     """Mean of the F1 (R,) over the findings that have one; sums (R, 3 C) hold those of each finding, C a kind."""
     each = f1_of_sums(np.swapaxes(sums.reshape(len(sums), 3, -1), 1, 2))  # (R, C)
