@@ -98,6 +98,9 @@ def test_measures_by_hand():
         rouge_l=[[0.5], [0.25]],
         clinical_14=[[1, 0, 1], [0, 0, 0]],
         clinical_13=[[1, 0, 1], [0, 0, 0]],
+        classifier_13=[[2, 1, 0], [0, 0, 1]],
+        followed_13=[[1, 0, 2], [0, 0, 0]],
+        classifier_rare=[[0, 0, 0], [1, 5, 1]],
         statements=[list(counts.values()), [0] * len(COUNTS)],
     )
     values = {name: measure.of(run) for name, measure in MEASURE.items()}
@@ -109,6 +112,9 @@ def test_measures_by_hand():
         # 2/3 in the first study; nothing on either side scores 0
         "f1": pytest.approx(1 / 3),
         "micro_f1": pytest.approx(2 / 3),
+        "classifier_f1": pytest.approx(4 / 6),
+        "classifier_rare_recall": 0.5,
+        "prompts_told": pytest.approx(1 / 3),
         "change_f1": pytest.approx(2 / 6),
         "hallucination": 0.0,
         **dict.fromkeys(["change_without_prior", "severity_accuracy", "rare_recall"]),

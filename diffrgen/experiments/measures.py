@@ -10,7 +10,7 @@ import numpy as np
 from diffrgen.evaluation.statements import SCORES
 from diffrgen.experiments.record import RunRecord
 from diffrgen.metrics.bootstrap import ratio
-from diffrgen.metrics.clinical import f1_of_sums
+from diffrgen.metrics.clinical import f1_of_sums, recall_of_sums
 from diffrgen.metrics.corpus import bleu_of_sums
 
 
@@ -75,6 +75,11 @@ CLINICAL = (
     Measure("f1", "F1", _example_f1, _mean),
     Measure("micro_f1", "micro-F1", _stored("clinical_13"), f1_of_sums),
 )
+PROMPTS = (
+    Measure("classifier_f1", "classifier's micro-F1", _stored("classifier_13"), f1_of_sums),
+    Measure("classifier_rare_recall", "classifier's rare recall", _stored("classifier_rare"), recall_of_sums),
+    Measure("prompts_told", "prompts told", _stored("followed_13"), recall_of_sums),
+)
 STATEMENTS = (
     _statement("change_f1", "change F1"),
     _statement("change_without_prior", "change without a prior"),
@@ -82,4 +87,4 @@ STATEMENTS = (
     _statement("rare_recall", "rare recall"),
     _statement("hallucination", "hallucination"),
 )
-MEASURES = (*LANGUAGE, *CLINICAL, *STATEMENTS)
+MEASURES = (*LANGUAGE, *CLINICAL, *PROMPTS, *STATEMENTS)

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from diffrgen.experiments.comparison import Estimate
-from diffrgen.experiments.measures import CLINICAL, LANGUAGE, STATEMENTS, Measure
+from diffrgen.experiments.measures import CLINICAL, LANGUAGE, PROMPTS, STATEMENTS, Measure
 from diffrgen.experiments.results import StudyResults
 
 PUBLISHED = "published, MIMIC-CXR"
 ABSENT = "-"
+# Tables for those measures that a study's runs have.
+FURTHER = (
+    ("Classifier and decoder: the states that prompt the decoder, and whether the report tells them:\n", PROMPTS),
+    ("Statements, counted against the phantom's truth (what each is: docs/experiments.md):\n", STATEMENTS),
+)
 
 
 def study_markdown(results: StudyResults) -> str:
@@ -22,18 +27,17 @@ def study_markdown(results: StudyResults) -> str:
         "Mean over seeds [95 % interval over seeds, by Student's t].\n",
         _scores(results, (*CLINICAL, *LANGUAGE)),
     ]
-    if results.has(STATEMENTS):
-        parts += ["Statements, counted against the phantom's truth (what each is: docs/experiments.md):\n"]
-        parts += [_scores(results, STATEMENTS)]
+    further = [(title, measures) for title, measures in FURTHER if results.has(measures)]
+    for title, measures in further:
+        parts += [title, _scores(results, measures)]
     if len(results.study.rows) > 1:
         parts += [
             "Difference from the first row: mean over seeds [95 % interval over studies, bootstrap of the paired "
             "difference], p of the paired t-test over seeds. Bold where p < 0.05 and the interval leaves out 0. The "
             "p-values are not adjusted for the number of comparisons.\n",
-            _differences(results, (*CLINICAL, *LANGUAGE)),
         ]
-        if results.has(STATEMENTS):
-            parts += [_differences(results, STATEMENTS)]
+        tables = [(*CLINICAL, *LANGUAGE), *(measures for _, measures in further)]
+        parts += [_differences(results, measures) for measures in tables]
     routing = _routing(results)
     if routing:
         parts += [
