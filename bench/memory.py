@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from inputs import Step
@@ -47,11 +48,14 @@ def peak_bytes(step: Step, device: str) -> int | None:
         return None
     ctypes.CDLL(None).malloc_trim(0)
     CLEAR_REFS.write_text("5")  # the peak so far is forgotten
-    before = _resident("VmRSS")
+    before = resident_bytes("VmRSS")
     step()
-    return max(0, _resident("VmHWM") - before)
+    return max(0, resident_bytes("VmHWM") - before)
 
 
-def _resident(field: str) -> int:
+def resident_bytes(field: Literal["VmRSS", "VmHWM"]) -> int | None:
+    """The resident memory of this process, now or at most; None where the kernel does not tell (not Linux)."""
+    if not STATUS.exists():
+        return None
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024

@@ -7,7 +7,6 @@ themselves lie in groups, and the sizes of the families follow a power law. Quer
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from machine import describe
+from memory import resident_bytes
 from result import publish
 from timing import Spread
 
@@ -124,9 +124,8 @@ def _recall(index: RetrievalIndex, queries: np.ndarray, found: np.ndarray) -> fl
 
 def _peak_mb() -> float | None:
     """The most memory that this process held; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8")) if status.exists() else None
-    return None if found is None else int(found[1]) * 1024 / 1e6
+    peak = resident_bytes("VmHWM")
+    return None if peak is None else peak / 1e6
 
 
 def main(arguments: Sequence[str]) -> int:
