@@ -1,0 +1,194 @@
+"""What a trained network uses: how much worse it gets when one part is that of another study, or the routing even.
+
+    python bench/mechanisms.py RUN --output mechanisms.json
+
+Language loss: nats a token of the reference after the prompt of the true states; disease loss: nats a finding, without
+Eq. 9's prior. Both are of each study, and differences are paired by study. A part whose exchange changes nothing is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from machine import describe
+from result import publish
+from torch import Tensor
+
+from diffrgen.evaluation.writer import INPUTS
+from diffrgen.metrics.bootstrap import mean_interval
+from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model.modeling import IGNORED
+from diffrgen.model.outputs import EncodedStudy
+from diffrgen.model.router import Router
+from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
+from diffrgen.pipeline.references import find_references
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.source import load_source
+
+Encode = Callable[[DiffRGenForReportGeneration, Example], EncodedStudy]
+OTHER_D = "another's D in the memory"
+
+
+@dataclass(frozen=True)
+class Command:
+    """Measure what a trained network uses, on the test split of its data."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a run."""
+    batch_size: int = 32
+    """Studies at a time; each gets parts of the study half a batch away."""
+    output: Path | None = None
+    """File for all figures as JSON."""
+
+
+def exchanged(rows: Tensor) -> Tensor:
+    """Each row in another's place, half the batch away: those of one patient stand side by side."""
+    return rows.roll(len(rows) // 2, 0)
+
+
+def encode(model: DiffRGenForReportGeneration, example: Example, *other: str) -> EncodedStudy:
+    """Encode a batch, the inputs `other` being those of other studies."""
+    given = {name: example[name] for name in INPUTS if name in example}
+    return model.encode(**{name: exchanged(rows) if name in other else rows for name, rows in given.items()})
+
+
+def with_other_rows(part: int) -> Encode:
+    """Encode with other studies' rows in a part of the decoder's memory: 0 patches, 1 S, 2 D."""
+
+    def encode_and_exchange(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
+        encoded = encode(model, example)
+        gh, gw = model.image_encoder.grid(*example["pixel_values"].shape[-2:])
+        patches, rows = gh * gw, encoded.last_hidden_state.shape[1]
+        parts = 1 if model.difference is None else 2
+        bounds = [0, *(patches + (rows - patches) * k // parts for k in range(parts + 1))]
+        for memory in (encoded.last_hidden_state, encoded.memory_mask):
+            taken = memory[:, bounds[part] : bounds[part + 1]]
+            taken.copy_(exchanged(taken))
+        return encoded
+
+    return encode_and_exchange
+
+
+def with_other_co_attention(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
+    """Encode with other studies' patches as F of Eq. 2: the keys, values and routing weights of all layers."""
+    with ExitStack() as modules:
+        for fam in (model.fam, model.difference_fam):
+            if fam is not None:
+                route = fam.route
+                modules.enter_context(patch.object(fam, "route", lambda f, grid, route=route: route(exchanged(f), grid)))
+        return encode(model, example)
+
+
+def with_routing(change: Callable[[Tensor], Tensor]) -> Encode:
+    """Encode with changed routing weights alpha (B, P)."""
+
+    def encode_routed(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
+        with ExitStack() as hooks:
+            for module in model.modules():
+                if isinstance(module, Router):
+                    hooks.enter_context(hooked(module, change))
+            return encode(model, example)
+
+    return encode_routed
+
+
+@contextmanager
+def hooked(module: Router, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change what `module` returns within the block."""
+    handle = module.register_forward_hook(lambda _module, _inputs, alpha: change(alpha))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def all_ones_alone(alpha: Tensor) -> Tensor:
+    """All weight on A^0, which masks nothing."""
+    alone = torch.zeros_like(alpha)
+    alone[:, 0] = 1
+    return alone
+
+
+# What is changed, and how a batch is encoded then.
+CHANGES: dict[str, Encode] = {
+    "nothing": encode,
+    "another's image": lambda model, example: encode(model, example, "pixel_values"),
+    "another's retrieved reports": lambda model, example: encode(model, example, "retrieved", "retrieved_mask"),
+    "another's patches in the memory": with_other_rows(0),
+    "another's S in the memory": with_other_rows(1),
+    OTHER_D: with_other_rows(2),
+    "another's patches in the co-attention": with_other_co_attention,
+    "another's routing": with_routing(exchanged),
+    "even routing": with_routing(lambda alpha: torch.full_like(alpha, 1 / alpha.shape[1])),
+    "no window": with_routing(all_ones_alone),
+}
+
+
+@torch.no_grad()
+def study_losses(model: DiffRGenForReportGeneration, dataset: StudyDataset, batch_size: int) -> dict[str, np.ndarray]:
+    """Return the language and the disease loss of each study (n, 2) under each of CHANGES."""
+    changes = {name: change for name, change in CHANGES.items() if name != OTHER_D or model.difference is not None}
+    found: dict[str, list[Tensor]] = {name: [] for name in changes}
+    for example in example_loader(dataset, batch_size=batch_size, workers=0):
+        states, labels = example["states"], example["labels"]
+        for name, encode_changed in changes.items():
+            encoded = encode_changed(model, example)
+            logits = model(encoder_outputs=encoded, states=states, labels=labels).logits
+            tokens = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+            tokens = tokens.view_as(labels).sum(1) / (labels != IGNORED).sum(1)
+            diseases = F.cross_entropy(encoded.disease_logits, states, reduction="none").mean(1)
+            found[name].append(torch.stack([tokens, diseases], dim=1))
+    return {name: torch.cat(losses).double().numpy() for name, losses in found.items()}
+
+
+def measure(run: RunFolder, batch_size: int) -> dict[str, Any]:
+    """Return mean losses, and how much each change adds with the 95 % interval of a bootstrap over studies."""
+    settings, model = run.settings(), run.model().eval()
+    source = load_source(settings.data, settings.phantom)
+    studies, sources = source.splits.test, run.sources(model.config, settings, read=source.read_image)
+    neighbours, priors = find_references(
+        run.retriever(),
+        sources.index,
+        source,
+        studies,
+        split="test",
+        rules=settings.rules,
+        options=settings.retriever,
+        prior=model.config.prior,
+        cache=run.references_path,
+    )
+    dataset = StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
+    losses = study_losses(model, dataset, batch_size)
+    added = {name: values - losses["nothing"] for name, values in losses.items() if name != "nothing"}
+    return {
+        "machine": describe("cpu"),
+        "studies": len(studies),
+        "language_loss": float(losses["nothing"][:, 0].mean()),
+        "disease_loss": float(losses["nothing"][:, 1].mean()),
+        "added": {
+            name: {
+                term: {"mean": float(values[:, column].mean()), "interval": mean_interval(values[:, column])}
+                for column, term in enumerate(("language_loss", "disease_loss"))
+            }
+            for name, values in added.items()
+        },
+    }
+
+
+def main() -> None:
+    """Run the command."""
+    command = tyro.cli(Command)
+    publish(measure(RunFolder.open(command.run), command.batch_size), command.output)
+
+
+if __name__ == "__main__":
+    main()
