@@ -23,6 +23,7 @@ from machine import describe
 from result import publish
 from torch import Tensor
 
+from diffrgen.errors import DataError
 from diffrgen.evaluation.writer import INPUTS
 from diffrgen.metrics.bootstrap import mean_interval
 from diffrgen.model import DiffRGenForReportGeneration
@@ -33,6 +34,7 @@ from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
+from diffrgen.records import Split
 
 Encode = Callable[[DiffRGenForReportGeneration, Example], EncodedStudy]
 OTHER_D = "another's D in the memory"
@@ -40,12 +42,14 @@ OTHER_D = "another's D in the memory"
 
 @dataclass(frozen=True)
 class Command:
-    """Measure what a trained network uses, on the test split of its data."""
+    """Measure what a trained network uses, on a split of its data."""
 
     run: tyro.conf.Positional[Path]
     """The folder of a run."""
     batch_size: int = 32
     """Studies at a time; each gets parts of the study half a batch away."""
+    split: Split = "test"
+    """The studies to measure it on."""
     output: Path | None = None
     """File for all figures as JSON."""
 
@@ -150,17 +154,22 @@ def study_losses(model: DiffRGenForReportGeneration, dataset: StudyDataset, batc
     return {name: torch.cat(losses).double().numpy() for name, losses in found.items()}
 
 
-def measure(run: RunFolder, batch_size: int) -> dict[str, Any]:
-    """Return mean losses, and how much each change adds with the 95 % interval of a bootstrap over studies."""
+def measure(run: RunFolder, split: Split, batch_size: int) -> dict[str, Any]:
+    """Return mean losses, and how much each change adds with the 95 % interval of a bootstrap over studies.
+
+    DataError where the split has no studies.
+    """
     settings, model = run.settings(), run.model().eval()
     source = load_source(settings.data, settings.phantom)
-    studies, sources = source.splits.test, run.sources(model.config, settings, read=source.read_image)
+    studies, sources = source.splits[split], run.sources(model.config, settings, read=source.read_image)
+    if not studies:
+        raise DataError(f"{source.splits.source}: needed studies in the split {split!r}, got none")
     neighbours, priors = find_references(
         run.retriever(),
         sources.index,
         source,
         studies,
-        split="test",
+        split=split,
         rules=settings.rules,
         options=settings.retriever,
         prior=model.config.prior,
@@ -171,6 +180,7 @@ def measure(run: RunFolder, batch_size: int) -> dict[str, Any]:
     added = {name: values - losses["nothing"] for name, values in losses.items() if name != "nothing"}
     return {
         "machine": describe("cpu"),
+        "split": split,
         "studies": len(studies),
         "language_loss": float(losses["nothing"][:, 0].mean()),
         "disease_loss": float(losses["nothing"][:, 1].mean()),
@@ -187,7 +197,7 @@ def measure(run: RunFolder, batch_size: int) -> dict[str, Any]:
 def main() -> None:
     """Run the command."""
     command = tyro.cli(Command)
-    publish(measure(RunFolder.open(command.run), command.batch_size), command.output)
+    publish(measure(RunFolder.open(command.run), command.split, command.batch_size), command.output)
 
 
 if __name__ == "__main__":
