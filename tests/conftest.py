@@ -25,7 +25,11 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/."""
+    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/.
+
+    NOTE: from its first use on, all tests of the session have its environment, without Java and compilers: for tests whose
+    files come after those that need these.
+    """
     from diffrgen import evaluate, train
 
     folder = tmp_path_factory.mktemp("finished")

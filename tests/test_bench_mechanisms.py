@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import mechanisms
@@ -72,8 +73,8 @@ def test_the_memory_is_exchanged_part_by_part(model, example):
             torch.testing.assert_close(exchanged[:, ~own], whole[[2, 3, 0, 1]][:, ~own])
 
 
-def test_a_run_is_measured(finished_run):
-    run = RunFolder.open(finished_run)
+def test_a_run_is_measured(tiny_run, tmp_path):
+    run = RunFolder.open(shutil.copytree(tiny_run, tmp_path / "run"))
     measured = mechanisms.measure(run, "val", 4)
     assert measured["studies"] > 0
     assert set(measured["added"]) == set(mechanisms.CHANGES) - {"nothing"}

@@ -37,6 +37,6 @@ def test_severities_by_hand():
     assert severity.severities([study]) == [{"pneumothorax": 0, "cardiomegaly": 1}]
 
 
-def test_a_run_on_other_data_is_refused(finished_run):
+def test_a_run_on_other_data_is_refused(tiny_run):
     with pytest.raises(DataError, match="needed a run on the phantom"):
-        severity.measure(RunFolder.open(finished_run))
+        severity.measure(RunFolder.open(tiny_run))
