@@ -8,8 +8,7 @@ Eq. 9's prior. Both are of each study, and differences are paired by study. A pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.writer import INPUTS
 from diffrgen.metrics.bootstrap import mean_interval
 from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.modeling import IGNORED
 from diffrgen.model.outputs import EncodedStudy
 from diffrgen.model.router import Router
 from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
-from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import Split
@@ -84,11 +83,8 @@ def with_other_rows(part: int) -> Encode:
 
 def with_other_co_attention(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
     """Encode with other studies' patches as F of Eq. 2: the keys, values and routing weights of all layers."""
-    with ExitStack() as modules:
-        for fam in (model.fam, model.difference_fam):
-            if fam is not None:
-                route = fam.route
-                modules.enter_context(patch.object(fam, "route", lambda f, grid, route=route: route(exchanged(f), grid)))
+    route = FlexiRouteAggregation.route
+    with patch.object(FlexiRouteAggregation, "route", lambda fam, f, grid: route(fam, exchanged(f), grid)):
         return encode(model, example)
 
 
@@ -96,23 +92,11 @@ def with_routing(change: Callable[[Tensor], Tensor]) -> Encode:
     """Encode with changed routing weights alpha (B, P)."""
 
     def encode_routed(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
-        with ExitStack() as hooks:
-            for module in model.modules():
-                if isinstance(module, Router):
-                    hooks.enter_context(hooked(module, change))
+        forward = Router.forward
+        with patch.object(Router, "forward", lambda router, *given: change(forward(router, *given))):
             return encode(model, example)
 
     return encode_routed
-
-
-@contextmanager
-def hooked(module: Router, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Change what `module` returns within the block."""
-    handle = module.register_forward_hook(lambda _module, _inputs, alpha: change(alpha))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def all_ones_alone(alpha: Tensor) -> Tensor:
@@ -159,23 +143,12 @@ def measure(run: RunFolder, split: Split, batch_size: int) -> dict[str, Any]:
 
     DataError where the split has no studies.
     """
-    settings, model = run.settings(), run.model().eval()
+    settings, model = run.settings(), run.model()
     source = load_source(settings.data, settings.phantom)
-    studies, sources = source.splits[split], run.sources(model.config, settings, read=source.read_image)
+    studies = source.splits[split]
     if not studies:
         raise DataError(f"{source.splits.source}: needed studies in the split {split!r}, got none")
-    neighbours, priors = find_references(
-        run.retriever(),
-        sources.index,
-        source,
-        studies,
-        split=split,
-        rules=settings.rules,
-        options=settings.retriever,
-        prior=model.config.prior,
-        cache=run.references_path,
-    )
-    dataset = StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
+    dataset = run.dataset(model.config, settings, source, studies, key=split, prior=model.config.prior)
     losses = study_losses(model, dataset, batch_size)
     added = {name: values - losses["nothing"] for name, values in losses.items() if name != "nothing"}
     return {

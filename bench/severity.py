@@ -24,13 +24,13 @@ from torch import Tensor
 from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.phantom import GrammarParser
+from diffrgen.phantom.patients.states import SEVERITIES
 from diffrgen.pipeline.dataset import Sources
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Study
 from diffrgen.retrieval.pairs import query_image
 
-SEVERITIES = ("mild", "moderate", "severe")
 DECAY = 1e-2
 # Findings with fewer test studies are left out.
 LEAST = 30
@@ -102,7 +102,7 @@ def measure(run: RunFolder) -> dict[str, Any]:
     settings = run.settings()
     if settings.data.data != PHANTOM:
         raise DataError(f"{run.path}: needed a run on the phantom, whose reports tell all severities, got {settings.data.data}")
-    model = run.model().eval()
+    model = run.model()
     source = load_source(settings.data, settings.phantom)
     sources = run.sources(model.config, settings, read=source.read_image)
     splits = [

@@ -23,7 +23,6 @@ from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.pipeline.dataset import StudyDataset, prior_states
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.options import GenerationOptions
-from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.text import PROMPT_TOKENS
@@ -57,22 +56,11 @@ def run(tmp_path_factory, data) -> Path:
 def make_dataset(run: Path, split: str, *, train: bool = False, seed: int = 0, prior: bool = True) -> StudyDataset:
     folder, settings = RunFolder(run), RunFolder(run).settings()
     source = load_source(settings.data, settings.phantom)
-    sources = folder.sources(folder.model().config, settings)
+    dataset = folder.dataset(folder.model().config, settings, source, source.splits[split], key=split, prior=prior)
+    sources = dataset.sources
     if train:
         sources = replace(sources, transform=settings.image.transform(sources.transform.channels, train=True))
-    studies = source.splits[split]
-    neighbours, priors = find_references(
-        folder.retriever(),
-        sources.index,
-        source,
-        studies,
-        split=split,
-        rules=settings.rules,
-        options=settings.retriever,
-        prior=prior,
-        progress=False,
-    )
-    return StudyDataset(studies, neighbours, sources, priors=priors, seed=seed)
+    return StudyDataset(dataset.studies, dataset.neighbours, sources, priors=dataset.priors, seed=seed)
 
 
 def predicted(folder: Path, what: str = "hypothesis") -> list:

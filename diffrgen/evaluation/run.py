@@ -23,7 +23,6 @@ from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
-from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, load_source
@@ -124,21 +123,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model = run.model(fused_kernels=options.fused_kernels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    sources = run.sources(model.config, settings, read=source.read_image)
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
     prior = model.config.prior and options.priors
-    neighbours, priors = find_references(
-        run.retriever().to(device),
-        sources.index,
-        source,
-        studies,
-        split=key,
-        rules=settings.rules,
-        options=settings.retriever,
-        prior=prior,
-        cache=run.references_path,
-    )
-    dataset = StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
+    dataset = run.dataset(model.config, settings, source, studies, key=key, prior=prior, device=device)
     written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
     if options.shuffled_images:
         dataset.shuffle_images(settings.seed)
@@ -150,7 +137,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         dataset.states.numpy(),
         labeler=source.labeler,
         truth_from=source.truth(options.split),
-        training_reports=_training_reports(sources.index.studies),
+        training_reports=_training_reports(dataset.sources.index.studies),
         protocol=options.protocol,
         radeval=options.radeval,
         statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,

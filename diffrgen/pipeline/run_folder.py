@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
@@ -12,11 +14,14 @@ from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import cache_root
-from diffrgen.pipeline.dataset import Sources
+from diffrgen.pipeline.dataset import Sources, StudyDataset
 from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
 from diffrgen.pipeline.options import DataOptions, ImageOptions
+from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.settings import load_json
+from diffrgen.pipeline.source import Source
+from diffrgen.records import Study
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
 from diffrgen.text import Rules, load_tokenizer
 
@@ -145,3 +150,32 @@ class RunFolder:
             read=read,
             findings=config.findings,
         )
+
+    def dataset(
+        self,
+        config: DiffRGenConfig,
+        settings: RunSettings,
+        source: Source,
+        studies: Sequence[Study],
+        *,
+        key: str,
+        prior: bool,
+        device: torch.device | str = "cpu",
+    ) -> StudyDataset:
+        """Return the evaluation examples of `studies`, their references looked up on `device` and kept under `key`.
+
+        prior: with the earlier studies, of any split of `source`.
+        """
+        sources = self.sources(config, settings, read=source.read_image)
+        neighbours, priors = find_references(
+            self.retriever().to(device),
+            sources.index,
+            source,
+            studies,
+            split=key,
+            rules=settings.rules,
+            options=settings.retriever,
+            prior=prior,
+            cache=self.references_path,
+        )
+        return StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
