@@ -5,12 +5,36 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import tiny_training
-from own_environment import own_environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what the tests decode out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@contextmanager
+def _java_hidden() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent))
+        patch.delenv("JAVA_HOME", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_java() -> Iterator[None]:
+    """Hide Java from a file's tests, which score without METEOR then: it has tests of its own and takes 10 s to start."""
+    with _java_hidden():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -24,20 +48,16 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/.
-
-    NOTE: from its first use on, all tests of the session have its environment, without Java and compilers: for tests whose
-    files come after those that need these.
-    """
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of a few steps on random studies, evaluated on its validation split; beside it lies its data/."""
     from diffrgen import evaluate, train
 
     folder = tmp_path_factory.mktemp("finished")
     data, run = tiny_training.write_studies(folder / "data"), folder / "run"
-    with own_environment(folder / "cache"):
+    with _java_hidden():
         assert train.main(tiny_training.arguments(data, run, "--max-steps", "6")) == 0
         assert evaluate.main([str(run), "--split", "val", "--generation.beams", "1"]) == 0
-        yield run
+    return run
 
 
 @pytest.fixture
@@ -55,7 +75,5 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, study in enumerate(splits["train"]):
         study |= {"patient_id": f"patient-{number // 2}", "days": number % 2}
     data.write_text(json.dumps(splits))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFRGEN_CACHE", str(folder / "cache"))
-        assert tiny_training.start(data, folder / "run") == 0
+    assert tiny_training.start(data, folder / "run") == 0
     return folder / "run"

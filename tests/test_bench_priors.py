@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import priors
 import pytest
-from own_environment import own_environment
 
 from diffrgen.evaluation.statements import COUNTS, Statements
 from diffrgen.phantom import PhantomOptions
@@ -72,9 +71,8 @@ def test_script_gives_each_condition_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(priors, "Reporter", Writer)
     output = tmp_path / "priors.json"
     monkeypatch.setattr(sys, "argv", ["priors.py", str(tmp_path), "--beams", "1", "--output", str(output)])
-    with own_environment(tmp_path / "cache"):
-        priors.main()
-        splits = load_source(Writer.settings.data, phantom).splits
+    priors.main()
+    splits = load_source(Writer.settings.data, phantom).splits
     follow_ups = [study for study in splits.test if study.prior_id]
     before = [splits.by_id()[study.prior_id] for study in follow_ups]
     alone, own, others, image, report = given

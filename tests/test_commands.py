@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_environment import own_environment
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -46,9 +45,10 @@ SMALL = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Keep the phantom in a folder of the tests."""
-    with own_environment(tmp_path_factory.mktemp("cache")):
+def cache(no_java, tmp_path_factory):
+    """Keep what these tests cache apart: one looks at what is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_environment import own_environment
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import TRAINING, arguments, write_studies
@@ -29,15 +28,10 @@ from diffrgen.text import PROMPT_TOKENS
 from diffrgen.training.build import build_model
 from diffrgen.training.presets import preset_options
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 GREEDY = GenerationOptions(beams=1)
 STEPS = ("--max-steps", "4", "--optimiser.learning-rate", "0.01")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """A cache of the tests' own."""
-    with own_environment(tmp_path_factory.mktemp("cache")):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from diffrgen.sharing.card import card_message, write_card
 from diffrgen.sharing.facts import RunFacts
 from diffrgen.sharing.limits import limits
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())

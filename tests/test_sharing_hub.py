@@ -21,6 +21,8 @@ from diffrgen.pipeline.hub import HubName, meant_as_hub_name
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 
 @pytest.fixture(scope="module")
 def hub(finished_run, tmp_path_factory):

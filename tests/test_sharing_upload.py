@@ -15,6 +15,8 @@ from diffrgen.errors import DataError
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.sharing.upload import ShareOptions, share
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 CORE = {
     *("README.md", "curves.png", "run.json", "train.json", "training.json", "data.json", "metrics.jsonl"),
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),

@@ -65,7 +65,6 @@ def test_each_logged_value_changes_the_picture(finished_run, tmp_path):
 
 def test_a_stopped_training_and_the_resumed_one_have_a_picture(tmp_path, monkeypatch):
     data, run = write_studies(tmp_path / "data"), tmp_path / "run"
-    monkeypatch.setenv("DIFFRGEN_CACHE", str(tmp_path / "cache"))
     step = Trainer._step
 
     def step_and_ctrl_c(trainer, *given):

@@ -22,6 +22,8 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.records import read_annotation
 from diffrgen.training.run import train
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 # The names that PromptMRG's author gives for the four beyond CheXbert's, in their order.
 MORE = ("aorta abnormal", "bone/spine abnormal", "hemidiaphragm abnormal", "lung volume abnormal")
 SMALL = [
@@ -49,14 +51,9 @@ def wide(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(wide, tmp_path_factory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        # METEOR has tests of its own and takes 10 s to start.
-        patch.setenv("PATH", "")
-        patch.delenv("JAVA_HOME", raising=False)
-        output = tmp_path_factory.mktemp("runs") / "wide"
-        arguments = ["--data", str(wide), "--output", str(output), *SMALL]
-        train(train_command.parse_options(arguments))
-        yield output
+    output = tmp_path_factory.mktemp("runs") / "wide"
+    train(train_command.parse_options(["--data", str(wide), "--output", str(output), *SMALL]))
+    return output
 
 
 def read_metrics(folder: Path) -> dict:
