@@ -28,12 +28,10 @@ PATIENCE = 200
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet():
-    """One thread a training; without Java, which METEOR's own tests start."""
+def quiet(no_java):
+    """One thread a training, without Java."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("PATH", str(Path(sys.executable).parent))
-        patch.delenv("JAVA_HOME", raising=False)
         yield
 
 

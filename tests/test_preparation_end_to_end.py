@@ -20,6 +20,8 @@ from diffrgen import train as train_command
 from diffrgen.labels import FINDINGS
 from diffrgen.pipeline.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 NETWORK = [
     *("--image.size", "64", "--image.resize", "68", "--optimiser.batch-size", "4", "--max-steps", "4"),
     *("--retriever.max-steps", "2", "--retriever.batch-size", "4", "--retriever.neighbours", "3"),
@@ -79,15 +81,6 @@ def draw_chest(seed: str) -> Image.Image:
         draw.ellipse((left, 10, left + 28, 62), fill=int(generator.integers(20, 60)))
     draw.ellipse((32, 36, 40 + int(generator.integers(8, 20)), 64), fill=220)
     return image
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hidden_java():
-    """METEOR has tests of its own and takes seconds to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", "")
-        patch.delenv("JAVA_HOME", raising=False)
-        yield
 
 
 class Trained(NamedTuple):
