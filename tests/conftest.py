@@ -37,6 +37,13 @@ def no_java() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_java_once() -> Iterator[None]:
+    """Hide Java from one test of a file whose others may use it."""
+    with _java_hidden():
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the optional folder of real data: beside the checkout, or where DIFFRGEN_SHARED points."""

@@ -35,14 +35,12 @@ def test_coverage_by_hand():
     assert found == pytest.approx({"of the first 1": 1 / 3, "of the first 5": 2 / 3, "of the first 21": 2 / 3})
 
 
-def test_script_scores_neighbours_beside_baselines(tmp_path, monkeypatch, capsys):
+def test_script_scores_neighbours_beside_baselines(no_java_once, tmp_path, monkeypatch, capsys):
     records = {
         split: [{"id": f"{split}{i}", "report": text, "image_path": "x.png"} for i, text in enumerate(texts)]
         for split, texts in (("train", TRAINING), ("test", ["the lungs are clear", "the heart is very large"]))
     }
     (tmp_path / "annotation.json").write_text(json.dumps(records))
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("JAVA_HOME", raising=False)
     output = tmp_path / "nearest.json"
     monkeypatch.setattr(sys, "argv", ["nearest_report.py", str(tmp_path / "annotation.json"), "--output", str(output)])
     with pytest.warns(RuntimeWarning, match="METEOR"):

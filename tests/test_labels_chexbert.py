@@ -200,10 +200,7 @@ def test_options_name_the_labeler(files):
         make_labeler(LabelerOptions(chexbert=checkpoint), default="rule")
 
 
-def test_predictions_are_scored_with_chexbert(files, labeler, tmp_path, capsys, monkeypatch):
-    # METEOR has tests of its own and takes 10 s to start.
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("JAVA_HOME", raising=False)
+def test_predictions_are_scored_with_chexbert(no_java_once, files, labeler, tmp_path, capsys):
     pairs = [("heart is large .", "no effusion ."), ("clear lungs .", "small left effusion , edema .")]
     path, output = tmp_path / "dump.json", tmp_path / "scores.json"
     path.write_text(json.dumps([{"hypothesis": said, "reference": true} for said, true in pairs]))

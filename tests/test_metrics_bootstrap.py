@@ -20,9 +20,7 @@ RESAMPLES, SEED = 12, 3
 
 
 @pytest.fixture
-def no_java(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("JAVA_HOME", raising=False)
+def no_meteor(no_java_once):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         yield
@@ -70,7 +68,7 @@ def test_resamples_do_not_depend_on_how_many_are_made_at_once(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l"])
-def test_language_scores_of_each_resample_computed_anew(no_java, texts, name):
+def test_language_scores_of_each_resample_computed_anew(no_meteor, texts, name):
     said, true = texts
     again = [
         corpus_scores([said[study] for study in rows], [true[study] for study in rows])[name]
@@ -82,7 +80,7 @@ def test_language_scores_of_each_resample_computed_anew(no_java, texts, name):
     assert "meteor" not in scores.intervals
 
 
-def test_cider_keeps_the_document_frequencies_of_all_references(no_java, texts):
+def test_cider_keeps_the_document_frequencies_of_all_references(no_meteor, texts):
     said, true = texts
     _, each = Cider().compute_score({i: [text] for i, text in enumerate(true)}, {i: [t] for i, t in enumerate(said)})
     again = [sum(each[study] for study in rows) / len(rows) for rows in resampled(len(said))]

@@ -19,12 +19,6 @@ NAMES = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
 java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs a Java runtime")
 
 
-@pytest.fixture
-def no_java(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-
-
 def quiet_scores(hypotheses, references):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -74,7 +68,7 @@ def test_published_scores(shared, started, capfd):
         assert scores[name] == pytest.approx(value, abs=5e-4 if name == "meteor" else 1e-4), name
 
 
-def test_hand_computed_scores(no_java):
+def test_hand_computed_scores(no_java_once):
     # One pair of 4 against 6 words: 3 words, 1 pair match; the longest common subsequence has 3 words.
     scores = quiet_scores(["the heart is big"], ["the heart size is mildly enlarged"])
     brevity = math.exp(1 - 6 / 4)
@@ -85,7 +79,7 @@ def test_hand_computed_scores(no_java):
     assert scores["cider"] == 0.0
 
 
-def test_cider_of_exact_copies_is_ten(no_java):
+def test_cider_of_exact_copies_is_ten(no_java_once):
     texts = ["the lungs are clear today", "a large effusion is seen", "no focal consolidation or edema"]
     scores = quiet_scores(texts, texts)
     assert scores["cider"] == pytest.approx(10.0)
@@ -93,18 +87,18 @@ def test_cider_of_exact_copies_is_ten(no_java):
     assert scores["rouge_l"] == pytest.approx(1.0)
 
 
-def test_white_space_does_not_count(no_java):
+def test_white_space_does_not_count(no_java_once):
     assert quiet_scores([" the  heart\nis normal "], ["the heart is normal"]) == quiet_scores(
         ["the heart is normal"], ["the heart is normal"]
     )
 
 
-def test_prints_nothing(no_java, capfd):
+def test_prints_nothing(no_java_once, capfd):
     quiet_scores(["a b", ""], ["a b c", "d e"])
     assert capfd.readouterr() == ("", "")
 
 
-def test_all_empty_hypotheses_score_zero(no_java):
+def test_all_empty_hypotheses_score_zero(no_java_once):
     scores = quiet_scores(["", " "], ["a b c", "d e"])
     assert scores == pytest.approx(dict.fromkeys(NAMES, 0.0), abs=1e-12)
 
@@ -124,7 +118,7 @@ def test_wrong_input(hypotheses, references, message):
         corpus_scores(hypotheses, references)
 
 
-def test_without_java_one_warning_and_no_number(no_java):
+def test_without_java_one_warning_and_no_number(no_java_once):
     with pytest.warns(RuntimeWarning, match="no `java`") as caught:
         scores = corpus_scores(["a b"], ["a b"])
     assert scores.keys() == NAMES

@@ -53,10 +53,8 @@ def test_what_cannot_be_computed_has_a_reason_and_no_number():
     assert scores["radgraph_simple"] == 1.0
 
 
-def test_without_the_package_the_reason_says_what_to_install(monkeypatch, tmp_path):
+def test_without_the_package_the_reason_says_what_to_install(no_java_once, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "radeval", None)
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("JAVA_HOME", raising=False)
     (tmp_path / "a.jsonl").write_text('{"id": 1, "hypothesis": "no edema", "reference": "edema"}\n')
     output = tmp_path / "scores.json"
     arguments = ["--predictions", str(tmp_path / "a.jsonl"), "--output", str(output), "--radeval", "radgraph"]
