@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -280,3 +282,15 @@ def test_the_browser_asks_this_server_only(page, server, images):
     assert requested_hosts(page) == {server.url.split("/")[2]}
     complaints = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
     assert complaints == []
+
+
+def test_a_service_that_dies_while_it_writes_is_noticed(browser, tiny_run, tmp_path):
+    with serving(tiny_run, tmp_path / "serve") as server:
+        page = opened(browser, server)
+        page.find_element(By.CSS_SELECTOR, "[data-example]").click()
+        os.kill(server.pid, signal.SIGSTOP)
+        write(page)
+        assert page.find_element(By.CSS_SELECTOR, ".status").text == "Writing the report ..."
+        os.kill(server.pid, signal.SIGKILL)
+        assert problem(page) == "The service cannot be reached."
+        assert page.find_element(By.CSS_SELECTOR, ".status").text == ""

@@ -11,6 +11,7 @@ let example = null;
 const isDicom = (file) => /\.(dcm|dicom)$/i.test(file.name);
 const say = (text) => { status.textContent = text; };
 const complain = (text) => { problem.textContent = text; busy(false); };
+const GONE = "The service cannot be reached.";
 
 function busy(on) {
   button.toggleAttribute("aria-disabled", on);
@@ -91,15 +92,21 @@ form.addEventListener("submit", async (event) => {
     trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
     say("Writing the report ...");
   } catch (error) {
-    complain(error instanceof TypeError ? "The service cannot be reached." : error.message);
+    complain(error instanceof TypeError ? GONE : error.message);
   }
 });
+
+// Gradio does not tell when the service goes away while it writes: it waits for an answer for ever.
+setInterval(() => {
+  if (form.getAttribute("aria-busy") === "true") fetch("robots.txt", { cache: "no-store" }).catch(() => complain(GONE));
+}, 3000);
 
 // Gradio calls these when it has put an answer into its place, or could not get one.
 window.diffrgenAnswered = (html) => {
   const answer = new DOMParser().parseFromString(html, "text/html");
   const told = answer.querySelector("[data-problem]");
   if (told) { complain(told.textContent); return; }
+  problem.textContent = "";
   busy(false);
   setTimeout(() => document.querySelector("#answer [data-answer]").focus(), 0);
 };
