@@ -23,9 +23,9 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @contextmanager
-def _java_hidden() -> Iterator[None]:
+def _java_hidden(path: str = str(Path(sys.executable).parent)) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(Path(sys.executable).parent))
+        patch.setenv("PATH", path)
         patch.delenv("JAVA_HOME", raising=False)
         yield
 
@@ -39,8 +39,8 @@ def no_java() -> Iterator[None]:
 
 @pytest.fixture
 def no_java_once() -> Iterator[None]:
-    """Hide Java from one test of a file whose others may use it."""
-    with _java_hidden():
+    """Hide Java from one test of a file whose others may use it: an empty PATH, for Java may lie beside Python."""
+    with _java_hidden(path=""):
         yield
 
 
