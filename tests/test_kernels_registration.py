@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffrgen_kernels import available_backends, routed_coattention, routed_coattention_reference
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.dispatch import BACKENDS, resolve, unavailable
 from kernel_backends import absent, error, on_every_backend, results, truth_and_eager
 from kernel_cases import Case
@@ -25,13 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_opcheck(shared: bool, backend: str, device: str) -> None:
     case = Case("opcheck", shared=shared)
     inputs = case.inputs(torch.float32, device)
-    routing = (case.grid, case.orders, False, 0.25)
-    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*inputs, *routing, True, backend))
+    spec = (case.grid, case.orders, False, 0.25)
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*inputs, *spec, True, backend))
     plain = [x.detach() for x in inputs]
-    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*plain, *routing, False, backend))
-    _, lse = torch.ops.diffrgen.routed_coattention(*plain, *routing, True, backend)
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*plain, *spec, False, backend))
+    _, lse = torch.ops.diffrgen.routed_coattention(*plain, *spec, True, backend)
     grad = torch.randn(case.batch, case.rows, case.heads, case.dim, device=device)
-    torch.library.opcheck(torch.ops.diffrgen.routed_coattention_backward, (grad, *plain, lse, *routing, backend))
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention_backward, (grad, *plain, lse, *spec, backend))
 
 
 @on_every_backend
@@ -85,9 +85,9 @@ def test_second_derivative_is_refused() -> None:
 
 def test_reference_function_has_second_derivatives() -> None:
     case = Case("second", rows=2, grid=(1, 2), heads=1, dim=2, batch=1)
-    routing = Routing(case.grid, case.orders, False, 0.5)
+    spec = MaskSpec(case.grid, case.orders, False, 0.5)
     assert torch.autograd.gradgradcheck(
-        lambda *x: routed_coattention_reference(*x, routing), case.inputs(torch.float64)
+        lambda *x: routed_coattention_reference(*x, spec), case.inputs(torch.float64)
     )
 
 

@@ -17,7 +17,7 @@ MAX_HEAD_DIM = 256
 
 
 @dataclass(frozen=True)
-class Routing:
+class MaskSpec:
     """The part of a call that is not a tensor.
 
     grid: (gh, gw) patches. orders: the window order of each mask. exclusive: masked logits are -inf instead of 0.
@@ -39,12 +39,12 @@ class Backend(Protocol):
         """Why this backend cannot run there, or None."""
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+        self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
     ) -> tuple[Tensor, Tensor]:
         """out (B, N, H, D), and lse (B, N, P, H) if `needs_grad` and SAVES_LSE, else (0,)."""
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
+        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Contiguous gradients of q, k, v, alpha for `grad` (B, N, H, D)."""
 
@@ -64,7 +64,7 @@ def check_call(
     orders: Sequence[int],
     masking: str,
     scale: float | None,
-) -> Routing:
+) -> MaskSpec:
     """Check a call of `routed_coattention`; ValueError says what was expected and what came."""
     _check_shapes(q, k, v, alpha)
     _check_types(q, k, v, alpha)
@@ -76,7 +76,7 @@ def check_call(
         scale = q.shape[4] ** -0.5
     if not abs(scale) < math.inf:
         raise ValueError(f"scale: expected a finite number or None (1/sqrt(D)), got {scale}")
-    return Routing((grid[0], grid[1]), tuple(orders), masking == "exclusive", scale)
+    return MaskSpec((grid[0], grid[1]), tuple(orders), masking == "exclusive", scale)
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 
 SAVES_LSE = True
 _FOLDER = Path(__file__).parent
@@ -57,20 +57,20 @@ def _stream(q: Tensor) -> int:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: the exact shortcut; without gradients a mask with alpha = 0 is not run."""
     out, lse = torch.ops.diffrgen_native.forward(
-        q, k, v, alpha, routing.grid, routing.orders, routing.exclusive, routing.scale, needs_grad, _stream(q)
+        q, k, v, alpha, spec.grid, spec.orders, spec.exclusive, spec.scale, needs_grad, _stream(q)
     )
     return out, lse
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: logits are recomputed from the inputs and the log-sum-exp of forward."""
     dq, dk, dv, dalpha = torch.ops.diffrgen_native.backward(
-        grad, q, k, v, alpha, lse, routing.grid, routing.orders, routing.exclusive, routing.scale, _stream(q)
+        grad, q, k, v, alpha, lse, spec.grid, spec.orders, spec.exclusive, spec.scale, _stream(q)
     )
     return dq, dk, dv, dalpha

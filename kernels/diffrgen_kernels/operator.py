@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from diffrgen_kernels.contract import Masking, Routing, check_call, sum_dtype
+from diffrgen_kernels.contract import Masking, MaskSpec, check_call, sum_dtype
 from diffrgen_kernels.dispatch import BACKENDS, resolve
 
 
@@ -56,13 +56,13 @@ def routed_coattention(
     """
     if backend != "auto" and backend not in BACKENDS:
         raise ValueError(f"backend: expected auto, {', '.join(BACKENDS)}, got {backend!r}")
-    routing = check_call(q, k, v, alpha, grid=grid, orders=orders, masking=masking, scale=scale)
+    spec = check_call(q, k, v, alpha, grid=grid, orders=orders, masking=masking, scale=scale)
     needs_grad = torch.is_grad_enabled() and (
         q.requires_grad or k.requires_grad or v.requires_grad or alpha.requires_grad
     )
     out: Tensor
     out, _ = torch.ops.diffrgen.routed_coattention(
-        q, k, v, alpha, routing.grid, routing.orders, routing.exclusive, routing.scale, needs_grad, backend
+        q, k, v, alpha, spec.grid, spec.orders, spec.exclusive, spec.scale, needs_grad, backend
     )
     return out
 
@@ -94,8 +94,8 @@ def _forward(
     needs_grad: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    routing = Routing((grid[0], grid[1]), tuple(orders), exclusive, scale)
-    return resolve(backend, q.device.type, q.dtype).forward(q, k, v, alpha, routing, needs_grad=needs_grad)
+    spec = MaskSpec((grid[0], grid[1]), tuple(orders), exclusive, scale)
+    return resolve(backend, q.device.type, q.dtype).forward(q, k, v, alpha, spec, needs_grad=needs_grad)
 
 
 @torch.library.impl(_LIBRARY, "routed_coattention_backward", "CompositeExplicitAutograd")
@@ -112,8 +112,8 @@ def _backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    routing = Routing((grid[0], grid[1]), tuple(orders), exclusive, scale)
-    return resolve(backend, q.device.type, q.dtype).backward(grad, q, k, v, alpha, lse, routing)
+    spec = MaskSpec((grid[0], grid[1]), tuple(orders), exclusive, scale)
+    return resolve(backend, q.device.type, q.dtype).backward(grad, q, k, v, alpha, lse, spec)
 
 
 @torch.library.register_fake("diffrgen::routed_coattention", lib=_LIBRARY)
@@ -137,11 +137,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     q, k, v, alpha, grid, orders, exclusive, scale, _, backend = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(q, k, v, alpha, output[1])
-    ctx.routing = (grid, orders, exclusive, scale, backend)
+    ctx.spec = (grid, orders, exclusive, scale, backend)
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.diffrgen.routed_coattention_backward(grad, *ctx.saved_tensors, *ctx.routing)
+    grads = torch.ops.diffrgen.routed_coattention_backward(grad, *ctx.saved_tensors, *ctx.spec)
     return (*grads, None, None, None, None, None, None)
 
 

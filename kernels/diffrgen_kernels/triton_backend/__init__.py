@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 
 SAVES_LSE = True
 _MISSING: ImportError | None = None
@@ -52,17 +52,17 @@ def _kernels(q: Tensor, k: Tensor, alpha: Tensor) -> tuple[ModuleType, ModuleTyp
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,)."""
-    found: tuple[Tensor, Tensor] = _kernels(q, k, alpha)[0].forward(q, k, v, alpha, routing, needs_grad=needs_grad)
+    found: tuple[Tensor, Tensor] = _kernels(q, k, alpha)[0].forward(q, k, v, alpha, spec, needs_grad=needs_grad)
     return found
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Contiguous gradients of q, k, v, alpha."""
     found: tuple[Tensor, Tensor, Tensor, Tensor]
-    found = _kernels(q, k, alpha)[1].backward(grad, q, k, v, alpha, lse, routing)
+    found = _kernels(q, k, alpha)[1].backward(grad, q, k, v, alpha, lse, spec)
     return found

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import element_of, window_mask, window_run
@@ -109,20 +109,20 @@ def backward_keys_launches(
     rest: Tensor,
     dk: Tensor,
     dv: Tensor,
-    routing: Routing,
+    spec: MaskSpec,
 ) -> list[Launch]:
     """The launches; rest (B, windowed masks, H, D) is what every key gets of dv besides."""
     dim = q.shape[4]
     config = config_for("backward_keys", q.dtype, dim)
     arguments = {
-        **operands(q, k, v, alpha, routing),
+        **operands(q, k, v, alpha, spec),
         "alpha": alpha,
         "grad": output_view(grad),
         "terms": terms,
         "rest": rest,
         "dk": projection_view(dk),
         "dv": projection_view(dv),
-        "logit_scale": routing.scale,
+        "logit_scale": spec.scale,
     }
     return [
         Launch(
@@ -133,5 +133,5 @@ def backward_keys_launches(
             config.warps,
             config.stages,
         )
-        for kind in mask_kinds(dim, routing)
+        for kind in mask_kinds(dim, spec)
     ]

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import element_of, outside_count, rows_of_block, window_mask, window_run
 from diffrgen_kernels.triton_backend.large import operands
@@ -180,13 +180,13 @@ def backward_queries_launches(
     terms: RowTerms,
     dalpha: Tensor,
     rest: Tensor,
-    routing: Routing,
+    spec: MaskSpec,
 ) -> list[Launch]:
     """The launches. Shares for every block of rows: dalpha (blocks, B, P, H), rest (blocks, B, windowed masks, H, D)."""
     dim = q.shape[4]
     config = config_for("backward_queries", q.dtype, dim)
     arguments = {
-        **operands(q, k, v, alpha, routing),
+        **operands(q, k, v, alpha, spec),
         "alpha": alpha,
         "grad": output_view(grad),
         "value_sum": value_sum,
@@ -196,7 +196,7 @@ def backward_queries_launches(
         "dalpha": dalpha,
         "rest": rest,
         "B": q.shape[0],
-        "logit_scale": routing.scale,
+        "logit_scale": spec.scale,
     }
     return [
         Launch(
@@ -207,5 +207,5 @@ def backward_queries_launches(
             config.warps,
             config.stages,
         )
-        for kind in mask_kinds(dim, routing)
+        for kind in mask_kinds(dim, spec)
     ]

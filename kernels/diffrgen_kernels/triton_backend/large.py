@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.launch import Launch, output_view, projection_view
 from diffrgen_kernels.triton_backend.plan import row_blocks, sizes
@@ -18,10 +18,10 @@ def sum_over_keys(v: Tensor, needed: bool) -> Tensor:
     return v.sum(1, dtype=torch.float32).contiguous() if needed else v.new_empty(0, dtype=torch.float32)
 
 
-def operands(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing) -> dict[str, Any]:
+def operands(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec) -> dict[str, Any]:
     """The arguments that every kernel takes."""
     views = {"q": projection_view(q), "k": projection_view(k), "v": projection_view(v)}
-    return {**views, **sizes(q, k, alpha, routing)}
+    return {**views, **sizes(q, k, alpha, spec)}
 
 
 def forward_launch(
@@ -35,7 +35,7 @@ def forward_launch(
     alpha: Tensor,
     out: Tensor,
     lse: Tensor,
-    routing: Routing,
+    spec: MaskSpec,
 ) -> Launch:
     """The launch of a forward kernel, by its name in the tables of configs.py; lse (B, N, P, H) or empty."""
     batch, rows, _, heads, dim = q.shape
@@ -44,7 +44,7 @@ def forward_launch(
         kernel,
         batch * heads * row_blocks(rows, k.shape[1], config.rows),
         {
-            **operands(q, k, v, alpha, routing),
+            **operands(q, k, v, alpha, spec),
             "alpha": alpha.contiguous(),
             "value_sum": value_sum,
             "out": output_view(out),

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.geometry import element_of, outside_count, rows_of_block, window_mask, window_run
 from diffrgen_kernels.triton_backend.large import forward_launch, sum_over_keys
 from diffrgen_kernels.triton_backend.launch import empty_results
@@ -125,11 +125,11 @@ def forward_kernel(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,)."""
-    fixed = constants(q.shape[4], routing)
-    floored = bool(fixed["WINDOW_MASKS"]) and not routing.exclusive
+    fixed = constants(q.shape[4], spec)
+    floored = bool(fixed["WINDOW_MASKS"]) and not spec.exclusive
     out, lse = empty_results(q, alpha, needs_grad=needs_grad)
-    forward_launch("forward", forward_kernel, fixed, q, k, v, sum_over_keys(v, floored), alpha, out, lse, routing).run()
+    forward_launch("forward", forward_kernel, fixed, q, k, v, sum_over_keys(v, floored), alpha, out, lse, spec).run()
     return out, lse

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import outside_run, patch_distance, window_run
@@ -125,7 +125,7 @@ def shared_backward_keys_launch(
     rest: Tensor,
     dk: Tensor,
     dv: Tensor,
-    routing: Routing,
+    spec: MaskSpec,
 ) -> Launch:
     """The launch; rest (B, H, D): the shares of dv for all keys, added up."""
     dim = q.shape[4]
@@ -134,15 +134,15 @@ def shared_backward_keys_launch(
         shared_backward_keys_kernel,
         q.shape[0] * q.shape[3] * triton.cdiv(k.shape[1], config.keys),
         {
-            **operands(q, k, v, alpha, routing),
+            **operands(q, k, v, alpha, spec),
             "grad": output_view(grad),
             "terms": terms,
             "rest": rest,
             "dk": projection_view(dk),
             "dv": projection_view(dv),
-            "logit_scale": routing.scale,
+            "logit_scale": spec.scale,
         },
-        {**shared_constants(dim, routing), "ROWS": config.rows, "KEYS": config.keys},
+        {**shared_constants(dim, spec), "ROWS": config.rows, "KEYS": config.keys},
         config.warps,
         config.stages,
     )

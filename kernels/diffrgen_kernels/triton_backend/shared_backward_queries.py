@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.backward_queries import RowTerms
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import (
@@ -184,7 +184,7 @@ def shared_backward_queries_launch(
     terms: RowTerms,
     dalpha: Tensor,
     shares: Tensor,
-    routing: Routing,
+    spec: MaskSpec,
 ) -> Launch:
     """The launch; terms of each window (B, windows, H, N).
 
@@ -196,7 +196,7 @@ def shared_backward_queries_launch(
         shared_backward_queries_kernel,
         q.shape[0] * q.shape[3] * shared_row_blocks(q, k),
         {
-            **operands(q, k, v, alpha, routing),
+            **operands(q, k, v, alpha, spec),
             "alpha": alpha,
             "grad": output_view(grad),
             "value_sum": value_sum,
@@ -206,9 +206,9 @@ def shared_backward_queries_launch(
             "dalpha": dalpha,
             "shares": shares,
             "B": q.shape[0],
-            "logit_scale": routing.scale,
+            "logit_scale": spec.scale,
         },
-        {**shared_constants(dim, routing), "ROWS": config.rows, "KEYS": config.keys},
+        {**shared_constants(dim, spec), "ROWS": config.rows, "KEYS": config.keys},
         config.warps,
         config.stages,
     )

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.geometry import far_keys, outside_count, patch_distance, rows_of_block, window_run
 from diffrgen_kernels.triton_backend.large import forward_launch, sum_over_keys
 from diffrgen_kernels.triton_backend.launch import empty_results
@@ -137,11 +137,11 @@ def shared_forward_kernel(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,); q, k, v have one mask axis."""
-    fixed = shared_constants(q.shape[4], routing)
+    fixed = shared_constants(q.shape[4], spec)
     out, lse = empty_results(q, alpha, needs_grad=needs_grad)
     value_sum = sum_over_keys(v, fixed["FLOORED"])
-    forward_launch("shared_forward", shared_forward_kernel, fixed, q, k, v, value_sum, alpha, out, lse, routing).run()
+    forward_launch("shared_forward", shared_forward_kernel, fixed, q, k, v, value_sum, alpha, out, lse, spec).run()
     return out, lse

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.configs import config_for
 from diffrgen_kernels.triton_backend.geometry import patch_distance
 from diffrgen_kernels.triton_backend.launch import Launch, View, projection_view
@@ -38,7 +38,7 @@ def small_launch(
     k: Tensor,
     v: Tensor,
     alpha: Tensor,
-    routing: Routing,
+    spec: MaskSpec,
     others: dict[str, Any],
     constants: dict[str, Any],
 ) -> Launch:
@@ -58,16 +58,16 @@ def small_launch(
             "N": q.shape[1],
             "P": alpha.shape[1],
             "H": q.shape[3],
-            "scale": routing.scale * LOG2E,
+            "scale": spec.scale * LOG2E,
             **others,
         },
         {
             # constants, so that no thread divides by a variable
             "M": k.shape[1],
-            "GW": routing.grid[1],
+            "GW": spec.grid[1],
             # order 0, the whole grid, becomes one that reaches everywhere
-            "ORDERS": tuple(order or max(routing.grid) for order in routing.orders),
-            "EXCLUSIVE": routing.exclusive,
+            "ORDERS": tuple(order or max(spec.grid) for order in spec.orders),
+            "EXCLUSIVE": spec.exclusive,
             "D": dim,
             "D0": widths[0],
             "D1": widths[1],

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.geometry import element_of
 from diffrgen_kernels.triton_backend.launch import output_view
 from diffrgen_kernels.triton_backend.small import masked_softmax, small_block, small_launch
@@ -100,7 +100,7 @@ def small_shared_backward_kernel(
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, routing: Routing
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Contiguous gradients of q, k, v, alpha. A row's maximum is found again sooner than its lse would be read."""
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
@@ -110,8 +110,8 @@ def backward(
     small_launch(
         "small_backward",
         (small_backward_kernel, small_shared_backward_kernel),
-        q, k, v, alpha, routing,
-        {**others, "grad_scale": routing.scale},
+        q, k, v, alpha, spec,
+        {**others, "grad_scale": spec.scale},
         {},
     ).run()  # fmt: skip
     return dq, dk, dv, alpha_sums.sum(1)

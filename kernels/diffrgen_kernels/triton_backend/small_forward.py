@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.contract import Routing
+from diffrgen_kernels.contract import MaskSpec
 from diffrgen_kernels.triton_backend.geometry import element_of
 from diffrgen_kernels.triton_backend.launch import empty_results, output_view
 from diffrgen_kernels.triton_backend.small import masked_softmax, small_block, small_launch, store_product
@@ -75,14 +75,14 @@ def small_shared_forward_kernel(
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing, *, needs_grad: bool
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H) if `needs_grad`, else (0,)."""
     out, lse = empty_results(q, alpha, needs_grad=needs_grad)
     small_launch(
         "small_forward",
         (small_forward_kernel, small_shared_forward_kernel),
-        q, k, v, alpha, routing,
+        q, k, v, alpha, spec,
         {"out": output_view(out), "lse": lse},
         {"SAVE_LSE": needs_grad},
     ).run()  # fmt: skip

@@ -84,14 +84,14 @@ class Stopwatch:
     """Times candidates on one problem; its tensors live on the GPU as long as it does."""
 
     def __init__(self, problem: Problem) -> None:
-        *self.inputs, self.routing = problem.inputs("cuda")
-        self.out, self.lse = triton_backend.forward(*self.inputs, self.routing, needs_grad=True)
+        *self.inputs, self.spec = problem.inputs("cuda")
+        self.out, self.lse = triton_backend.forward(*self.inputs, self.spec, needs_grad=True)
 
     def __call__(self, candidate: Candidate) -> float:
         """Median milliseconds of the launches of the candidate's kernel in one forward and backward."""
         with forced(candidate.kernel, candidate.config), recorded() as launches:
-            triton_backend.forward(*self.inputs, self.routing, needs_grad=True)
-            triton_backend.backward(self.out, *self.inputs, self.lse, self.routing)
+            triton_backend.forward(*self.inputs, self.spec, needs_grad=True)
+            triton_backend.backward(self.out, *self.inputs, self.lse, self.spec)
         # each once and in turn, so that what one hands to the next is there
         for launch in launches:
             launch.run()

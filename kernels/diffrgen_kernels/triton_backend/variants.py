@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffrgen_kernels import triton_backend
-from diffrgen_kernels.contract import Masking, Routing
+from diffrgen_kernels.contract import Masking, MaskSpec
 from diffrgen_kernels.triton_backend.compile import Compiled, compile_launch
 from diffrgen_kernels.triton_backend.configs import compiling_for
 from diffrgen_kernels.triton_backend.launch import Launch, recorded
@@ -42,13 +42,13 @@ class Problem:
     heads: int = 8
     orders: tuple[int, ...] = (0, 1, 2, 3)
 
-    def inputs(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Routing]:
-        """q, k, v, alpha and the routing of the call."""
+    def inputs(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, MaskSpec]:
+        """q, k, v, alpha and the spec of the call."""
         masks = 1 if self.projections == "shared" else len(self.orders)
         shape = (self.batch, self.grid[0] * self.grid[1], masks, self.heads, self.dim)
         q, k, v = (torch.randn(shape, dtype=self.dtype, device=device) for _ in range(3))
         alpha = torch.full((self.batch, len(self.orders)), 1 / len(self.orders), device=device)
-        return q, k, v, alpha, Routing(self.grid, self.orders, self.masking == "exclusive", self.dim**-0.5)
+        return q, k, v, alpha, MaskSpec(self.grid, self.orders, self.masking == "exclusive", self.dim**-0.5)
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ class Variant:
         return name
 
 
-def all_launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, routing: Routing) -> list[tuple[Pass, Launch]]:
+def all_launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec) -> list[tuple[Pass, Launch]]:
     """Every launch of one call without gradients and of one with them, in their order; none is run.
 
     It is the backend itself that is asked, so that what is listed is what would run. Tensors may be on the meta device.
     """
     with recorded() as inference:
-        triton_backend.forward(q, k, v, alpha, routing, needs_grad=False)
+        triton_backend.forward(q, k, v, alpha, spec, needs_grad=False)
     with recorded() as forward:
-        out, lse = triton_backend.forward(q, k, v, alpha, routing, needs_grad=True)
+        out, lse = triton_backend.forward(q, k, v, alpha, spec, needs_grad=True)
     with recorded() as backward:
-        triton_backend.backward(torch.empty_like(out), q, k, v, alpha, lse, routing)
+        triton_backend.backward(torch.empty_like(out), q, k, v, alpha, lse, spec)
     passes: dict[Pass, list[Launch]] = {"inference": inference, "forward": forward, "backward": backward}
     return [(direction, launch) for direction, launches in passes.items() for launch in launches]
 
