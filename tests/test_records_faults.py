@@ -27,7 +27,7 @@ def write(folder: Path, content: object) -> Path:
         ("", "is not a JSON file"),
         ("[" * 100_000, "is not a JSON file"),
         ("3", "expected an object with train, val, test or a list, got int"),
-        ({"training": [], "images": {}}, "needs the key 'train', got the keys: 'training', 'images'"),
+        ({"training": [], "images": {}}, "expected the splits train, val, test, got 'training'; rename it to 'train'"),
         ({}, "needs the key 'train', got the keys: none"),
         ({"train": {"a": 1}}, "'train' must be a list of records, got dict"),
         ({"train": [], "val": "x"}, "'val' must be a list of records, got str"),
@@ -107,16 +107,17 @@ def test_missing_images_and_empty_reports_are_all_reported_or_skipped(tmp_path: 
     path = write(tmp_path, {"train": [GOOD, missing, empty, follow_up], "test": [{**empty, "id": "test-empty"}]})
     reasons = (
         f"train[1] (id 'missing'): image 'p/absent.png' is not in the folder {tmp_path} (another one: --images)",
-        "train[2] (id 'empty'): empty report ' . '",
+        "train[2] (id 'empty'): report without a word, ' . '",
+        "test[0] (id 'test-empty'): report without a word, ' . '",
     )
     with pytest.raises(DataError) as caught:
         read_annotation(path)
-    assert f"{path}: 2 unusable record(s)" in str(caught.value)
+    assert f"{path}: 3 unusable record(s)" in str(caught.value)
     assert all(reason in str(caught.value) for reason in reasons)
 
     splits = read_annotation(path, skip_broken=True)
     assert splits.skipped == reasons
-    assert [(s.id, s.prior_id) for s in splits] == [("good", None), ("follow-up", None), ("test-empty", None)]
+    assert [(s.id, s.prior_id) for s in splits] == [("good", None), ("follow-up", None)]
 
 
 def test_only_the_first_faults_are_listed(tmp_path: Path) -> None:

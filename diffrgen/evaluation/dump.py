@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from diffrgen.evaluation.scoring import Scores, score_reports
 from diffrgen.metrics import PublishedData
 from diffrgen.pipeline.labeler import LabelerOptions, make_labeler
 from diffrgen.records import Split, Study, read_annotation
+from diffrgen.records.entry import is_empty_report
 from diffrgen.text import Protocol, apply_protocol
 
 
@@ -34,6 +36,9 @@ class ScoreOptions:
     """Show the paper's own rows for this data set beside."""
     radeval: tuple[str, ...] = ()
     """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
+    skip_broken: bool = False
+    """Leave out studies whose reference has no word, with their predictions, and say how many; otherwise they are an
+    error that names them."""
     output: Path | None = None
     """File for the scores as JSON."""
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
@@ -51,12 +56,13 @@ def score_predictions(options: ScoreOptions) -> Scores:
     predictions = read_predictions(options.predictions)
     training, labels = None, None
     if options.data is not None:
-        splits = read_annotation(options.data, check_files=False)
+        splits = read_annotation(options.data, check_files=False, check_reports=False)
         studies = splits[options.split]
         predictions, labels = _joined(predictions, studies, options)
-        training = [study.report for study in splits["train"]]
+        training = [study.report for study in splits["train"] if not is_empty_report(study.report)]
     elif options.protocol.startswith("r2gen"):
         raise DataError(f"protocol {options.protocol} needs --data: rare words of its training reports become <unk>")
+    predictions, labels = _with_words(predictions, labels, options)
     references = _references(predictions, options)
     hypotheses = [prediction.hypothesis for prediction in predictions]
     said, true = apply_protocol(options.protocol, hypotheses, references, training=training)
@@ -90,6 +96,24 @@ def _joined(
     joined = [replace(by_id[study.id], reference=study.report) for study in studies]
     labels = [study.labels for study in studies if study.labels is not None]
     return joined, np.array(labels) if len(labels) == len(studies) else None
+
+
+def _with_words(
+    predictions: list[Prediction], labels: np.ndarray | None, options: ScoreOptions
+) -> tuple[list[Prediction], np.ndarray | None]:
+    """The predictions, and the rows of `labels`, of the studies whose reference has a word."""
+    empty = [
+        row for row, each in enumerate(predictions) if each.reference is not None and is_empty_report(each.reference)
+    ]
+    if not empty:
+        return predictions, labels
+    shown = ", ".join(repr(predictions[row].id or f"record {row + 1}") for row in empty[:3])
+    what = f"{options.predictions}: {len(empty)} of {len(predictions)} references have no word ({shown})"
+    if not options.skip_broken or len(empty) == len(predictions):
+        raise DataError(f"{what}; correct them, or leave these studies out with --skip-broken")
+    warnings.warn(f"{what}: these studies are left out of the scores", stacklevel=3)
+    kept = sorted(set(range(len(predictions))) - set(empty))
+    return [predictions[row] for row in kept], None if labels is None else labels[kept]
 
 
 def _references(predictions: list[Prediction], options: ScoreOptions) -> list[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffrgen.errors import DataError
+from diffrgen.records.ids import id_text
 from diffrgen.records.json_text import parse_json
+from diffrgen.records.lines import DELIMITERS, delimited_rows, text_lines
 
 IDS = ("id", "study_id", "dicom_id", "image_id", "uid")
-HYPOTHESES = ("hypothesis", "prediction", "generated", "candidate", "report", "res", "hyp")
+JSON_LINES = (".jsonl", ".ndjson")
+HYPOTHESES = ("hypothesis", "prediction", "generated", "candidate", "caption", "report", "res", "hyp")
 REFERENCES = ("reference", "ground_truth", "target", "ref", "gts", "gt")
 
 
@@ -28,21 +30,23 @@ class Prediction:
 def read_predictions(path: Path) -> list[Prediction]:
     """Read a dump of written reports.
 
-    JSON lines or a JSON list of objects, or CSV with a header: a column out of `HYPOTHESES` is needed, one out of `IDS`
-    and one out of `REFERENCES` are taken where they are there. A JSON object maps ids to texts or to such objects.
+    JSON lines (.jsonl, .ndjson) or a JSON list of objects, or CSV or TSV with a header: a column out of `HYPOTHESES` is
+    needed, one out of `IDS` and one out of `REFERENCES` are taken where they are there. A JSON object maps ids to texts or
+    to such objects, or is COCO's, with a list `annotations` of {image_id, caption}.
 
     Raises:
         DataError: the file or a record is not as above, an id comes twice, or there is no record.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # Not read_text, which makes every carriage return a line feed.
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected predictions as UTF-8 JSON, JSON lines or CSV, got {error}") from error
+        raise DataError(f"{path}: expected predictions as UTF-8 JSON, JSON lines, CSV or TSV, got {error}") from error
     try:
         predictions = [_prediction(record, f"{path}, {place}") for place, record in _records(path, text)]
     except DataError:
         raise
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise DataError(f"{path}: expected {path.suffix or 'JSON'} with a report a record, got {error}") from error
     if not predictions:
         raise DataError(f"{path}: expected at least one prediction, got none")
@@ -55,13 +59,19 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 def _records(path: Path, text: str) -> Iterable[tuple[str, object]]:
     """Each record with its place in words."""
-    if path.suffix.lower() == ".csv":
-        rows = csv.DictReader(text.splitlines(keepends=True))
-        return [(f"line {rows.line_num}", row) for row in rows]
-    if path.suffix.lower() == ".jsonl":
-        lines = enumerate(text.splitlines(), start=1)
-        return [(f"line {number}", parse_json(line)) for number, line in lines if line.strip()]
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS:
+        return [(f"line {line}", row) for line, row in delimited_rows(path, text)]
+    if suffix in JSON_LINES:
+        lines = enumerate(text_lines(text), start=1)
+        return [(f"line {number}", _parse(line, f"{path}, line {number}")) for number, line in lines if line.strip()]
     content = parse_json(text)
+    if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
+        # COCO counts annotations by `id` and names what they are of by `image_id`.
+        content = [
+            {**record, "id": record.get("image_id")} if isinstance(record, Mapping) else record
+            for record in content["annotations"]
+        ]
     if isinstance(content, Mapping):
         return [
             (f"id {key!r}", {**value, "id": key} if isinstance(value, Mapping) else {"id": key, "report": value})
@@ -72,23 +82,47 @@ def _records(path: Path, text: str) -> Iterable[tuple[str, object]]:
     return [(f"record {number}", record) for number, record in enumerate(content, start=1)]
 
 
+def _parse(line: str, place: str) -> object:
+    try:
+        return parse_json(line)
+    except ValueError as error:
+        raise DataError(f"{place}: expected a JSON object, got {error}") from error
+
+
 def _prediction(record: object, place: str) -> Prediction:
     if not isinstance(record, Mapping):
         raise DataError(f"{place}: expected an object with one of {', '.join(HYPOTHESES)}, got {type(record).__name__}")
-    hypothesis = _field(record, HYPOTHESES, place)
-    if hypothesis is None:
+    name = next((name for name in HYPOTHESES if name in record), None)
+    if name is None:
         raise DataError(
             f"{place}: expected one of {', '.join(HYPOTHESES)}, got {', '.join(map(str, record)) or 'nothing'}"
         )
-    return Prediction(_field(record, IDS, place), hypothesis, _field(record, REFERENCES, place))
+    if record[name] is None:
+        raise DataError(
+            f"{place}: expected {name!r} to be a text, got null; leave the record out, or give an empty text for a report "
+            "without a word"
+        )
+    hypothesis, reference = _text(record[name], name, place), _field(record, REFERENCES)
+    return Prediction(_id(record, place), hypothesis, None if reference is None else _text(record[reference], reference, place))
 
 
-def _field(record: Mapping[str, object], names: Iterable[str], place: str) -> str | None:
-    """The first of `names` that the record holds, as text."""
-    name = next((name for name in names if record.get(name) is not None), None)
+def _id(record: Mapping[str, object], place: str) -> str | None:
+    name = _field(record, IDS)
     if name is None:
         return None
     value = record[name]
+    text = id_text(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    if text is None:
+        raise DataError(f"{place}: expected {name!r} to be a text or an integer, got {value!r:.80}")
+    return text
+
+
+def _field(record: Mapping[str, object], names: Iterable[str]) -> str | None:
+    """The first of `names` that the record holds a value for."""
+    return next((name for name in names if record.get(name) is not None), None)
+
+
+def _text(value: object, name: str, place: str) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]  # R2Gen's and COCO's dumps hold a list of one text
     if isinstance(value, bool) or not isinstance(value, str | int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,20 @@ from diffrgen.records.reader import RecordReader
 from diffrgen.records.skip import without_images
 from diffrgen.records.study import SPLITS, Split, StudySplits
 
+SPLIT_ALIASES: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
 
 def read_annotation(
-    path: str | Path, *, images: str | Path | None = None, skip_broken: bool = False, check_files: bool = True
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    skip_broken: bool = False,
+    check_files: bool = True,
+    check_reports: bool = True,
 ) -> StudySplits:
     """Return the studies of the annotation file `path`, each record checked.
 
@@ -26,17 +38,18 @@ def read_annotation(
     `days` or `study_date`, `view`, `prior_id`.
 
     images: the folder of the image paths; default `images/` beside the file, else the file's folder.
-    skip_broken: leave out records with a missing image or, in train, an empty report, and say so in
-        `skipped`; otherwise they are an error, as it is when none is left. Anything else that is wrong is an
-        error either way.
+    skip_broken: leave out records with a missing image or a report without a letter ("", "___", null, NaN), of any
+        split, and say so in `skipped`; otherwise they are an error, as it is when none is left. Anything else that is
+        wrong is an error either way.
     check_files: look whether each image file exists (`diffrgen.images.check_images`: whether it can be read).
+    check_reports: off: a report without a letter is accepted.
 
     Where no record has `prior_id`, priors follow from `patient_id` and `days` within each split. DataError
     names the file and the record, by split, position from 0 and id.
     """
     source = Path(path)
     root = images_folder(source, None if images is None else Path(images))
-    reader = RecordReader(source, root, FileListing(root) if check_files else None)
+    reader = RecordReader(source, root, FileListing(root) if check_files else None, check_reports)
     parts = {split: reader.studies(split, records) for split, records in _splits(source).items()}
     if reader.faults and not (skip_broken and any(parts.values())):
         raise DataError(reader.report_faults())
@@ -56,6 +69,7 @@ def _splits(source: Path) -> dict[Split, list[Any]]:
         return {"train": [], "val": [], "test": content}
     if not isinstance(content, Mapping):
         raise DataError(f"{source}: expected an object with train, val, test or a list, got {type(content).__name__}")
+    _check_names(content, source)
     if "train" not in content:
         keys = ", ".join(map(repr, list(content)[:10])) or "none"
         raise DataError(f"{source}: an annotation needs the key 'train', got the keys: {keys}")
@@ -64,6 +78,21 @@ def _splits(source: Path) -> dict[Split, list[Any]]:
         if not isinstance(records, list):
             raise DataError(f"{source}: '{split}' must be a list of records, got {type(records).__name__}")
     return splits
+
+
+def _check_names(content: Mapping[str, Any], source: Path) -> None:
+    """Refuse a split under another name, such as "valid" or "Test"; warn of any other list of records."""
+    for key, value in content.items():
+        if key in SPLITS:
+            continue
+        meant = SPLIT_ALIASES.get(key.strip().lower())
+        if meant is not None:
+            raise DataError(f"{source}: expected the splits {', '.join(SPLITS)}, got {key!r}; rename it to {meant!r}")
+        if isinstance(value, list) and any(isinstance(record, Mapping) for record in value):
+            warnings.warn(
+                f"{source}: {len(value)} record(s) of {key[:40]!r} are not used: the splits are {', '.join(SPLITS)}",
+                stacklevel=4,
+            )
 
 
 def _load(source: Path) -> object:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
+
+from diffrgen.records.ids import id_text
 
 LABEL_WIDTHS = (14, 18)
 LABEL_VALUES = frozenset({0, 1, 2, 3})
@@ -38,13 +41,10 @@ def parse_entry(record: object) -> Entry:
     """
     if not isinstance(record, Mapping):
         raise EntryError(f"expected an object with id, report and image_path, got {type(record).__name__}")
-    report = record.get("report")
-    if not isinstance(report, str):
-        raise EntryError(f"'report' must be a text, got {_shown(record, 'report')}")
     patient = "patient_id" if record.get("patient_id") is not None else "subject_id"
     return Entry(
         id=_id(record),
-        report=report,
+        report=_report(record),
         image_paths=_image_paths(record),
         labels=_labels(record.get("labels")),
         patient_id=_name(record, patient),
@@ -55,8 +55,18 @@ def parse_entry(record: object) -> Entry:
 
 
 def is_empty_report(report: str) -> bool:
-    """Return whether `report` has no letter and no digit."""
-    return not any(map(str.isalnum, report))
+    """Return whether `report` has no letter: nothing, "___", or an enumeration mark whose text is missing."""
+    return not any(map(str.isalpha, report))
+
+
+def _report(record: Mapping[str, Any]) -> str:
+    """Return the report, "" for null and NaN, which is what pandas writes for a missing one."""
+    report = record.get("report", 0)
+    if report is None or (isinstance(report, float) and math.isnan(report)):
+        return ""
+    if not isinstance(report, str):
+        raise EntryError(f"'report' must be a text, got {_shown(record, 'report')}")
+    return report
 
 
 def _shown(record: Mapping[str, Any], key: str) -> str:
@@ -74,9 +84,10 @@ def _name(record: Mapping[str, Any], key: str) -> str | None:
     value = record.get(key)
     if value is None or value == "":
         return None
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
+    name = id_text(value)
+    if name is None:
         raise EntryError(f"'{key}' must be a text or an integer, got {_shown(record, key)}")
-    return str(value)
+    return name
 
 
 def _image_paths(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,13 +19,15 @@ SHOWN_FAULTS = 5
 class RecordReader:
     """Reads the records of `source`, whose images lie under `root`.
 
-    `files` answers whether an image exists; None: nobody looks. `faults` collects the records that may be
-    skipped; anything worse is raised as DataError.
+    `files` answers whether an image exists; None: nobody looks. `check_reports`: a report without a word is a fault, in
+    every split: nothing can be learnt from it in train, and nothing be scored against it in val and test. `faults`
+    collects the records that may be skipped; anything worse is raised as DataError.
     """
 
     source: Path
     root: Path
     files: FileListing | None
+    check_reports: bool = True
     faults: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
     label_width: int | None = None
@@ -39,7 +41,7 @@ class RecordReader:
             if isinstance(record, Mapping) and record.get("id") is not None:
                 place += f" (id {str(record['id'])[:80]!r})"
             entry = self._entry(record, place)
-            fault = self._fault(entry, split)
+            fault = self._fault(entry)
             if fault is None:
                 studies.append(self._study(entry, split))
             else:
@@ -82,15 +84,16 @@ class RecordReader:
                 f"got {len(entry.labels)}"
             )
 
-    def _fault(self, entry: Entry, split: Split) -> str | None:
-        if split == "train" and is_empty_report(entry.report):
-            return f"empty report {entry.report[:40]!r}"
+    def _fault(self, entry: Entry) -> str | None:
+        if self.check_reports and is_empty_report(entry.report):
+            return f"report without a word, {entry.report[:40]!r}"
         if self.files is None:
             return None
         missing = next((path for path in entry.image_paths if path not in self.files), None)
         if missing is None:
             return None
-        return f"image {missing!r} is not in the folder {self.root} (another one: --images)"
+        hint = "paths are written with /, this one has backslashes" if "\\" in missing else "another one: --images"
+        return f"image {missing!r} is not in the folder {self.root} ({hint})"
 
     def _study(self, entry: Entry, split: Split) -> Study:
         return Study(

@@ -70,7 +70,8 @@ def _from_json(file: Path) -> Tokenizer:
 def _from_vocabulary(file: Path, *, lower: bool) -> Tokenizer:
     """Return a BERT tokenizer with the vocabulary `file`, one token a line."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Not str.splitlines: a token may be U+2028 or another mark that it cuts at, which would shift all ids behind it.
+        lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not a vocabulary: {error}") from error
     vocabulary = {line.strip(): index for index, line in enumerate(lines) if line.strip()}
