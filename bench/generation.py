@@ -34,13 +34,12 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.model.cache_name import CACHE
 
 CONTENDERS = ("ours", "transformers_cache", "vision_encoder_decoder", "ours_bf16")
 BEAMS = 3
 PROFILED_TOKENS = 20  # the profiler keeps every operation: whole reports took 20 GB
-INPUTS = ("pixel_values", "retrieved", "retrieved_mask")
 # operations by what they are for; the rest is "other"
 KINDS = {
     "products": ("addmm", "aten::mm", "bmm", "linear", "gemm"),
@@ -76,8 +75,7 @@ class Desk:
         with torch.device(device):
             self.network = make_network(setting, "auto").eval()
             self.plain = plain_decoder(self.network)
-        batch = make_batch(setting, device)
-        self.inputs = [batch[name] for name in INPUTS]
+        self.inputs = StudyInputs.of(make_batch(setting, device))
         self.write_tokens(setting.tokens)
 
     def write_tokens(self, count: int) -> None:
@@ -86,22 +84,22 @@ class Desk:
 
     def ours(self) -> Tensor:
         """As `write_reports` does."""
-        return self.network.generate(*self.inputs, **self.settings)
+        return self.network.generate(self.inputs, **self.settings)
 
     def ours_bf16(self) -> Tensor:
         """As `write_reports` does with --generation.precision bf16."""
-        with torch.autocast(self.inputs[0].device.type, dtype=torch.bfloat16):
+        with torch.autocast(self.inputs.pixel_values.device.type, dtype=torch.bfloat16):
             return self.ours()
 
     def transformers_cache(self) -> Tensor:
         """With the cache that `transformers` chooses where none is given."""
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        return self.network.generate(*self.inputs, **{CACHE: cache}, **self.settings)
+        return self.network.generate(self.inputs, **{CACHE: cache}, **self.settings)
 
     @torch.no_grad()
     def encoded(self) -> tuple[Tensor, Tensor]:
         """What the decoder attends to, and its prompt."""
-        study = self.network.encode(*self.inputs)
+        study = self.network.encode(self.inputs)
         return study.last_hidden_state, self.network.prompt_ids(study.disease_logits.argmax(1))
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ Eq. 9's prior. Both are of each study, and differences are paired by study. A pa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,9 +23,8 @@ from result import publish
 from torch import Tensor
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.writer import INPUTS
 from diffrgen.metrics.bootstrap import mean_interval
-from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.modeling import IGNORED
 from diffrgen.model.outputs import EncodedStudy
@@ -60,8 +59,8 @@ def exchanged(rows: Tensor) -> Tensor:
 
 def encode(model: DiffRGenForReportGeneration, example: Example, *other: str) -> EncodedStudy:
     """Encode a batch, the inputs `other` being those of other studies."""
-    given = {name: example[name] for name in INPUTS if name in example}
-    return model.encode(**{name: exchanged(rows) if name in other else rows for name, rows in given.items()})
+    inputs = StudyInputs.of(example)
+    return model.encode(replace(inputs, **{name: exchanged(getattr(inputs, name)) for name in other}))
 
 
 def with_other_rows(part: int) -> Encode:

@@ -21,10 +21,9 @@ from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.evaluation.reporter import Reporter
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
-from diffrgen.evaluation.writer import INPUTS
 from diffrgen.images import read_resized
 from diffrgen.labels import FINDINGS
-from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import StudyDataset, collate
 from diffrgen.pipeline.options import GenerationOptions
@@ -152,7 +151,7 @@ def test_from_pretrained_and_generate_give_the_reports_of_evaluate(run, tmp_path
     assert (priors.prior >= 0).any()
     dataset = StudyDataset(studies, neighbours, sources, priors=priors)
     batch = collate([dataset[row] for row in range(len(dataset))])
-    ids = model.generate(**{name: batch[name] for name in INPUTS})
+    ids = model.generate(StudyInputs.of(batch))
     written = [decode_report(sources.tokenizer, row) for row in ids]
     assert written == [record["hypothesis"] for record in predictions(run / "evaluation" / "test")]
 
@@ -263,7 +262,7 @@ def test_reporter_shows_the_network_the_pixels_that_training_does(run, tmp_path,
     reporter = Reporter(run)
     write = reporter.model.write_reports
     monkeypatch.setattr(
-        reporter.model, "write_reports", lambda **given: shown.append(given["pixel_values"]) or write(**given)
+        reporter.model, "write_reports", lambda inputs, **given: shown.append(inputs.pixel_values) or write(inputs, **given)
     )
     next(reporter.write([path], GenerationOptions(beams=1)))
     study = replace(load_studies(run).test[0], images=(path,))

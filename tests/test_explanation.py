@@ -197,7 +197,7 @@ def test_one_bad_file_is_told_and_the_rest_go_on_in_full_batches(reporter, image
     told, sizes = [], []
     write = reporter.model.write_reports
     monkeypatch.setattr(
-        reporter.model, "write_reports", lambda **given: sizes.append(len(given["pixel_values"])) or write(**given)
+        reporter.model, "write_reports", lambda inputs, **given: sizes.append(len(inputs)) or write(inputs, **given)
     )
     given = [bad, images[0], bad, images[1], images[2], tmp_path / "absent.png"]
     reports = list(

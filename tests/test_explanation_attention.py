@@ -14,6 +14,7 @@ from torch import nn
 
 from diffrgen.explanation.attention import AttentionShares, attention_shares, cross_attention
 from diffrgen.explanation.recording import recorded
+from diffrgen.model import StudyInputs
 
 SEQUENCES = torch.tensor([[9, 10, 11, 12, 2], [13, 14, 2, 0, 0], [15, 9, 16, 2, 0]])
 PATCHES = 16
@@ -24,7 +25,7 @@ def study(**changes):
     network, batch = tiny_network(**changes), random_batch()
     batch["retrieved_mask"][1, 3:] = False
     with torch.no_grad():
-        encoded = network.encode(*(batch[name] for name in ("pixel_values", "retrieved", "retrieved_mask")))
+        encoded = network.encode(StudyInputs.of(batch))
     return network, encoded, batch["states"]
 
 

@@ -7,6 +7,7 @@ import torch
 from tiny_network import random_batch, tiny_network
 from transformers import BertConfig, DynamicCache, EncoderDecoderCache
 
+from diffrgen.model import StudyInputs
 from diffrgen.model.beam_cache import BeamCache, BeamLayer
 from diffrgen.model.cache_name import CACHE
 
@@ -62,8 +63,8 @@ def test_memory_of_a_study_is_not_reordered() -> None:
 @pytest.mark.parametrize("beams", [1, 3, 5])
 def test_reports_are_those_of_transformers_own_cache(beams: int) -> None:
     network, batch = tiny_network(), random_batch(size=4)
-    inputs, settings = (batch["pixel_values"], batch["retrieved"]), {"num_beams": beams, "max_new_tokens": 14}
+    inputs, settings = StudyInputs.of(batch), {"num_beams": beams, "max_new_tokens": 14}
     plain = EncoderDecoderCache(DynamicCache(), DynamicCache())
     assert torch.equal(
-        network.generate(*inputs, **settings), network.generate(*inputs, **{CACHE: plain}, **settings)
+        network.generate(inputs, **settings), network.generate(inputs, **{CACHE: plain}, **settings)
     )

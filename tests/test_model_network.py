@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny_network import FINDINGS, NEIGHBOURS, random_batch, tiny_config, tiny_network
 
-from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.router import Router
 
@@ -77,7 +77,7 @@ def test_language_loss_scores_report_tokens_only_after_the_true_prompt():
     """The loss equals one computed from the decoder called by hand on [start, prompt, report]."""
     network, batch = tiny_network(), random_batch(size=2)
     with torch.no_grad():
-        encoded = network.encode(batch["pixel_values"], batch["retrieved"])
+        encoded = network.encode(StudyInputs.of(batch))
         prompt = torch.tensor(network.config.prompt_token_ids)[batch["states"]]
         tokens = torch.cat([torch.full((2, 1), 1), prompt, batch["labels"].clamp_min(0)], dim=1)
         logits = network.decoder(
@@ -115,13 +115,14 @@ def test_evaluation_is_deterministic_and_training_draws_noise():
 @pytest.mark.parametrize("beams", [1, 3])
 def test_generation_does_not_depend_on_batch_size_or_cache(beams):
     network, batch = tiny_network(), random_batch(size=4)
-    inputs = (batch["pixel_values"], batch["retrieved"])
+    inputs = StudyInputs.of(batch)
     settings = {"num_beams": beams, "max_new_tokens": 12}
-    together = network.generate(*inputs, **settings)
-    without_cache = network.generate(*inputs, use_cache=False, **settings)
+    together = network.generate(inputs, **settings)
+    without_cache = network.generate(inputs, use_cache=False, **settings)
     assert torch.equal(together, without_cache)
     for row in range(4):
-        alone = network.generate(inputs[0][row : row + 1], inputs[1][row : row + 1], **settings)[0]
+        study = StudyInputs.of({name: tensor[row : row + 1] for name, tensor in batch.items()})
+        alone = network.generate(study, **settings)[0]
         assert torch.equal(alone, together[row, : len(alone)])
         assert (together[row, len(alone) :] == network.config.pad_token_id).all()
 
@@ -129,10 +130,10 @@ def test_generation_does_not_depend_on_batch_size_or_cache(beams):
 def test_greedy_generation_is_the_argmax_of_forward():
     """Token by token, the generated report is what the teacher-forced network finds most likely after it."""
     network, batch = tiny_network(), random_batch(size=2)
-    inputs = (batch["pixel_values"], batch["retrieved"])
+    inputs = StudyInputs.of(batch)
     with torch.no_grad():
-        written = network.write_reports(*inputs, num_beams=1, max_new_tokens=10)
-        output = network(*inputs, states=written.states, labels=written.sequences)
+        written = network.write_reports(inputs, num_beams=1, max_new_tokens=10)
+        output = network(**inputs.tensors(), states=written.states, labels=written.sequences)
     for row, tokens in enumerate(written.sequences.tolist()):
         length = tokens.index(2) + 1 if 2 in tokens else len(tokens)
         assert output.logits[row, :length].argmax(-1).tolist() == tokens[:length]
@@ -140,8 +141,8 @@ def test_greedy_generation_is_the_argmax_of_forward():
 
 def test_reports_are_prompted_by_the_most_likely_states():
     network, batch = tiny_network(), random_batch(size=2)
-    written = network.write_reports(batch["pixel_values"], batch["retrieved"], num_beams=1, max_new_tokens=3)
-    logits = network.encode(batch["pixel_values"], batch["retrieved"]).disease_logits
+    written = network.write_reports(StudyInputs.of(batch), num_beams=1, max_new_tokens=3)
+    logits = network.encode(StudyInputs.of(batch)).disease_logits
     assert torch.equal(written.states, logits.argmax(1))
     torch.testing.assert_close(written.positive_probability, logits.softmax(1)[:, 1])
     ids = network.config.prompt_token_ids
@@ -178,7 +179,7 @@ def test_keys_and_values_of_the_image_are_projected_once(monkeypatch):
     calls = []
     for layer in network.fam.layers:
         layer.mhcar.key.register_forward_hook(lambda *_: calls.append(1))
-    network.encode(batch["pixel_values"], batch["retrieved"])
+    network.encode(StudyInputs.of(batch))
     assert len(calls) == 2
 
 

@@ -12,7 +12,7 @@ from tiny_network import NEIGHBOURS, PRIOR_ROWS, random_batch, random_batch_with
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from diffrgen.labels import NO_STUDY
-from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
+from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration, StudyInputs
 
 IMAGE, REPORT = slice(0, 1), slice(1, None)
 
@@ -30,10 +30,6 @@ def in_float64(network, batch):
 
 def without_prior(batch):
     return {name: tensor for name, tensor in batch.items() if not name.startswith("prior")}
-
-
-def encode_batch(batch):
-    return {name: tensor for name, tensor in batch.items() if name not in ("states", "labels")}
 
 
 @pytest.mark.parametrize("part", [IMAGE, REPORT], ids=["image", "report"])
@@ -57,8 +53,8 @@ def test_an_absent_prior_is_no_prior(changes):
     absent, none = output_of(network, batch), output_of(network, without_prior(batch))
     for name in ("logits", "disease_logits", "loss"):
         torch.testing.assert_close(absent[name], none[name], rtol=0, atol=1e-6)
-    given = encode_batch(batch)
-    written = [network.generate(num_beams=2, max_new_tokens=9, **some) for some in (given, without_prior(given))]
+    given = [StudyInputs.of(some) for some in (batch, without_prior(batch))]
+    written = [network.generate(some, num_beams=2, max_new_tokens=9) for some in given]
     assert torch.equal(*written)
 
 
@@ -93,7 +89,7 @@ def test_means_of_similar_and_difference_are_those_of_the_retrieved_reports():
     batch["retrieved_mask"][:, 1:] = False
     rows = []
     network.fam.register_forward_hook(lambda _, given, out: rows.append(out))
-    encoded = network.encode(**encode_batch(batch))
+    encoded = network.encode(StudyInputs.of(batch))
     similar, difference = rows
     assert similar.shape[1] == difference.shape[1] == NEIGHBOURS + PRIOR_ROWS
     torch.testing.assert_close(encoded.similar, similar[:, 0])
@@ -103,7 +99,7 @@ def test_means_of_similar_and_difference_are_those_of_the_retrieved_reports():
 def test_memory_holds_the_rows_of_the_prior_in_s_and_d_and_their_mask():
     network, batch = tiny_network(prior=True), random_batch_with_prior(size=2)
     batch["prior_mask"][1, 2:] = False
-    encoded = network.encode(**encode_batch(batch))
+    encoded = network.encode(StudyInputs.of(batch))
     patches = encoded.last_hidden_state.shape[1] - 2 * (NEIGHBOURS + PRIOR_ROWS)
     assert patches == 16
     expected = [True] * patches + ([True] * NEIGHBOURS + [True, True, False, False]) * 2
@@ -120,7 +116,7 @@ def test_eq_1_of_a_prior_is_computed_by_hand():
     given = []
     network.fam.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0]))
     with torch.no_grad():
-        network.encode(**encode_batch(batch))
+        network.encode(StudyInputs.of(batch))
         patches = network.patch_projection(network.image_encoder(batch["pixel_values"]).patches)
         z = network.report_projection(batch["prior"])
         first, second, last = network.difference.mlp[0], network.difference.mlp[2], network.prior.kind
@@ -153,10 +149,10 @@ def test_the_prompt_tells_the_states_before_and_now():
 
 def test_the_states_before_prompt_training_and_writing_and_nothing_else():
     network, batch = in_float64(tiny_network(prior=True), random_batch_with_prior())
-    told, given = output_of(network, batch), encode_batch(batch)
-    written = network.write_reports(num_beams=1, max_new_tokens=5, **given)
+    told, given = output_of(network, batch), StudyInputs.of(batch)
+    written = network.write_reports(given, num_beams=1, max_new_tokens=5)
     ids = torch.cat([network.prompt_ids(written.states, batch["prior_states"]), written.sequences[:, :-1]], dim=1)
-    encoded = network.encode(**given)
+    encoded = network.encode(given)
     with torch.no_grad():
         logits = network.decoder(
             input_ids=ids,

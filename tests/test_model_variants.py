@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from tiny_network import FINDINGS, NEIGHBOURS, random_batch, tiny_network
 
+from diffrgen.model import StudyInputs
 from diffrgen.model.contrast import supervised_contrast
 
 PATCHES, WIDTH, HEADS, SETS = 16, 16, 2, 2 + 3
@@ -19,7 +20,7 @@ def parameters(network, part: str = "") -> int:
 
 
 def encoded(network, batch):
-    return network.encode(batch["pixel_values"], batch["retrieved"], batch["retrieved_mask"])
+    return network.encode(StudyInputs.of(batch))
 
 
 def test_without_difference_the_memory_has_no_rows_of_d():
@@ -103,9 +104,7 @@ def test_concatenation_hands_the_decoder_what_was_retrieved():
     torch.testing.assert_close(study.last_hidden_state, expected)
     torch.testing.assert_close(study.similar, reports.mean(1))
     assert study.routing == ()
-    assert network.write_reports(
-        batch["pixel_values"], batch["retrieved"], max_new_tokens=3, num_beams=2
-    ).states.shape == (3, FINDINGS)
+    assert network.write_reports(StudyInputs.of(batch), max_new_tokens=3, num_beams=2).states.shape == (3, FINDINGS)
 
 
 def test_without_the_contrast_its_loss_moves_nothing():

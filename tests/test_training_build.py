@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, ResNetConfig, ResNetModel
 
 from diffrgen.errors import DataError
 from diffrgen.images.encoder import encoder_config
+from diffrgen.model import StudyInputs
 from diffrgen.retrieval import DualRetriever, RetrieverOptions, build_dual_encoder
 from diffrgen.text import load_tokenizer
 from diffrgen.text.vocabulary import ALL_PROMPT_TOKENS
@@ -86,8 +87,8 @@ def test_a_network_from_checkpoints_saves_and_loads(bert, resnet, retriever, tmp
     model = build_model(options, load_tokenizer(bert), retriever, findings=14).eval()
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
-    inputs = torch.randn(2, 3, 64, 64), torch.randn(2, 21, 8)
-    ids = [network.generate(*inputs, num_beams=2, max_new_tokens=5) for network in (model, loaded)]
+    inputs = StudyInputs(pixel_values=torch.randn(2, 3, 64, 64), retrieved=torch.randn(2, 21, 8))
+    ids = [network.generate(inputs, num_beams=2, max_new_tokens=5) for network in (model, loaded)]
     assert torch.equal(*ids)
 
 

@@ -16,6 +16,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, write_batch
 from diffrgen.images import read_resized
+from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
@@ -159,7 +160,7 @@ class Reporter:
     def _seen_states(self, study: ReadStudy, embedded: np.ndarray) -> Tensor:
         """Return the states (C,) that the network itself finds most likely in an image, embedded as (1, E)."""
         inputs, _ = self._inputs([study], embedded)
-        encoded = self.model.encode(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+        encoded = self.model.encode(inputs.to(self.device))
         return encoded.disease_logits[0].argmax(0).cpu()
 
     def _no_prior(self) -> ReadPrior:
@@ -178,28 +179,28 @@ class Reporter:
         """Return the retriever's embeddings (B, E) float32 of the images."""
         return self.retriever.encode_images(torch.stack([study.query for study in studies])).cpu().numpy()
 
-    def _inputs(self, studies: Sequence[ReadStudy], embedded: np.ndarray) -> tuple[Example, Neighbours]:
-        """Return a batch of the network's inputs, images embedded as (B, E), and the retrieved reports in it."""
+    def _inputs(self, studies: Sequence[ReadStudy], embedded: np.ndarray) -> tuple[StudyInputs, Neighbours]:
+        """Return the network's inputs of a batch, images embedded as (B, E), and the retrieved reports in it."""
         index = self.sources.index
         neighbours = index.search(embedded, self.settings.retriever.neighbours)
         features = [
             neighbour_features(index, neighbours, row, token_features=self.sources.token_features)
             for row in range(len(studies))
         ]
-        batch = {
-            "pixel_values": torch.stack([study.shown for study in studies]),
-            "retrieved": torch.stack([retrieved for retrieved, _ in features]),
-            "retrieved_mask": torch.stack([mask for _, mask in features]),
+        inputs = StudyInputs(
+            pixel_values=torch.stack([study.shown for study in studies]),
+            retrieved=torch.stack([retrieved for retrieved, _ in features]),
+            retrieved_mask=torch.stack([mask for _, mask in features]),
             **self._prior_inputs(studies),
-        }
-        return batch, neighbours
+        )
+        return inputs, neighbours
 
     def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions) -> WrittenBatch:
         """Write the reports of a batch."""
-        batch, neighbours = self._inputs(studies, self._embed(studies))
+        inputs, neighbours = self._inputs(studies, self._embed(studies))
         evidence = [retrieved_reports(self.sources.index, neighbours, row) for row in range(len(studies))]
         return write_batch(
-            self.model, batch, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
+            self.model, inputs, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
         )
 
 

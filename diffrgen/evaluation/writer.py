@@ -12,13 +12,11 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.labels import AUXILIARY, FINDINGS, State
-from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports
-from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
+from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports, StudyInputs
+from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
-
-INPUTS = ("pixel_values", "retrieved", "retrieved_mask", "prior", "prior_mask", "prior_states")
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class WrittenReport:
 class WrittenBatch:
     """Reports written at once; inputs: what `model.encode` was given, on its device; generated: as it came out."""
 
-    inputs: Example
+    inputs: StudyInputs
     generated: GeneratedReports
     reports: list[WrittenReport]
 
@@ -87,7 +85,9 @@ def write_reports(
         for batch in loader:
             shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
             evidence = [retrieved_reports(sources.index, dataset.neighbours, row) for row in shown]
-            done = write_batch(model, batch, sources.tokenizer, evidence, options, max_tokens=sources.max_tokens)
+            done = write_batch(
+                model, StudyInputs.of(batch), sources.tokenizer, evidence, options, max_tokens=sources.max_tokens
+            )
             written += done.reports
             bar.update(len(shown))
     return written
@@ -95,17 +95,17 @@ def write_reports(
 
 def write_batch(
     model: DiffRGenForReportGeneration,
-    batch: Example,
+    inputs: StudyInputs,
     tokenizer: PreTrainedTokenizerFast,
     evidence: Sequence[tuple[RetrievedReport, ...]],
     options: GenerationOptions,
     *,
     max_tokens: int,
 ) -> WrittenBatch:
-    """Write the reports of a batch (see INPUTS, the prior's may be absent); `evidence` are its neighbours."""
-    inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
+    """Write the reports of a batch; `evidence` are its neighbours."""
+    inputs = inputs.to(model.device)
     with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"):
-        generated = model.write_reports(**inputs, num_beams=options.beams, max_new_tokens=max_tokens)
+        generated = model.write_reports(inputs, num_beams=options.beams, max_new_tokens=max_tokens)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
     return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence)))
 

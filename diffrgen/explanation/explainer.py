@@ -62,15 +62,15 @@ class Explainer:
     def _reasons(self, batch: WrittenBatch) -> Reasons:
         model, generated, inputs = self.reporter.model, batch.generated, batch.inputs
         modules = [model.image_encoder, model.patch_projection, model.report_projection]
-        modules += [model.prior] if "prior" in inputs else []
+        modules += [] if inputs.prior is None else [model.prior]
         with recorded(*modules) as (pictured, patches, reports, *earlier):
-            encoded = model.encode(**inputs)
+            encoded = model.encode(inputs)
         z, f = reports[0].output, patches[0].output.mean(dim=1)  # of Eq. 1
         tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
-        metrics = neighbour_metrics(z, f, inputs["retrieved_mask"].unflatten(1, (-1, tokens)))
+        metrics = neighbour_metrics(z, f, inputs.retrieved_mask.unflatten(1, (-1, tokens)))
         prior_metrics = None
         if earlier:
-            prior_metrics = neighbour_metrics(earlier[0][0].output, f, inputs["prior_mask"][..., None]).cpu()
+            prior_metrics = neighbour_metrics(earlier[0][0].output, f, inputs.prior_mask[..., None]).cpu()
         attention = cross_attention(model, encoded, generated.states, generated.sequences)
         return Reasons(pictured[0].output.grid, attention.cpu(), metrics.cpu(), prior_metrics)
 
@@ -84,7 +84,7 @@ class Explainer:
         return ExplainedReport(
             written=written,
             position=position,
-            image=_grey(inputs["pixel_values"][row].cpu(), self.reporter.sources.transform),
+            image=_grey(inputs.pixel_values[row].cpu(), self.reporter.sources.transform),
             sentences=sentences,
             neighbour_sentences=tuple(mark_shared(neighbour.report, told) for neighbour in written.neighbours),
             differences=tuple(compare_neighbours(metrics, config.difference_metrics)),
@@ -92,7 +92,7 @@ class Explainer:
                 written.routing,
                 layers=len(config.masks_per_layer),
                 grid=reasons.grid,
-                reports=inputs["retrieved"].shape[1],
+                reports=inputs.retrieved.shape[1],
             ),
             prior=None if prior is None else self._prior(prior, row, batch, reasons, told),
         )
@@ -102,12 +102,12 @@ class Explainer:
     ) -> ExplainedPrior:
         assert reasons.prior_metrics is not None
         reporter = self.reporter
-        rows = reasons.prior_metrics[row][batch.inputs["prior_mask"][row].cpu()]
+        rows = reasons.prior_metrics[row][batch.inputs.prior_mask[row].cpu()]
         metrics = reasons.metrics[row, : len(batch.reports[row].neighbours)]
         report = clean_report(prior.report or "", rules=reporter.settings.rules)
         image = None if prior.image is None else reporter.pixel_values(prior.image)
         return ExplainedPrior(
-            states=named_states(batch.inputs["prior_states"][row]),
+            states=named_states(batch.inputs.prior_states[row]),
             image=None if image is None else _grey(image, reporter.sources.transform),
             sentences=mark_shared(report, told),
             differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),
@@ -116,8 +116,8 @@ class Explainer:
     def _sentences(self, row: int, batch: WrittenBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
         """Cut a report into sentences, each with the mean attention of its tokens."""
         tokenizer, ids = self.reporter.sources.tokenizer, batch.generated.sequences[row].tolist()
-        patches, retrieved = reasons.grid[0] * reasons.grid[1], batch.inputs["retrieved"].shape[1]
-        rows = retrieved + (batch.inputs["prior"].shape[1] if "prior" in batch.inputs else 0)
+        patches, retrieved = reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
+        rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])
         others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
         sentences = []
         for start, end in token_spans(tokenizer, ids):

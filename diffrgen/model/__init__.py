@@ -2,6 +2,7 @@
 
 from diffrgen.model.auto import register_auto_classes
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.modeling import DiffRGenForReportGeneration
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
 
@@ -11,5 +12,6 @@ __all__ = [
     "DiffRGenOutput",
     "EncodedStudy",
     "GeneratedReports",
+    "StudyInputs",
     "register_auto_classes",
 ]

@@ -19,6 +19,7 @@ from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier
 from diffrgen.model.fam import FlexiRouteAggregation
+from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
 from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
@@ -29,11 +30,7 @@ IGNORED = -100
 class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     """Writes a radiology report from an image and the reports retrieved for it (Section 2 of the paper).
 
-    Inputs everywhere: pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N
-    reports (or N x T token features); retrieved_mask (B, N) bool, False for an absent neighbour (default: none is).
-    With `config.prior`, of the patient's earlier study: prior (B, R, E) float, the embedding of its image and one for
-    each sentence of its report; prior_mask (B, R) bool, False for an absent row; prior_states (B, C) int64, its disease
-    states, NO_STUDY for a study without an earlier one. None at all: no study has one.
+    `encode`, `write_reports` and `generate` take a batch as `StudyInputs`, `forward` its tensors by their names.
     """
 
     config_class = DiffRGenConfig
@@ -59,29 +56,21 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.decoder = BertLMHeadModel(config.decoder)
         self.post_init()
 
-    def encode(
-        self,
-        pixel_values: Tensor,
-        retrieved: Tensor,
-        retrieved_mask: Tensor | None = None,
-        prior: Tensor | None = None,
-        prior_mask: Tensor | None = None,
-        prior_states: Tensor | None = None,
-    ) -> EncodedStudy:
+    def encode(self, inputs: StudyInputs) -> EncodedStudy:
         """Turn image and references into what the decoder attends to, disease logits and routing weights.
 
-        prior_states are handed on: they prompt the decoder. Raises ValueError for a prior where the network has no such
-        input.
+        The prior's states are passed on: they prompt the decoder. Raises ValueError for a prior where the network has no
+        such input.
         """
-        image = self.image_encoder(pixel_values)
+        image = self.image_encoder(inputs.pixel_values)
         patches = self.patch_projection(image.patches)  # F (B, m, d)
-        reports = self.report_projection(retrieved)  # Z (B, N, d)
-        earlier = None if prior is None else self._prior_module()(prior, self.report_projection)  # (B, R, d)
-        retrieved_mask = mask = _given_or_true(retrieved_mask, reports)
+        reports = self.report_projection(inputs.retrieved)  # Z (B, N, d)
+        earlier = self._prior_rows(inputs.prior)  # (B, R, d)
+        retrieved_mask = mask = _given_or_true(inputs.retrieved_mask, reports)
         z = reports
         if earlier is not None:
             z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
-            mask = torch.cat([mask, _given_or_true(prior_mask, earlier)], dim=1)
+            mask = torch.cat([mask, _given_or_true(inputs.prior_mask, earlier)], dim=1)
 
         routes, own_routes = self.fam.route(patches, image.grid), ()
         similar = self.fam(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
@@ -104,7 +93,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             pooled=image.pooled,
             similar=mean_similar,
             difference=mean_difference,
-            prior_states=prior_states,
+            prior_states=inputs.prior_states,
         )
 
     def _difference(self, reports: Tensor, earlier: Tensor | None, image: Tensor) -> Tensor:
@@ -114,19 +103,16 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             return difference
         return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, image))], dim=1)
 
-    def _prior_module(self) -> PriorReferences:
+    def _prior_rows(self, prior: Tensor | None) -> Tensor | None:
+        """Project the rows of a prior study, (B, R, E) -> (B, R, d); None where there is none."""
+        if prior is None:
+            return None
         if self.prior is None:
             raise ValueError("expected no prior, for the network was made without that input (config.prior), got one")
-        return self.prior
+        return self.prior(prior, self.report_projection)
 
     def forward(
         self,
-        pixel_values: Tensor | None = None,
-        retrieved: Tensor | None = None,
-        retrieved_mask: Tensor | None = None,
-        prior: Tensor | None = None,
-        prior_mask: Tensor | None = None,
-        prior_states: Tensor | None = None,
         *,
         states: Tensor | None = None,
         labels: Tensor | None = None,
@@ -134,16 +120,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         encoder_outputs: EncodedStudy | BaseModelOutput | None = None,
         use_cache: bool | None = None,
-        **others: Any,
+        **inputs: Any,
     ) -> DiffRGenOutput:
         """Compute the losses of a batch (with `states` and `labels`), or one decoding step (with `decoder_input_ids`).
 
         states (B, C) int64: the true disease states; labels (B, T) int64: report tokens and the end token, padded by
-        -100; the report is decoded after the prompt of the true states. The other arguments are `generate`'s.
+        -100; the report is decoded after the prompt of the true states. inputs: the fields of `StudyInputs` by name. The
+        other arguments are `generate`'s.
         """
-        encoded = encoder_outputs
-        if encoded is None:
-            encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask, prior_states)
+        encoded = self.encode(StudyInputs.of(inputs)) if encoder_outputs is None else encoder_outputs
         if labels is not None:
             now = _predicted_states(encoded.disease_logits) if states is None else states
             prompt = self.prompt_ids(now, encoded.get("prior_states"))
@@ -156,7 +141,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             encoder_attention_mask=memory_mask,
             use_cache=use_cache and labels is None,
             logits_to_keep=0 if labels is None else labels.shape[1],
-            **{CACHE: others.get(CACHE)},
+            **{CACHE: inputs.get(CACHE)},
         )
         output = DiffRGenOutput(
             logits=decoded.logits,
@@ -203,23 +188,14 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         return torch.cat([start, tokens], dim=1)
 
     @torch.no_grad()
-    def write_reports(
-        self,
-        pixel_values: Tensor,
-        retrieved: Tensor,
-        retrieved_mask: Tensor | None = None,
-        prior: Tensor | None = None,
-        prior_mask: Tensor | None = None,
-        prior_states: Tensor | None = None,
-        **generation: Any,
-    ) -> GeneratedReports:
+    def write_reports(self, inputs: StudyInputs, **generation: Any) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
         `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
-        encoded = self.encode(pixel_values, retrieved, retrieved_mask, prior, prior_mask, prior_states)
+        encoded = self.encode(inputs)
         states = _predicted_states(encoded.disease_logits)
-        prompt = self.prompt_ids(states, prior_states)
+        prompt = self.prompt_ids(states, inputs.prior_states)
         if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
             new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
             most = prompt.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
@@ -237,19 +213,9 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             routing=encoded.routing,
         )
 
-    def generate(
-        self,
-        pixel_values: Tensor,
-        retrieved: Tensor,
-        retrieved_mask: Tensor | None = None,
-        prior: Tensor | None = None,
-        prior_mask: Tensor | None = None,
-        prior_states: Tensor | None = None,
-        **generation: Any,
-    ) -> Tensor:
+    def generate(self, inputs: StudyInputs, **generation: Any) -> Tensor:
         """Return the token ids (B, T) of `write_reports`, without the prompt."""
-        inputs = (pixel_values, retrieved, retrieved_mask, prior, prior_mask, prior_states)
-        return self.write_reports(*inputs, **generation).sequences
+        return self.write_reports(inputs, **generation).sequences
 
     def set_temperature(self, value: float) -> None:
         """Set the routers' Gumbel-softmax temperature (Eq. 7)."""

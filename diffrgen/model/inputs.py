@@ -1,0 +1,54 @@
+"""What the network takes of a batch of studies, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyInputs:
+    """The images and the references of B studies.
+
+    pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N reports (or N x T token
+    features); retrieved_mask (B, N) bool, False for an absent neighbour (None: all are there).
+    With `config.prior`, of the patient's prior study: prior (B, R, E) float, the embedding of its image and one for each
+    sentence of its report; prior_mask (B, R) bool, False for an absent row; prior_states (B, C) int64, its disease
+    states, NO_STUDY for a study without a prior. None at all: no study has a prior.
+    """
+
+    pixel_values: Tensor
+    retrieved: Tensor
+    retrieved_mask: Tensor | None = None
+    prior: Tensor | None = None
+    prior_mask: Tensor | None = None
+    prior_states: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> StudyInputs:
+        """Return the inputs that `batch` holds by name, its targets left out.
+
+        Raises ValueError where pixel_values or retrieved is missing.
+        """
+        given = {name: batch[name] for name in NAMES if batch.get(name) is not None}
+        if not {"pixel_values", "retrieved"} <= given.keys():
+            raise ValueError(f"expected a batch with pixel_values and retrieved, got {', '.join(batch) or 'nothing'}")
+        return cls(**given)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the inputs that are given, by name."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
+    def to(self, device: torch.device | str) -> StudyInputs:
+        """Return the inputs on `device`."""
+        return StudyInputs(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    def __len__(self) -> int:
+        return len(self.pixel_values)
+
+
+# Outside the class, because torch.compile does not trace `fields`.
+NAMES = tuple(field.name for field in fields(StudyInputs))
