@@ -48,6 +48,7 @@ def test_every_field_of_a_record_is_read(tmp_path: Path) -> None:
             patient_id="12",
             days=3.0,
             view="PA",
+            views=("frontal", "unknown"),
         ),
     )
     assert splits.val == (Study("b", "Clear lungs.", (root / "x.png",), "val"),)
@@ -133,7 +134,7 @@ def test_a_byte_order_mark_and_non_ascii_text_are_read(tmp_path: Path) -> None:
 
 def test_studies_of_broken_images_are_left_out_and_counted() -> None:
     good = Study("good", "r", (Path("1.png"),), "train")
-    bad = Study("bad", "r", (Path("1.png"), Path("2.png")), "train")
+    bad = Study("bad", "r", (Path("2.png"),), "train")
     follow_up = Study("follow-up", "r", (Path("3.png"),), "train", prior_id="bad")
     splits = StudySplits(Path("a.json"), (good, bad, follow_up), (), (), ("before",))
     kept = without_images(splits, {Path("2.png"): "2.png: cut off"})

@@ -101,7 +101,7 @@ def test_a_record_that_is_no_object_and_an_id_in_two_splits_are_refused(tmp_path
 
 
 def test_missing_images_and_empty_reports_are_all_reported_or_skipped(tmp_path: Path) -> None:
-    missing = {**GOOD, "id": "missing", "image_path": ["x.png", "p/absent.png"]}
+    missing = {**GOOD, "id": "missing", "image_path": ["p/absent.png"]}
     empty = {**GOOD, "id": "empty", "report": " . "}
     follow_up = {**GOOD, "id": "follow-up", "prior_id": "missing"}
     path = write(tmp_path, {"train": [GOOD, missing, empty, follow_up], "test": [{**empty, "id": "test-empty"}]})

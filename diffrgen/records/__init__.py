@@ -6,13 +6,20 @@ from diffrgen.records.annotation import read_annotation
 from diffrgen.records.priors import link_priors
 from diffrgen.records.skip import without_images
 from diffrgen.records.study import SPLITS, Split, Study, StudySplits
+from diffrgen.records.views import MAX_VIEWS, VIEW_KINDS, ViewChoice, ViewKind, main_view, view_kind
 
 __all__ = [
+    "MAX_VIEWS",
     "SPLITS",
+    "VIEW_KINDS",
     "Split",
     "Study",
     "StudySplits",
+    "ViewChoice",
+    "ViewKind",
     "link_priors",
+    "main_view",
     "read_annotation",
+    "view_kind",
     "without_images",
 ]

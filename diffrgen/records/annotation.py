@@ -14,6 +14,8 @@ from diffrgen.records.priors import link_priors
 from diffrgen.records.reader import RecordReader
 from diffrgen.records.skip import without_images
 from diffrgen.records.study import SPLITS, Split, StudySplits
+from diffrgen.records.view_index import index_beside, read_view_index
+from diffrgen.records.views import ViewChoice
 
 SPLIT_ALIASES: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -29,18 +31,25 @@ def read_annotation(
     skip_broken: bool = False,
     check_files: bool = True,
     check_reports: bool = True,
+    views: ViewChoice = "all",
+    view_index: Path | None = None,
 ) -> StudySplits:
     """Return the studies of the annotation file `path`, each record checked.
 
     The file is R2Gen's `{"train": [...], "val": [...], "test": [...]}` (val and test may be absent), or a
     flat list of records, which becomes the test split (PromptMRG's IU X-Ray file). A record holds `id`,
-    `report`, `image_path` (a path or a list) and optionally `labels` (14 or 18 states 0..3), `patient_id`,
-    `days` or `study_date`, `view`, `prior_id`.
+    `report`, `image_path` (a path or a list of at most 4) and optionally `labels` (14 or 18 states 0..3),
+    `patient_id`, `days` or `study_date`, `view` (of the first image) or `views` (of each image; see `view_kind`),
+    `prior_id`.
 
     images: the folder of the image paths; default `images/` beside the file, else the file's folder.
-    skip_broken: leave out records with a missing image or a report without a letter ("", "___", null, NaN), of any
-        split, and say so in `skipped`; otherwise they are an error, as it is when none is left. Anything else that is
-        wrong is an error either way.
+    skip_broken: leave out missing images, records with no image left or with too many, and those with a report without a
+        letter ("", "___", null, NaN), of any split, and say so in `skipped_images` and `skipped`; otherwise they are an
+        error, as it is when no record is left. Anything else that is wrong is an error either way, such as an image of
+        another patient.
+    views: which images of a study are used; the others are neither looked for nor checked.
+    view_index: a table of views for records without `views` (see `read_view_index`); default: IMAGES_index.csv beside
+        the images folder, where there is one.
     check_files: look whether each image file exists (`diffrgen.images.check_images`: whether it can be read).
     check_reports: off: a report without a letter is accepted.
 
@@ -49,13 +58,22 @@ def read_annotation(
     """
     source = Path(path)
     root = images_folder(source, None if images is None else Path(images))
-    reader = RecordReader(source, root, FileListing(root) if check_files else None, check_reports)
+    index = view_index or index_beside(root)
+    reader = RecordReader(
+        source,
+        root,
+        FileListing(root) if check_files else None,
+        check_reports,
+        views=views,
+        kinds={} if index is None else read_view_index(index),
+        skip_broken=skip_broken,
+    )
     parts = {split: reader.studies(split, records) for split, records in _splits(source).items()}
     if reader.faults and not (skip_broken and any(parts.values())):
         raise DataError(reader.report_faults())
     if not reader.has_prior_ids:
         parts = {split: link_priors(studies) for split, studies in parts.items()}
-    splits = StudySplits(source, parts["train"], parts["val"], parts["test"], tuple(reader.faults))
+    splits = StudySplits(source, parts["train"], parts["val"], parts["test"], tuple(reader.faults), tuple(reader.image_faults))
     if skip_broken:
         splits = without_images(splits, {})
     _check_priors(splits)

@@ -31,6 +31,7 @@ class Entry:
     days: float | None
     view: str | None
     prior_id: str | None
+    views: tuple[str, ...]
 
 
 def parse_entry(record: object) -> Entry:
@@ -42,15 +43,17 @@ def parse_entry(record: object) -> Entry:
     if not isinstance(record, Mapping):
         raise EntryError(f"expected an object with id, report and image_path, got {type(record).__name__}")
     patient = "patient_id" if record.get("patient_id") is not None else "subject_id"
+    image_paths = _image_paths(record)
     return Entry(
         id=_id(record),
         report=_report(record),
-        image_paths=_image_paths(record),
+        image_paths=image_paths,
         labels=_labels(record.get("labels")),
         patient_id=_name(record, patient),
         days=_days(record),
         view=_name(record, "view"),
         prior_id=_name(record, "prior_id"),
+        views=_views(record, len(image_paths)),
     )
 
 
@@ -97,6 +100,18 @@ def _image_paths(record: Mapping[str, Any]) -> tuple[str, ...]:
         shown = _shown(record, "image_path")
         raise EntryError(f"'image_path' must be a path or a list of at least one path, got {shown}")
     return tuple(paths)
+
+
+def _views(record: Mapping[str, Any], images: int) -> tuple[str, ...]:
+    """Return the name of each image's view, "" for an unknown one; empty where the record has no `views`."""
+    value = record.get("views")
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise EntryError(f"'views' must be a list of texts such as frontal, lateral, PA, got {_shown(record, 'views')}")
+    if len(value) != images:
+        raise EntryError(f"'views' must name the view of each of {images} images, got {len(value)}")
+    return tuple(value)
 
 
 def _labels(value: object) -> tuple[int, ...] | None:

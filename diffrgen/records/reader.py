@@ -11,6 +11,8 @@ from diffrgen.errors import DataError
 from diffrgen.records.entry import Entry, EntryError, is_empty_report, parse_entry
 from diffrgen.records.location import FileListing, path_fault
 from diffrgen.records.study import Split, Study
+from diffrgen.records.view_owners import ViewOwners
+from diffrgen.records.views import MAX_VIEWS, ViewChoice, ViewKind, chosen_view, view_kind
 
 SHOWN_FAULTS = 5
 
@@ -20,16 +22,23 @@ class RecordReader:
     """Reads the records of `source`, whose images lie under `root`.
 
     `files` answers whether an image exists; None: nobody looks. `check_reports`: a report without a word is a fault, in
-    every split: nothing can be learnt from it in train, and nothing be scored against it in val and test. `faults`
-    collects the records that may be skipped; anything worse is raised as DataError.
+    every split: nothing can be learnt from it in train, and nothing be scored against it in val and test. `views` chooses
+    among a study's images, whose kinds `kinds` holds by path where records do not name them. With `skip_broken`, a
+    missing image is left out of a study that has others. `faults` and `image_faults` collect the records and images that
+    may be skipped; anything worse is raised as DataError.
     """
 
     source: Path
     root: Path
     files: FileListing | None
     check_reports: bool = True
+    views: ViewChoice = "all"
+    kinds: Mapping[str, ViewKind] = field(default_factory=dict)
+    skip_broken: bool = False
     faults: list[str] = field(default_factory=list)
+    image_faults: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)
+    owners: ViewOwners = field(default_factory=ViewOwners)
     label_width: int | None = None
     has_prior_ids: bool = False
 
@@ -41,9 +50,14 @@ class RecordReader:
             if isinstance(record, Mapping) and record.get("id") is not None:
                 place += f" (id {str(record['id'])[:80]!r})"
             entry = self._entry(record, place)
-            fault = self._fault(entry)
+            images, fault = self._images(entry)
+            if self.check_reports and is_empty_report(entry.report):
+                fault = f"report without a word, {entry.report[:40]!r}"
+            elif images and self.skip_broken:
+                self.image_faults += [f"{place}: {fault}"] if fault else []
+                fault = None
             if fault is None:
-                studies.append(self._study(entry, split))
+                studies.append(self._study(entry, split, images))
             else:
                 self.faults.append(f"{place}: {fault}")
         return tuple(studies)
@@ -67,6 +81,9 @@ class RecordReader:
         fault = next((fault for fault in map(path_fault, entry.image_paths) if fault is not None), None)
         if fault is not None:
             raise DataError(f"{self.source}: {place}: {fault}")
+        fault = self.owners.fault(entry)
+        if fault is not None:
+            raise DataError(f"{self.source}: {place}: {fault}")
         self._check_against_others(entry, place)
         self.has_prior_ids |= entry.prior_id is not None
         return entry
@@ -84,22 +101,34 @@ class RecordReader:
                 f"got {len(entry.labels)}"
             )
 
-    def _fault(self, entry: Entry) -> str | None:
-        if self.check_reports and is_empty_report(entry.report):
-            return f"report without a word, {entry.report[:40]!r}"
-        if self.files is None:
-            return None
-        missing = next((path for path in entry.image_paths if path not in self.files), None)
-        if missing is None:
-            return None
-        hint = "paths are written with /, this one has backslashes" if "\\" in missing else "another one: --images"
-        return f"image {missing!r} is not in the folder {self.root} ({hint})"
+    def _images(self, entry: Entry) -> tuple[dict[str, ViewKind], str | None]:
+        """Return the images of `entry` that are used and can be, with their kinds of view, and what is wrong with it."""
+        listed = entry.image_paths
+        if entry.views:
+            kinds = tuple(map(view_kind, entry.views))
+        else:
+            # A single `view` is that of the first image.
+            names = (entry.view, *[None] * (len(listed) - 1))
+            kinds = tuple(self.kinds.get(path) or view_kind(name) for path, name in zip(listed, names, strict=True))
+        chosen = chosen_view(kinds, self.views)
+        images = dict(zip(listed[chosen], kinds[chosen], strict=True))
+        if len(images) > MAX_VIEWS:
+            return {}, f"expected at most {MAX_VIEWS} images, got {len(images)} (one alone: --views frontal or first)"
+        missing = [] if self.files is None else [path for path in images if path not in self.files]
+        return {path: kind for path, kind in images.items() if path not in missing}, self._fault_of(missing)
 
-    def _study(self, entry: Entry, split: Split) -> Study:
+    def _fault_of(self, missing: list[str]) -> str | None:
+        if not missing:
+            return None
+        hint = "paths are written with /, this one has backslashes" if "\\" in missing[0] else "another one: --images"
+        return f"image {missing[0]!r} is not in the folder {self.root} ({hint})"
+
+    def _study(self, entry: Entry, split: Split, images: Mapping[str, ViewKind]) -> Study:
         return Study(
             id=entry.id,
             report=entry.report,
-            images=tuple(self.root / path for path in entry.image_paths),
+            images=tuple(self.root / path for path in images),
+            views=tuple(images.values()),
             split=split,
             labels=entry.labels,
             patient_id=entry.patient_id,

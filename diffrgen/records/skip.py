@@ -10,22 +10,24 @@ from diffrgen.records.study import SPLITS, Study, StudySplits
 
 
 def without_images(splits: StudySplits, faults: Mapping[Path, str]) -> StudySplits:
-    """Return `splits` without the studies that hold an image of `faults` (path -> reason), added to
-    `skipped`.
+    """Return `splits` without the images of `faults` (path -> reason) and the studies that have no other.
 
-    A study whose prior is left out keeps its place and loses its `prior_id`.
+    The reasons are added to `skipped_images` and to `skipped`. A study whose prior is left out keeps its place and loses
+    its `prior_id`.
     """
-    skipped = list(splits.skipped)
+    skipped, skipped_images = list(splits.skipped), list(splits.skipped_images)
     kept: dict[str, list[Study]] = {split: [] for split in SPLITS}
     for study in splits:
         reason = next((faults[path] for path in study.images if path in faults), None)
-        if reason is None:
+        left = {path: kind for path, kind in zip(study.images, study.views, strict=True) if path not in faults}
+        if left:
+            study = replace(study, images=tuple(left), views=tuple(left.values())) if reason else study
             kept[study.split].append(study)
-        else:
-            skipped.append(f"{study.split} (id {study.id!r}): {reason}")
+        if reason is not None:
+            (skipped_images if left else skipped).append(f"{study.split} (id {study.id!r}): {reason}")
     ids = {study.id for studies in kept.values() for study in studies}
     parts = {split: tuple(_known_prior(study, ids) for study in kept[split]) for split in SPLITS}
-    return StudySplits(splits.source, parts["train"], parts["val"], parts["test"], tuple(skipped))
+    return StudySplits(splits.source, parts["train"], parts["val"], parts["test"], tuple(skipped), tuple(skipped_images))
 
 
 def _known_prior(study: Study, ids: set[str]) -> Study:

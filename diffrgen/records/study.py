@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from diffrgen.records.views import ViewKind
+
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -17,7 +19,8 @@ class Study:
 
     `report` is the text as the annotation gives it, before cleaning. `labels` holds one state a finding (see
     `diffrgen.labels.State`) or is None where the data set brings none. `days` orders the studies of one patient;
-    `prior_id` names the patient's study before this one.
+    `prior_id` names the patient's study before this one. `view` is the view as the annotation names it; `views` holds the
+    kind of each image's view (default: unknown).
     """
 
     id: str
@@ -29,6 +32,13 @@ class Study:
     days: float | None = None
     view: str | None = None
     prior_id: str | None = None
+    views: tuple[ViewKind, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            object.__setattr__(self, "views", ("unknown",) * len(self.images))
+        if len(self.views) != len(self.images):
+            raise ValueError(f"expected one view an image, got {len(self.views)} for {len(self.images)} images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,9 @@ class StudySplits:
     val: tuple[Study, ...]
     test: tuple[Study, ...]
     skipped: tuple[str, ...] = field(default=())
+    """Why each record that was left out was."""
+    skipped_images: tuple[str, ...] = field(default=())
+    """Why each image that was left out of a study with others was."""
 
     def __getitem__(self, split: str) -> tuple[Study, ...]:
         """Return the studies of `split`; ValueError for a name that is none of train, val, test."""
