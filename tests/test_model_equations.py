@@ -12,7 +12,7 @@ from tiny_network import tiny_config
 from diffrgen.labels import FINDINGS, NO_FINDING, State
 from diffrgen.model.coattention import CoAttentionRouting
 from diffrgen.model.contrast import shared_disease, supervised_contrast
-from diffrgen.model.difference import FeatureDifference, difference_metrics
+from diffrgen.model.difference import ContentDifference, FeatureDifference, difference_metrics
 from diffrgen.model.disease import adapted_prior, initial_prior, logit_adjusted_loss
 from diffrgen.model.fam import DynamicRoutingAttention, FlexiRouteAggregation
 from diffrgen.model.router import MIN_TEMPERATURE, gumbel_softmax
@@ -29,9 +29,10 @@ def test_eq1_metrics_by_hand():
 
 def test_eq1_module_is_mlp_of_standardised_metrics():
     rng = np.random.default_rng(0)
-    module = FeatureDifference(tiny_config()).double().train()
-    z, f = rng.normal(size=(2, 5, 16)), rng.normal(size=(2, 16))
-    got = module(torch.tensor(z), torch.tensor(f)).detach().numpy()
+    module = FeatureDifference(tiny_config(difference="scalars")).double().train()
+    z, patches = rng.normal(size=(2, 5, 16)), rng.normal(size=(2, 3, 16))
+    got = module(torch.tensor(z), torch.tensor(patches)).detach().numpy()
+    f = patches.mean(1)
     norms = np.linalg.norm(z, axis=-1) * np.linalg.norm(f, axis=-1)[:, None]
     dot = np.einsum("bnd,bd->bn", z, f)
     metrics = np.stack([np.linalg.norm(z - f[:, None], axis=-1), dot / norms, dot], -1)
@@ -44,9 +45,44 @@ def test_eq1_module_is_mlp_of_standardised_metrics():
 
 @pytest.mark.parametrize("metrics", [("l2",), ("cosine",), ("dot",), ("l2", "dot")])
 def test_eq1_every_subset_of_metrics_still_varies(metrics):
-    module = FeatureDifference(tiny_config(difference_metrics=metrics)).train()
+    module = FeatureDifference(tiny_config(difference="scalars", difference_metrics=metrics)).train()
     torch.manual_seed(0)
-    assert module(torch.randn(2, 5, 16), torch.randn(2, 16)).std(dim=(0, 1)).max() > 1e-3
+    assert module(torch.randn(2, 5, 16), torch.randn(2, 3, 16)).std(dim=(0, 1)).max() > 1e-3
+
+
+def test_content_of_d_against_loops():
+    rng = np.random.default_rng(1)
+    module = ContentDifference(tiny_config()).double()
+    z, patches = rng.normal(size=(2, 5, 16)), rng.normal(size=(2, 6, 16))
+    mask = np.array([[True] * 6, [True, False, True, True, False, False]])
+    weights = {name: p.detach().numpy() for name, p in module.named_parameters()}
+    expected = np.empty((2, 5, 16))
+    for b in range(2):
+        present = patches[b][mask[b]]
+        key, value = present @ weights["key.weight"].T, present @ weights["value.weight"].T + weights["value.bias"]
+        for n in range(5):
+            query = weights["query.weight"] @ z[b, n]
+            seen = np.concatenate(
+                [softmax(key[:, h] @ query[h] / math.sqrt(8)) @ value[:, h] for h in (slice(0, 8), slice(8, 16))]
+            )
+            row = np.concatenate([z[b, n] - seen, z[b, n] * seen, seen])
+            hidden = np.maximum(weights["mlp.0.weight"] @ row + weights["mlp.0.bias"], 0)
+            expected[b, n] = weights["mlp.2.weight"] @ hidden + weights["mlp.2.bias"]
+    got = module(*map(torch.tensor, (z, patches, mask))).detach().numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_content_is_added_to_eq_1_and_absent_patches_are_seen_by_neither():
+    torch.manual_seed(0)
+    module = FeatureDifference(tiny_config()).double().eval()
+    z, patches = torch.randn(2, 5, 16).double(), torch.randn(2, 6, 16).double()
+    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
+    alone = FeatureDifference(tiny_config(difference="scalars")).double().eval()
+    alone.load_state_dict(module.state_dict(), strict=False)
+    for form in ("forward", "of_prior"):
+        whole = getattr(module, form)(z, patches, mask)
+        torch.testing.assert_close(whole, getattr(alone, form)(z, patches, mask) + module.content(z, patches, mask))
+        torch.testing.assert_close(whole[1:], getattr(module, form)(z[1:], patches[1:, :4]))
 
 
 def layer_norm(x: np.ndarray, eps: float = 1e-5) -> np.ndarray:

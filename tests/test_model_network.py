@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,7 +37,7 @@ def test_difference_features_change_the_report(monkeypatch):
     network, batch = tiny_network(), random_batch()
     before = logits_of(network, batch)
     forward = network.difference.forward
-    monkeypatch.setattr(network.difference, "forward", lambda z, f: torch.zeros_like(forward(z, f)))
+    monkeypatch.setattr(network.difference, "forward", lambda *inputs: torch.zeros_like(forward(*inputs)))
     assert (logits_of(network, batch) - before).abs().max() > 1e-2
 
 
@@ -167,6 +169,20 @@ def test_checkpoint_round_trip_also_into_the_other_operator(tmp_path, changes):
         assert loaded.classifier.prior.tolist() == [0.25] * FINDINGS
 
 
+def test_a_configuration_of_version_0_1_means_the_scalars_of_eq_1(tmp_path, caplog):
+    """As config.json was written when there was no such choice: the same weights give the same logits."""
+    network, batch = tiny_network(difference="scalars"), random_batch()
+    network.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    assert stored.pop("difference") == "scalars"
+    path.write_text(json.dumps(stored))
+    loaded = DiffRGenForReportGeneration.from_pretrained(tmp_path).eval()
+    assert (loaded.config.difference, tiny_config().difference) == ("scalars", "content")
+    torch.testing.assert_close(logits_of(loaded, batch), logits_of(network, batch))
+    assert "newly initialized" not in caplog.text
+
+
 def test_own_fam_for_differences_adds_its_routing():
     network, batch = tiny_network(share_fam=False), random_batch()
     assert [alpha.shape[1] for alpha in network(**batch).routing] == [2, 3, 2, 3]
@@ -191,6 +207,7 @@ def test_keys_and_values_of_the_image_are_projected_once(monkeypatch):
         ({"difference_metrics": (), "contrast_form": "printed"}, "whose negatives are D"),
         ({"difference_metrics": ("l3",)}, "got \\('l3',\\)"),
         ({"contrast_form": "other"}, "got 'other'"),
+        ({"difference": "both"}, "expected difference 'scalars' or 'content', got 'both'"),
     ],
 )
 def test_configuration_errors_say_what_came(changes, message):

@@ -109,7 +109,7 @@ def test_memory_holds_the_rows_of_the_prior_in_s_and_d_and_their_mask():
 
 def test_eq_1_of_a_prior_is_computed_by_hand():
     """l2, cosine and dot of each row with the mean patch, standardised by the running statistics, through the MLP."""
-    network, batch = tiny_network(prior=True), random_batch_with_prior(size=2)
+    network, batch = tiny_network(prior=True, difference="scalars"), random_batch_with_prior(size=2)
     norm = network.difference.norm
     norm.running_mean.copy_(torch.tensor([1.0, 0.1, -0.5]))
     norm.running_var.copy_(torch.tensor([4.0, 0.5, 9.0]))

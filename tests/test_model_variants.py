@@ -13,6 +13,8 @@ from diffrgen.model import StudyInputs
 from diffrgen.model.contrast import supervised_contrast
 
 PATCHES, WIDTH, HEADS, SETS = 16, 16, 2, 2 + 3
+# Of D: query and key, value, 3 x 16 -> 32 -> 16
+CONTENT = 2 * WIDTH * WIDTH + (WIDTH + 1) * WIDTH + (3 * WIDTH + 1) * 2 * WIDTH + (2 * WIDTH + 1) * WIDTH
 
 
 def parameters(network, part: str = "") -> int:
@@ -35,7 +37,7 @@ def test_without_difference_the_memory_has_no_rows_of_d():
     torch.testing.assert_close(bare.disease_logits, study.disease_logits)
     assert bare.difference is None
     # 3 metrics: the norm's scale and shift, 3 -> 128 -> 16
-    assert parameters(full) - parameters(without) == 2 * 3 + (3 * 128 + 128) + (128 * WIDTH + WIDTH)
+    assert parameters(full) - parameters(without) == 2 * 3 + (3 * 128 + 128) + (128 * WIDTH + WIDTH) + CONTENT
 
 
 def test_without_difference_eq_8_contrasts_with_other_studies_alone():
@@ -57,13 +59,16 @@ def test_without_difference_eq_8_contrasts_with_other_studies_alone():
     assert float(loss) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("difference", ["scalars", "content"])
 @pytest.mark.parametrize("metrics", [("l2", "cosine", "dot"), ("dot",), ()])
-def test_every_variant_of_eq_1_trains(metrics):
-    network = tiny_network(difference_metrics=metrics).train()
+def test_every_variant_of_eq_1_trains(metrics, difference):
+    network = tiny_network(difference=difference, difference_metrics=metrics).train()
     network(**random_batch()).loss.backward()
     without = {name for name, p in network.named_parameters() if p.grad is None}
     assert without <= {"decoder.cls.predictions.bias"}
-    assert parameters(network, "difference.") == (2 * len(metrics) + 128 * len(metrics) + 128 + 129 * WIDTH) * bool(metrics)
+    of_scalars = 2 * len(metrics) + 128 * len(metrics) + 128 + 129 * WIDTH
+    of_content = CONTENT if difference == "content" else 0
+    assert parameters(network, "difference.") == (of_scalars + of_content) * bool(metrics)
 
 
 def test_layers_of_one_mask_are_plain_cross_attention():
@@ -98,7 +103,7 @@ def test_concatenation_hands_the_decoder_what_was_retrieved():
     network = tiny_network(masks_per_layer=())
     reports = network.report_projection(batch["retrieved"])
     patches = network.patch_projection(network.image_encoder(batch["pixel_values"]).patches)
-    difference = network.difference(reports, patches.mean(1))
+    difference = network.difference(reports, patches)
     study = encoded(network, batch)
     expected = network.memory_projection(torch.cat([patches, reports, difference], dim=1))
     torch.testing.assert_close(study.last_hidden_state, expected)

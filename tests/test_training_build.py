@@ -82,6 +82,20 @@ def test_pretrained_weights_arrive_and_the_vocabulary_grows_by_the_prompt_tokens
     assert model.config.decoder.vocab_size == len(tokenizer)
 
 
+def test_what_a_pretrained_decoder_lacks_is_drawn_by_width_and_new_words_like_the_known_ones(bert, retriever):
+    tokenizer = load_tokenizer(bert)
+    networks = [build_model(with_model(decoder=str(bert)), tokenizer, retriever, findings=14) for _ in range(2)]
+    decoder = networks[0].decoder
+    key = decoder.bert.encoder.layer[0].crossattention.self.key.weight
+    assert float(key.detach().std()) == pytest.approx((3 * 16) ** -0.5, rel=0.2)
+    words = decoder.get_input_embeddings().weight.detach()
+    known, new = words[: len(WORDS)], words[len(WORDS) :]
+    # 4 tokens that tell the state now, 16 that start as these; 10 known words, one of them padding
+    assert float(new[:4].std()) == pytest.approx(float(known.std()), rel=0.5)
+    assert torch.equal(key, networks[1].decoder.bert.encoder.layer[0].crossattention.self.key.weight)
+    assert torch.equal(words, networks[1].get_input_embeddings().weight)
+
+
 def test_a_network_from_checkpoints_saves_and_loads(bert, resnet, retriever, tmp_path):
     options = with_model(encoder=str(resnet), decoder=str(bert))
     model = build_model(options, load_tokenizer(bert), retriever, findings=14).eval()

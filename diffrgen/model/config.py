@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from transformers import BertConfig, PretrainedConfig, ResNetConfig
 
 Retrieved = Literal["embeddings", "tokens"]
 Metric = Literal["l2", "cosine", "dot"]
+Difference = Literal["scalars", "content"]
 DIFFERENCE_METRICS: tuple[Metric, ...] = ("l2", "cosine", "dot")
+# What a configuration written by version 0.1 means where it says nothing, for there was no such choice.
+VERSION_0_1: Mapping[str, Any] = MappingProxyType({"difference": "scalars"})
 
 
 class DiffRGenConfig(PretrainedConfig):
@@ -16,8 +21,9 @@ class DiffRGenConfig(PretrainedConfig):
 
     Symbols as in the paper: d = `width`, H = `heads`, p_k = `masks_per_layer[k]` (K = its length), N = `neighbours`,
     lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. `prior`: the network takes the
-    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`); a configuration written
-    before there was this choice has no such input. A wrong combination raises ValueError with the value that came.
+    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`). A wrong combination raises
+    ValueError with the value that came. A saved configuration that lacks a choice means what the network did before
+    there was one (`VERSION_0_1`).
 
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
@@ -42,6 +48,7 @@ class DiffRGenConfig(PretrainedConfig):
         retrieved_width: int = 512,
         prior: bool = False,
         prior_width: int | None = None,
+        difference: Difference = "content",
         difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS,
         difference_norm: Literal["batch", "layer", "none"] = "batch",
         difference_hidden: int = 128,
@@ -71,7 +78,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.masks_per_layer = tuple(masks_per_layer)
         self.neighbours, self.retrieved, self.retrieved_width = neighbours, retrieved, retrieved_width
         self.prior, self.prior_width = prior, retrieved_width if prior_width is None else prior_width
-        self.difference_metrics = tuple(difference_metrics)
+        self.difference, self.difference_metrics = difference, tuple(difference_metrics)
         self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
         self.share_fam, self.share_projections = share_fam, share_projections
         self.masking, self.routing, self.operator_backend = masking, routing, operator_backend
@@ -90,6 +97,11 @@ class DiffRGenConfig(PretrainedConfig):
         super().__init__(**kwargs)
         self._check()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> DiffRGenConfig:
+        """Return the configuration that was saved as `config_dict`, by this version or an earlier one."""
+        return super().from_dict({**VERSION_0_1, **config_dict}, **kwargs)
+
     def _check(self) -> None:
         """Raise ValueError where values do not fit each other."""
         if self.width % self.heads:
@@ -101,6 +113,8 @@ class DiffRGenConfig(PretrainedConfig):
                 f"expected a prior's embeddings as wide as the retrieved ones, got {self.prior_width} and "
                 f"{self.retrieved_width}"
             )
+        if self.difference not in ("scalars", "content"):
+            raise ValueError(f"expected difference 'scalars' or 'content', got {self.difference!r}")
         if set(self.difference_metrics) - set(DIFFERENCE_METRICS):
             raise ValueError(f"expected difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}")
         if self.contrast_form not in ("supervised", "printed"):

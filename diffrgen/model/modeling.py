@@ -19,6 +19,7 @@ from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier
 from diffrgen.model.fam import FlexiRouteAggregation
+from diffrgen.model.initial import draw_initial_weights
 from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
 from diffrgen.model.prior import PriorReferences
@@ -39,6 +40,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: DiffRGenConfig) -> None:
         super().__init__(config)
+        # First of all, so that it does not depend on the parts.
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         self.image_encoder = PatchEncoder(config.encoder)
         image_width = config.encoder.hidden_sizes[-1]
         self.patch_projection = nn.Sequential(nn.Linear(image_width, config.width), nn.LayerNorm(config.width))
@@ -55,6 +58,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
         self.decoder = BertLMHeadModel(config.decoder)
         self.post_init()
+        if self.device.type != "meta":
+            draw_initial_weights(self, seed)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw the parameters of `module` itself that no checkpoint brought."""
+        super()._init_weights(module)
+        own = module.named_parameters(recurse=False)
+        missing = {name for name, parameter in own if not getattr(parameter, "_is_hf_initialized", False)}
+        draw_initial_weights(module, torch.initial_seed(), names=missing)
 
     def encode(self, inputs: StudyInputs) -> EncodedStudy:
         """Turn image and references into what the decoder attends to, disease logits and routing weights.
@@ -76,7 +88,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         similar = self.fam(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
         if self.difference is not None:
-            difference = self._difference(reports, earlier, patches.mean(dim=1))  # Eq. 1 (B, N + R, d)
+            difference = self._difference(reports, earlier, patches)  # Eq. 1 (B, N + R, d)
             fam = self.fam
             if self.difference_fam is not None:
                 fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
@@ -96,12 +108,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             prior_states=inputs.prior_states,
         )
 
-    def _difference(self, reports: Tensor, earlier: Tensor | None, image: Tensor) -> Tensor:
-        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against the image."""
-        difference = self.difference(reports, image)
+    def _difference(self, reports: Tensor, earlier: Tensor | None, patches: Tensor) -> Tensor:
+        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against F (B, m, d)."""
+        difference = self.difference(reports, patches)
         if earlier is None:
             return difference
-        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, image))], dim=1)
+        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, patches))], dim=1)
 
     def _prior_rows(self, prior: Tensor | None) -> Tensor | None:
         """Project the rows of a prior study, (B, R, E) -> (B, R, d); None where there is none."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -15,13 +19,15 @@ class PriorReferences(nn.Module):
     larger or unchanged.
     """
 
+    initial_std: ClassVar[Mapping[str, float]] = MappingProxyType({"kind": 1.0})
+
     def __init__(self, config: DiffRGenConfig) -> None:
         super().__init__()
         self.projection = None
         if config.retrieved == "tokens":
             # Token features live in a space of their own; a prior's rows are embeddings.
             self.projection = nn.Sequential(nn.Linear(config.prior_width, config.width), nn.LayerNorm(config.width))
-        self.kind = nn.Parameter(torch.randn(2, config.width))
+        self.kind = nn.Parameter(torch.empty(2, config.width))
 
     def forward(self, prior: Tensor, report_projection: nn.Module) -> Tensor:
         """Project embeddings (B, R, E) to (B, R, d), as the retrieved reports where those are embeddings too."""

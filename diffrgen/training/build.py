@@ -13,6 +13,7 @@ from transformers import AutoConfig, BertConfig, BertLMHeadModel, PreTrainedToke
 from diffrgen.errors import DataError
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
+from diffrgen.model.initial import draw_initial_weights
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
 from diffrgen.training.options import ModelOptions, TrainOptions
@@ -110,11 +111,7 @@ def build_model(
     if options.model.encoder not in ENCODERS:
         model.image_encoder = PatchEncoder.from_pretrained(options.model.encoder)
     if options.model.decoder not in DECODERS:
-        model.decoder = BertLMHeadModel.from_pretrained(
-            options.model.decoder, config=config.decoder, use_safetensors=True
-        )
-        model.decoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        config.decoder.vocab_size = len(tokenizer)
+        _load_decoder(model, options, vocabulary=len(tokenizer))
     _start_prompts_alike(model)
     if options.model.warm_start:
         _warm_start(model, retriever, options.model)
@@ -122,6 +119,26 @@ def build_model(
         num_beams=options.generation.beams, max_new_tokens=options.text.max_tokens, early_stopping=False
     )
     return model
+
+
+def _load_decoder(model: DiffRGenForReportGeneration, options: TrainOptions, *, vocabulary: int) -> None:
+    """Put a pretrained decoder into `model`; what the checkpoint lacks, such as cross-attention, is drawn.
+
+    The rows of new tokens, our prompt tokens, are drawn like the pretrained ones: from a normal distribution with their
+    mean and standard deviation in each column.
+    """
+    decoder, loaded = BertLMHeadModel.from_pretrained(
+        options.model.decoder, config=model.config.decoder, use_safetensors=True, output_loading_info=True
+    )
+    draw_initial_weights(decoder, options.seed, names=loaded["missing_keys"])
+    known = decoder.config.vocab_size
+    decoder.resize_token_embeddings(vocabulary, mean_resizing=False)
+    words = decoder.get_input_embeddings().weight
+    with torch.no_grad():
+        std, mean = torch.std_mean(words[:known], dim=0)
+        drawn = torch.randn(words[known:].shape, generator=torch.Generator().manual_seed(options.seed))
+        words[known:] = mean + std * drawn
+    model.decoder, model.config.decoder.vocab_size = decoder, vocabulary
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Literal
 import tyro
 
 from diffrgen.errors import DataError
-from diffrgen.model.config import DIFFERENCE_METRICS, Metric, Retrieved
+from diffrgen.model.config import DIFFERENCE_METRICS, Difference, Metric, Retrieved
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.labeler import LabelerOptions
@@ -40,6 +40,8 @@ class ModelOptions:
     """One embedding a retrieved report, or its token features."""
     prior: bool = False
     """Take the patient's earlier study, where the data have one, as a further reference."""
+    difference: Difference = "content"
+    """How a reference differs from the image: the metrics of Eq. 1 alone, or in what it differs beside them."""
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
     """Metrics of Eq. 1; none: no difference features."""
     difference_norm: Literal["batch", "layer", "none"] = "batch"

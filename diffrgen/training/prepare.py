@@ -112,6 +112,8 @@ def prepare(
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
     set_seed(options.seed)
     model = build_model(options, tokenizer, retriever, findings=sources.findings)
+    # And that the noise of training does not depend on what parts were drawn.
+    set_seed(options.seed)
     model.classifier.prior.copy_(initial_prior(train.states))
     return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source)
 
