@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffrgen.digest import file_digest
+from diffrgen.pipeline.generation import Decoding
 from diffrgen.records import Split
 from diffrgen.text import Protocol
 
@@ -16,7 +17,7 @@ RECORD = "evaluation.json"
 class EvaluationRecord:
     """split, and the data set's name where it is not the run's own; whether the patients' earlier studies were shown; the
     text handling of the language scores; the beam width; weights: SHA-256 of the weights that wrote the reports, which
-    tells scores of a run from those of its past.
+    tells scores of a run from those of its past; decoding: how the reports were decoded, None in files of version 0.1.
     """
 
     split: Split
@@ -25,6 +26,12 @@ class EvaluationRecord:
     protocol: Protocol
     beams: int
     weights: str
+    decoding: Decoding | None = None
+
+    @property
+    def decoded(self) -> str:
+        """How the reports were decoded, in words."""
+        return f"beam {self.beams}" if self.decoding is None else str(self.decoding)
 
 
 def weights_digest(run: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, write_batch
+from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, run_decoding, write_batch
 from diffrgen.images import read_resized
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
@@ -90,6 +90,8 @@ class Reporter:
         unreadable: Unreadable | None = None,
     ) -> Iterator[tuple[list[int], WrittenBatch]]:
         """Yield batches of `options.batch_size` readable images with their positions; all else is as in `write`."""
+        # Limits that this run cannot meet are refused before an image is decoded.
+        run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
         read: dict[int, ReadStudy] = {}
         for position, (image, prior) in enumerate(zip(images, self._checked(priors, len(images)), strict=True)):
             try:
@@ -99,7 +101,7 @@ class Reporter:
                     raise
                 unreadable(position, error)
             if len(read) == options.batch_size or (read and position + 1 == len(images)):
-                yield list(read), self._write(list(read.values()), options)
+                yield list(read), self._write(list(read.values()), options, first=next(iter(read)))
                 read = {}
 
     @property
@@ -195,12 +197,14 @@ class Reporter:
         )
         return inputs, neighbours
 
-    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions) -> WrittenBatch:
-        """Write the reports of a batch."""
+    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions, *, first: int) -> WrittenBatch:
+        """Write the reports of a batch whose first image is at position `first`."""
         inputs, neighbours = self._inputs(studies, self._embed(studies))
         evidence = [retrieved_reports(self.sources.index, neighbours, row) for row in range(len(studies))]
         return write_batch(
-            self.model, inputs, self.sources.tokenizer, evidence, options, max_tokens=self.sources.max_tokens
+            *(self.model, inputs, self.sources.tokenizer, evidence, options),
+            max_tokens=self.sources.max_tokens,
+            first=first,
         )
 
 

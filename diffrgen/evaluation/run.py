@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.statements import StatementTruth
-from diffrgen.evaluation.writer import WrittenReport, write_reports
+from diffrgen.evaluation.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
 from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
+from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
@@ -31,6 +32,7 @@ from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import Protocol
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
+MARKS_ROW, UNMARKED_ROW = "DiffRGenNet, marks allowed", "DiffRGenNet, marks suppressed"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class EvaluateOptions:
     """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
     shuffled_images: bool = False
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
+    both_marks: bool = False
+    """Also evaluate with the other choice of --generation.suppress-marks, as a row of its own."""
     baselines: bool = True
     """Score the two blind baselines beside."""
     resamples: int = 1000
@@ -75,14 +79,15 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies and what the
-    model wrote for them.
+    """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies, what the
+    model wrote for them, and the decoding of each row that it wrote.
     """
 
     scores: dict[str, Scores]
     folder: Path
     studies: Sequence[Study]
     written: Sequence[WrittenReport]
+    decodings: Mapping[str, Decoding]
     published: PublishedData | None = None
 
     @property
@@ -106,6 +111,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     settings = run.settings()
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
+    model = run.model(fused_kernels=options.fused_kernels)
+    # Limits that this run cannot meet are refused before any data are read.
+    run_decoding(model, options.generation, max_tokens=settings.max_tokens)
     data = settings.data
     if options.data is not None:
         data = DataOptions(data=options.data, images=options.images)
@@ -120,16 +128,23 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if not studies:
         raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
 
-    model = run.model(fused_kernels=options.fused_kernels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
     prior = model.config.prior and options.priors
     dataset = run.dataset(model.config, settings, source, studies, key=key, prior=prior, device=device)
     written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
+    decodings = {MODEL_ROW: run_decoding(model, options.generation, max_tokens=settings.max_tokens)}
+    if options.both_marks:
+        suppressed = options.generation.suppress_marks
+        name = MARKS_ROW if suppressed else UNMARKED_ROW
+        generation = replace(options.generation, suppress_marks=not suppressed)
+        written[name] = write_reports(model, dataset, generation, workers=options.workers)
+        decodings[name] = run_decoding(model, generation, max_tokens=settings.max_tokens)
     if options.shuffled_images:
         dataset.shuffle_images(settings.seed)
         written[SHUFFLED_ROW] = write_reports(model, dataset, options.generation, workers=options.workers)
+        decodings[SHUFFLED_ROW] = decodings[MODEL_ROW]
 
     scores = score_beside_baselines(
         {name: [w.report for w in reports] for name, reports in written.items()},
@@ -147,7 +162,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         resamples=options.resamples,
     )
     folder = options.output or _new_folder(run.evaluation_path, key)
-    evaluation = Evaluation(scores, folder, studies, written[MODEL_ROW], options.published)
+    evaluation = Evaluation(scores, folder, studies, written[MODEL_ROW], decodings, options.published)
     _write(evaluation, dataset)
     record = EvaluationRecord(
         split=options.split,
@@ -156,6 +171,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         protocol=options.protocol,
         beams=options.generation.beams,
         weights=weights_digest(run.path),
+        decoding=decodings[MODEL_ROW],
     )
     save_json(record, folder / RECORD)
     return evaluation
@@ -184,6 +200,8 @@ def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
             record = {"id": study.id, "reference": reference, "hypothesis": reasons.pop("report"), **reasons}
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
     metrics = {name: scores.to_dict() for name, scores in evaluation.scores.items()}
+    for name, decoding in evaluation.decodings.items():
+        metrics[name]["decoding"] = asdict(decoding)
     (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     intervals = markdown_table({name: scores.interval_row() for name, scores in evaluation.scores.items()})
     table = f"{markdown_table(evaluation.rows())}\n95 % intervals (bootstrap over studies):\n\n{intervals}"

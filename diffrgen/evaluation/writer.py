@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Subset
@@ -14,9 +17,11 @@ from transformers import PreTrainedTokenizerFast
 from diffrgen.labels import AUXILIARY, FINDINGS, State
 from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports, StudyInputs
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
+from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
+from diffrgen.text.marks import mark_suppressor
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ def write_reports(
             shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
             evidence = [retrieved_reports(sources.index, dataset.neighbours, row) for row in shown]
             done = write_batch(
-                model, StudyInputs.of(batch), sources.tokenizer, evidence, options, max_tokens=sources.max_tokens
+                *(model, StudyInputs.of(batch), sources.tokenizer, evidence, options),
+                max_tokens=sources.max_tokens,
+                first=rows[len(written)],
             )
             written += done.reports
             bar.update(len(shown))
@@ -101,13 +108,53 @@ def write_batch(
     options: GenerationOptions,
     *,
     max_tokens: int,
+    first: int = 0,
 ) -> WrittenBatch:
-    """Write the reports of a batch; `evidence` are its neighbours."""
+    """Write the reports of a batch; `evidence` are its neighbours.
+
+    max_tokens: the run's limit; first: number of the batch's first study, which varies the seed of sampling.
+    """
+    decoding = run_decoding(model, options, max_tokens=max_tokens)
     inputs = inputs.to(model.device)
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16"):
-        generated = model.write_reports(inputs, num_beams=options.beams, max_new_tokens=max_tokens)
+    arguments = decoding.arguments()
+    if decoding.suppress_marks:
+        arguments["logits_processor"] = [mark_suppressor(tokenizer)]
+    with (
+        torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=decoding.precision == "bf16"),
+        _seeded(decoding, first),
+    ):
+        generated = model.write_reports(inputs, **arguments)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
     return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence)))
+
+
+def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions, *, max_tokens: int) -> Decoding:
+    """Return the decoding that `options` mean for a run's network and its limit of tokens.
+
+    Raises DataError for limits that leave no report or exceed the decoder's positions; warns of reports that are longer
+    than any in training.
+    """
+    # The start token and one prompt token a finding stand before the report.
+    prompt = 1 + model.config.findings
+    decoding = options.decoding(run_tokens=max_tokens, room=model.config.decoder.max_position_embeddings - prompt)
+    if decoding.max_tokens > max_tokens:
+        warnings.warn(
+            f"reports of up to {decoding.max_tokens} tokens were asked for, and this run was trained on at most "
+            f"{max_tokens}: its decoder has not learned the positions beyond",
+            stacklevel=2,
+        )
+    return decoding
+
+
+@contextmanager
+def _seeded(decoding: Decoding, first: int) -> Iterator[None]:
+    """Draw tokens from a generator of the decoding's seed and the batch's place, and leave all others as they are."""
+    if not decoding.sample:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence((decoding.seed, first)).generate_state(1)[0]))
+        yield
 
 
 def explain(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from diffrgen.images import ImageTransform
+from diffrgen.pipeline.generation import GenerationOptions
 from diffrgen.text import Rules
+
+__all__ = ["DataOptions", "GenerationOptions", "ImageOptions", "TextOptions"]
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,3 @@ class TextOptions:
     """Largest vocabulary of a tokenizer trained here."""
     min_frequency: int = 2
     """Occurrences that a word piece needs to enter the vocabulary."""
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How reports are written."""
-
-    beams: int = 3
-    """Beam width."""
-    batch_size: int = 16
-    """Studies written at once."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: the network's products in bfloat16; reports may differ from those in fp32 in a word."""

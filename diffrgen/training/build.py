@@ -86,7 +86,7 @@ def model_config(
     tokens = model.retrieved == "tokens"
     choices = {name: value for name, value in asdict(model).items() if name not in BUILD_ONLY}
     # The start token and one prompt token a finding stand before the report.
-    positions = 1 + findings + options.text.max_tokens
+    positions = 1 + findings + max(options.text.max_tokens, options.generation.limits.most or 0)
     return DiffRGenConfig(
         encoder=image_config(model.encoder),
         decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
@@ -116,7 +116,9 @@ def build_model(
     if options.model.warm_start:
         _warm_start(model, retriever, options.model)
     model.generation_config.update(
-        num_beams=options.generation.beams, max_new_tokens=options.text.max_tokens, early_stopping=False
+        num_beams=options.generation.beams,
+        max_new_tokens=options.generation.limits.most or options.text.max_tokens,
+        early_stopping=False,
     )
     return model
 
