@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from cases import Case
 from diffrgen_kernels import available_backends, routed_coattention, routed_coattention_reference
-from diffrgen_kernels.contract import MaskSpec
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend
@@ -54,12 +53,7 @@ def _scale(case: Case) -> float:
 
 
 def _eager(case: Case, device: str, dtype: torch.dtype) -> Contender:
-    spec = MaskSpec(case.grid, case.orders, case.masking == "exclusive", _scale(case))
-
-    def eager(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> Tensor:
-        return routed_coattention_reference(q, k, v, alpha, spec)
-
-    return Contender(eager, OWN)
+    return Contender(partial(routed_coattention_reference, **case.options), OWN)
 
 
 def _compiled(case: Case, device: str, dtype: torch.dtype) -> Contender:

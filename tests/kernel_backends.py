@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diffrgen_kernels.dispatch import BACKENDS, unavailable
+from diffrgen_kernels.contract import MaskSpec, features_of
+from diffrgen_kernels.dispatch import BACKENDS, load, unavailable
 from kernel_cases import CASES, Case, dense
 from torch import Tensor
 
@@ -20,6 +21,14 @@ def absent(backend: str, device: str, dtype: torch.dtype = torch.float32) -> str
     if device == "cuda" and not torch.cuda.is_available():
         return "PyTorch sees no GPU"
     return unavailable(backend, device, dtype)
+
+
+def unsupported(case: Case, backend: str) -> str | None:
+    """Why a backend does not compute a case, or None."""
+    options = case.options_on("cpu")
+    spec = MaskSpec(case.grid, case.orders, case.masking == "exclusive", 1.0)
+    _, k, _, alpha = case.inputs(torch.float32)
+    return load(backend).unsupported(spec, features_of(k, alpha, options.get("centres"), options.get("key_mask"), spec))
 
 
 PAIRS = [(backend, device) for backend in BACKENDS for device in DEVICES]

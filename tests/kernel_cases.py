@@ -14,14 +14,16 @@ from torch import Tensor
 class Case:
     """One call of the operator.
 
-    layout: how q, k and v lie in memory. logits: "huge" are whole numbers round +-1e4, "low" round -1e4.
+    layout: how q, k and v lie in memory. logits: "huge" are whole numbers round +-1e4, "low" round -1e4. centres: drawn
+    ones, the same for every study or each its own. keys: which exist; "no_study" leaves none to the first study, "first
+    view" the first view of each study only. row_weights: alpha (B, N, P).
     """
 
     name: str
     batch: int = 2
     rows: int = 5
     grid: tuple[int, int] = (3, 4)
-    orders: tuple[int, ...] = (0, 1)
+    orders: tuple[int | tuple[int, int], ...] = (0, 1)
     heads: int = 2
     dim: int = 16
     shared: bool = False
@@ -30,17 +32,31 @@ class Case:
     layout: Literal["contiguous", "one_gemm", "transposed", "expanded"] = "contiguous"
     logits: Literal["normal", "huge", "low"] = "normal"
     scale: float | None = None
+    views: int = 1
+    centres: Literal["none", "same", "own"] = "none"
+    keys: Literal["all", "some", "no_study", "first_view"] = "all"
+    row_weights: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments of the call."""
+        """The keyword arguments of the call that are no tensors."""
         return {"grid": self.grid, "orders": self.orders, "masking": self.masking, "scale": self.scale}
+
+    @property
+    def patches(self) -> int:
+        """Keys of all views."""
+        return self.views * self.grid[0] * self.grid[1]
+
+    def options_on(self, device: str) -> dict[str, Any]:
+        """All keyword arguments of the call; a plain call's are `options`."""
+        tensors = {"centres": drawn_centres(self), "key_mask": drawn_keys(self)}
+        return {**self.options, **{name: x.to(device) for name, x in tensors.items() if x is not None}}
 
     def inputs(self, dtype: torch.dtype, device: str = "cpu", seed: int = 0) -> list[Tensor]:
         """q, k, v and alpha as leaves that require gradients."""
         generator = torch.Generator().manual_seed(seed)
-        patches, masks = self.grid[0] * self.grid[1], 1 if self.shared else len(self.orders)
-        q, k, v = (self._projection(rows, masks, generator) for rows in (self.rows, patches, patches))
+        masks = 1 if self.shared else len(self.orders)
+        q, k, v = (self._projection(rows, masks, generator) for rows in (self.rows, self.patches, self.patches))
         if self.logits != "normal":
             q, k = (torch.randint(-2, 3, x.shape, generator=generator) * 32.0 for x in (q, k))
         if self.logits == "low":
@@ -64,13 +80,14 @@ class Case:
         return x
 
     def _alpha(self, generator: torch.Generator) -> Tensor:
+        shape = (self.batch, *((self.rows,) if self.row_weights else ()), len(self.orders))
         if self.weights == "zero":
-            return torch.zeros(self.batch, len(self.orders))
-        alpha = torch.softmax(torch.randn(self.batch, len(self.orders), generator=generator), dim=-1)
+            return torch.zeros(shape)
+        alpha = torch.softmax(torch.randn(shape, generator=generator), dim=-1)
         if self.weights == "one_hot":
             return torch.nn.functional.one_hot(alpha.argmax(-1), len(self.orders)).float()
         if self.weights == "some_zero":
-            alpha[:, ::2] = 0.0
+            alpha[..., ::2] = 0.0
         return alpha
 
 
@@ -123,6 +140,39 @@ CASES = [
     Case("bands_of_windows_shared", batch=1, grid=(40, 8), rows=350, orders=(1, 3), heads=1, shared=True),
 ]
 
+# what a call may ask for beyond the plain one
+GENERAL_CASES = [
+    Case("two_views", views=2, rows=13),
+    Case("three_views_exclusive", views=3, rows=14, grid=(2, 5), masking="exclusive"),
+    Case("views_shared", views=2, rows=15, shared=True, orders=(2, 0, 1), grid=(5, 4)),
+    Case("centres", centres="own", rows=9),
+    Case("centres_same", centres="same", rows=17, orders=(1, 2), grid=(5, 5)),
+    Case("centres_exclusive", centres="own", rows=9, masking="exclusive", grid=(3, 20), orders=(1, 0)),
+    Case("absent_keys", keys="some", rows=14),
+    Case("absent_keys_exclusive", keys="some", rows=14, masking="exclusive", orders=(0, 1, (0, 0))),
+    Case("absent_keys_shared", keys="some", rows=26, shared=True, orders=(0, 1, 2), grid=(5, 5)),
+    Case("study_without_keys", keys="no_study", rows=14),
+    Case("study_without_keys_exclusive", keys="no_study", rows=14, masking="exclusive"),
+    Case("absent_view", views=2, keys="first_view", rows=14, grid=(4, 4), orders=(0, 1)),
+    Case("row_weights", row_weights=True, rows=14),
+    Case("row_weights_one_hot", row_weights=True, weights="one_hot", rows=14, orders=(0, 1, 2), grid=(5, 5)),
+    Case("row_weights_some_zero", row_weights=True, weights="some_zero", rows=14, orders=(0, 1, 2), shared=True),
+    Case("rectangles", orders=((0, 2), (2, 0), 0, (1, 2)), grid=(5, 6), rows=31),
+    Case("one_key_windows", orders=((0, 0), 0), masking="exclusive", rows=14),
+    Case("rectangles_on_a_wide_grid", orders=((0, 3), (2, 1), 1), grid=(4, 21), rows=90, heads=1),
+    Case("rectangle_over_the_height", orders=((4, 1), (1, 30)), grid=(5, 18), rows=95, heads=1, shared=True),
+    Case("all_at_once", views=2, centres="own", keys="some", row_weights=True, orders=((1, 0), 0, 1), rows=19),
+    Case(
+        "all_at_once_exclusive", views=3, centres="same", keys="some", row_weights=True, orders=((0, 2), 2), rows=19,
+        grid=(4, 18), masking="exclusive", shared=True, layout="one_gemm",
+    ),
+    Case("huge_logits_absent_keys", logits="huge", scale=1.0, keys="some", views=2, orders=(0, 1), rows=14),
+    Case("low_logits_absent_keys", logits="low", scale=1.0, keys="some", orders=(1, 0), rows=14),
+    Case("low_logits_centres_exclusive", logits="low", scale=1.0, centres="own", masking="exclusive", orders=(1,)),
+    Case("many_views", batch=1, views=5, grid=(7, 7), rows=49, orders=(0, 1, 2), heads=1, dim=64),
+    Case("many_patches_general", batch=1, views=2, grid=(12, 19), rows=240, orders=(0, (2, 1)), heads=1, keys="some"),
+]  # fmt: skip
+
 # training at batch 16, more and more patches, and the first layer on the paper's 21 neighbours; CPUs float32, GPUs bf16
 BENCH_CASES = {
     "cpu": [
@@ -148,24 +198,67 @@ BENCH_CASES = {
 
 
 @functools.cache
+def drawn_centres(case: Case) -> Tensor | None:
+    """(B or 1, N) patch numbers."""
+    if case.centres == "none":
+        return None
+    shape = (1 if case.centres == "same" else case.batch, case.rows)
+    return torch.randint(0, case.grid[0] * case.grid[1], shape, generator=torch.Generator().manual_seed(2))
+
+
+@functools.cache
+def drawn_keys(case: Case) -> Tensor | None:
+    """(B, M) booleans, True where a key exists."""
+    if case.keys == "all":
+        return None
+    exist = torch.rand(case.batch, case.patches, generator=torch.Generator().manual_seed(3)) < 0.6
+    if case.keys == "no_study":
+        exist[0] = False
+    if case.keys == "first_view":
+        exist[:] = torch.arange(case.patches) < case.patches // case.views
+    return exist
+
+
+@functools.cache
 def dense_masks(case: Case) -> Tensor:
-    """(P, N, M) booleans, patch by patch from the words of Eq. 6."""
+    """(P, B or 1, N, M) booleans, patch by patch from the words of Eq. 6."""
     height, width = case.grid
-    masks = torch.zeros(len(case.orders), case.rows, height * width, dtype=torch.bool)
+    centres = drawn_centres(case)
+    if centres is None:
+        centres = torch.tensor([[i % (height * width) for i in range(case.rows)]])
+    masks = torch.zeros(len(case.orders), *centres.shape, case.patches, dtype=torch.bool)
     for j, order in enumerate(case.orders):
-        for i in range(case.rows):
-            y, x = divmod(i % (height * width), width)
-            for patch in range(height * width):
-                inside = abs(patch // width - y) <= order and abs(patch % width - x) <= order
-                masks[j, i, patch] = order == 0 or inside
+        down, across = order if isinstance(order, tuple) else (order, order)
+        for b, numbers in enumerate(centres.tolist()):
+            for i, centre in enumerate(numbers):
+                y, x = divmod(centre, width)
+                for key in range(case.patches):
+                    v, u = divmod(key % (height * width), width)
+                    masks[j, b, i, key] = order == 0 or (abs(v - y) <= down and abs(u - x) <= across)
     return masks
+
+
+def dense_weights(q: Tensor, k: Tensor, case: Case) -> tuple[Tensor, Tensor]:
+    """The masked logits of Eq. 5 and their softmax, (B, P, H, N, M) each; 0 where a row has no key."""
+    scale = case.dim**-0.5 if case.scale is None else case.scale
+    masks = dense_masks(case).to(q.device).transpose(0, 1)[:, :, None]  # (B or 1, P, 1, N, M)
+    logits = torch.einsum("bnphd,bmphd->bphnm", q * scale, k)
+    masked = torch.where(masks, logits, -torch.inf if case.masking == "exclusive" else 0.0)  # (B, P, H, N, M)
+    if (keys := drawn_keys(case)) is not None:
+        masked = torch.where(keys.to(q.device)[:, None, None, None], masked, -torch.inf)
+    empty = torch.isinf(masked).all(-1, keepdim=True)
+    return masked, torch.softmax(torch.where(empty, 0.0, masked), dim=-1).masked_fill(empty, 0.0)
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, case: Case) -> Tensor:
     """Eq. 5 over all masks at once, every step in the dtype of q."""
-    scale = case.dim**-0.5 if case.scale is None else case.scale
-    masks = dense_masks(case).to(q.device)[:, None]  # (P, 1, N, M)
-    logits = torch.einsum("bnphd,bmphd->bphnm", q * scale, k)
-    masked = torch.where(masks, logits, -torch.inf if case.masking == "exclusive" else 0.0)  # (B, P, H, N, M)
-    weights = torch.softmax(masked, dim=-1) * alpha.to(q.dtype)[:, :, None, None, None]
+    _, weights = dense_weights(q, k, case)
+    alpha = (alpha if alpha.dim() == 3 else alpha[:, None]).to(q.dtype)  # (B, N or 1, P)
+    weights = weights * alpha.transpose(1, 2)[:, :, None, :, None]
     return torch.einsum("bphnm,bmphd->bnhd", weights, v.expand(-1, -1, len(case.orders), -1, -1))
+
+
+def dense_lse(q: Tensor, k: Tensor, case: Case) -> Tensor:
+    """log sum_l exp(masked logits): (B, N, P, H)."""
+    masked, _ = dense_weights(q, k, case)
+    return torch.logsumexp(masked, dim=-1).permute(0, 3, 1, 2)

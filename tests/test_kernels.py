@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,12 +15,24 @@ import torch
 from diffrgen_kernels import routed_coattention, window_masks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_backends import BY_NAME, NAMES, PAIRS, RUNNABLE, absent, error, on_every_backend, results, truth_and_eager
-from kernel_cases import CASES, Case, dense
+from kernel_backends import (
+    BY_NAME,
+    NAMES,
+    PAIRS,
+    RUNNABLE,
+    absent,
+    error,
+    on_every_backend,
+    results,
+    truth_and_eager,
+    unsupported,
+)
+from kernel_cases import CASES, GENERAL_CASES, Case, dense, dense_lse
 
 ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 on_every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+on_every_general_case = pytest.mark.parametrize("case", GENERAL_CASES, ids=lambda case: case.name)
 on_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
@@ -40,11 +53,11 @@ def test_backend_is_absent(backend: str, device: str) -> None:
 
 def check_parity(case: Case, backend: str, device: str, dtype: torch.dtype) -> None:
     """Output and gradients against float64; 16-bit types may err twice as much as eager PyTorch of that dtype."""
-    if (reason := absent(backend, device, dtype)) is not None:
+    if (reason := absent(backend, device, dtype) or unsupported(case, backend)) is not None:
         pytest.skip(reason)
     inputs = case.inputs(dtype, device)
     exact, eager = truth_and_eager(case, inputs)
-    found = results(lambda *x: routed_coattention(*x, **case.options, backend=backend), inputs)
+    found = results(lambda *x: routed_coattention(*x, **case.options_on(device), backend=backend), inputs)
     for name, value, true, plain in zip(NAMES, found, exact, eager, strict=True):
         bound = {torch.float64: 1e-13, torch.float32: 2e-6}.get(dtype)
         if bound is None:
@@ -119,8 +132,73 @@ def test_without_gradients(case: Case, backend: str, device: str) -> None:
 
 def check_without_gradients(case: Case, backend: str, device: str) -> None:
     inputs = [x.detach() for x in case.inputs(torch.float32, device)]
-    found = routed_coattention(*inputs, **case.options, backend=backend)
+    found = routed_coattention(*inputs, **case.options_on(device), backend=backend)
     assert error(found, dense(*(x.double() for x in inputs), case)) <= 2e-6
+
+
+@on_every_dtype
+@on_every_backend
+@on_every_general_case
+def test_parity_of_general_calls(case: Case, backend: str, device: str, dtype: torch.dtype) -> None:
+    check_parity(case, backend, device, dtype)
+
+
+@on_every_backend
+@on_every_general_case
+def test_lse_and_no_gradients_of_general_calls(case: Case, backend: str, device: str) -> None:
+    """The float32 lse against float64, also of masks that alpha weighs with 0; the output is that without lse."""
+    if (reason := unsupported(case, backend)) is not None:
+        pytest.skip(reason)
+    check_without_gradients(case, backend, device)
+    check_lse(case, backend, device)
+
+
+@on_every_backend
+@on_every_case
+def test_lse(case: Case, backend: str, device: str) -> None:
+    check_lse(case, backend, device)
+
+
+def check_lse(case: Case, backend: str, device: str) -> None:
+    inputs = [x.detach() for x in case.inputs(torch.float32, device)]
+    call = functools.partial(routed_coattention, *inputs, **case.options_on(device), backend=backend)
+    out, lse = call(return_lse=True)
+    q, k = (x.double() for x in inputs[:2])
+    assert error(out, call().double()) <= 2e-6
+    torch.testing.assert_close(lse.double(), dense_lse(q, k, case), rtol=2e-6, atol=2e-6)
+
+
+@st.composite
+def drawn_general_cases(draw: st.DrawFn) -> Case:
+    """A call of any small shape that may ask for anything."""
+    height, width, views = draw(st.integers(1, 6)), draw(st.integers(1, 20)), draw(st.integers(1, 3))
+    order = st.one_of(st.integers(0, 7), st.tuples(st.integers(0, 5), st.integers(0, 7)))
+    return Case(
+        "drawn",
+        batch=draw(st.integers(1, 3)),
+        rows=draw(st.integers(1, 50)),
+        grid=(height, width),
+        orders=tuple(draw(st.lists(order, min_size=1, max_size=4))),
+        heads=draw(st.integers(1, 3)),
+        dim=draw(st.integers(1, 40)),
+        shared=draw(st.booleans()),
+        masking=draw(st.sampled_from(["multiplicative", "exclusive"])),
+        weights=draw(st.sampled_from(["soft", "one_hot", "some_zero"])),
+        layout=draw(st.sampled_from(["contiguous", "one_gemm", "transposed", "expanded"])),
+        views=views,
+        centres=draw(st.sampled_from(["none", "same", "own"])),
+        keys=draw(st.sampled_from(["all", "some", "no_study", "first_view"])),
+        row_weights=draw(st.booleans()),
+    )
+
+
+@on_every_backend
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(case=drawn_general_cases())
+def test_parity_of_drawn_general_calls(case: Case, backend: str, device: str) -> None:
+    if unsupported(Case("all", views=2, centres="own", keys="some", row_weights=True, orders=((0, 1),)), backend):
+        pytest.skip("it has not every kernel")
+    check_parity(case, backend, device, torch.float32)
 
 
 @pytest.mark.parametrize(("backend", "device"), [pair for pair in RUNNABLE if pair[0] == "triton"])

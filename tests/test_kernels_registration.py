@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffrgen_kernels import available_backends, routed_coattention, routed_coattention_reference
-from diffrgen_kernels.contract import MaskSpec
-from diffrgen_kernels.dispatch import BACKENDS, resolve, unavailable
-from kernel_backends import absent, error, on_every_backend, results, truth_and_eager
-from kernel_cases import Case
+from diffrgen_kernels.contract import lacking
+from diffrgen_kernels.dispatch import BACKENDS, _warn_once, load, resolve, unavailable
+from kernel_backends import absent, error, on_every_backend, results, truth_and_eager, unsupported
+from kernel_cases import Case, dense_lse
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,13 +26,61 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_opcheck(shared: bool, backend: str, device: str) -> None:
     case = Case("opcheck", shared=shared)
     inputs = case.inputs(torch.float32, device)
-    spec = (case.grid, case.orders, False, 0.25)
-    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*inputs, *spec, True, backend))
-    plain = [x.detach() for x in inputs]
-    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*plain, *spec, False, backend))
-    _, lse = torch.ops.diffrgen.routed_coattention(*plain, *spec, True, backend)
+    spec = (case.grid, [-1, -1, 1, 1], False, 0.25)
+    inputs += [None, None]
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*inputs, *spec, True, False, backend))
+    plain = [x if x is None else x.detach() for x in inputs]
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*plain, *spec, False, False, backend))
+    _, lse = torch.ops.diffrgen.routed_coattention(*plain, *spec, True, False, backend)
     grad = torch.randn(case.batch, case.rows, case.heads, case.dim, device=device)
-    torch.library.opcheck(torch.ops.diffrgen.routed_coattention_backward, (grad, *plain, lse, *spec, backend))
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention_backward, (grad, *plain, lse, *spec, False, backend))
+
+
+GENERAL = Case("general", views=2, centres="own", keys="some", row_weights=True, orders=((0, 1), 0))
+
+
+@on_every_backend
+def test_opcheck_of_a_general_call(backend: str, device: str) -> None:
+    if (reason := unsupported(GENERAL, backend)) is not None:
+        pytest.skip(reason)
+    options = GENERAL.options_on(device)
+    inputs = [*GENERAL.inputs(torch.float32, device), options["centres"], options["key_mask"]]
+    spec = (GENERAL.grid, [0, 1, -1, -1], True, 0.25)
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention, (*inputs, *spec, True, True, backend))
+    plain = [x.detach() for x in inputs]
+    _, lse = torch.ops.diffrgen.routed_coattention(*plain, *spec, False, True, backend)
+    grad = torch.randn(GENERAL.batch, GENERAL.rows, GENERAL.heads, GENERAL.dim, device=device)
+    torch.library.opcheck(torch.ops.diffrgen.routed_coattention_backward, (grad, *plain, lse, *spec, True, backend))
+
+
+@on_every_backend
+def test_general_call_compiles_once_for_all_sizes(backend: str, device: str) -> None:
+    """Another number of rows and of studies; lse too."""
+    if (reason := unsupported(GENERAL, backend)) is not None:
+        pytest.skip(reason)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(routed_coattention, fullgraph=True, backend=counter)
+    for batch, rows in ((2, 5), (3, 12), (4, 29), (2, 7)):
+        case = replace(GENERAL, batch=batch, rows=rows)
+        inputs, options = case.inputs(torch.float32, device), case.options_on(device)
+        for x in (*inputs, options["centres"], options["key_mask"]):
+            torch._dynamo.mark_dynamic(x, 0)
+        for x in (inputs[0], inputs[3], options["centres"]):
+            torch._dynamo.mark_dynamic(x, 1)
+        lses = []
+
+        def call(*x: torch.Tensor, options=options, lses=lses) -> torch.Tensor:
+            out, lse = compiled(*x, **options, backend=backend, return_lse=True)
+            lses.append(lse)
+            return out
+
+        found = results(call, inputs)
+        exact, _ = truth_and_eager(case, inputs)
+        assert all(error(a, b) <= 2e-6 for a, b in zip(found, exact, strict=True))
+        truth = dense_lse(inputs[0].double(), inputs[1].double(), case)
+        torch.testing.assert_close(lses[0].double(), truth, rtol=2e-6, atol=2e-6)
+    assert counter.frame_count == 1
 
 
 @on_every_backend
@@ -85,9 +134,8 @@ def test_second_derivative_is_refused() -> None:
 
 def test_reference_function_has_second_derivatives() -> None:
     case = Case("second", rows=2, grid=(1, 2), heads=1, dim=2, batch=1)
-    spec = MaskSpec(case.grid, case.orders, False, 0.5)
     assert torch.autograd.gradgradcheck(
-        lambda *x: routed_coattention_reference(*x, spec), case.inputs(torch.float64)
+        lambda *x: routed_coattention_reference(*x, **case.options), case.inputs(torch.float64)
     )
 
 
@@ -147,7 +195,7 @@ BAD = {
     "q_has_4_axes": ({"q": torch.zeros(2, 5, 2, 16)}, r"q: expected shape \(B, N, P, H, D\), got \(2, 5, 2, 16\)"),
     "k_has_6_axes": ({"k": torch.zeros(2, 12, 2, 2, 16, 1)}, r"k: expected shape \(B, M, P, H, D\), got"),
     "v_has_4_axes": ({"v": torch.zeros(2, 12, 2, 16)}, r"v: expected shape"),
-    "alpha_has_1_axis": ({"alpha": torch.zeros(2)}, r"alpha: expected shape \(B, P\), got \(2,\)"),
+    "alpha_has_1_axis": ({"alpha": torch.zeros(2)}, r"alpha: expected shape \(B, P\) or \(B, N, P\), got \(2,\)"),
     "no_rows": ({"q": torch.zeros(2, 0, 2, 2, 16)}, r"q: expected at least one element .* \(2, 0, 2, 2, 16\)"),
     "v_unlike_k": ({"v": torch.zeros(2, 11, 2, 2, 16)}, r"v: expected the shape of k, .* got \(2, 11, 2, 2, 16\)"),
     "batch": ({"q": torch.zeros(3, 5, 2, 2, 16)}, r"k: expected \(3, M, 2, 2, 16\) to match q, got"),
@@ -163,6 +211,28 @@ BAD = {
     "negative_order": ({"orders": (0, -1)}, r"orders >= 0 .* got \(0, -1\)"),
     "grid_length": ({"grid": (12,)}, r"grid: expected \(gh, gw\), got \(12,\)"),
     "grid_is_not_m": ({"grid": (3, 5)}, r"gh \* gw = M = 12 .* got \(3, 5\)"),
+    "grid_is_a_number": ({"grid": 12}, r"grid: expected \(gh, gw\), got 12"),
+    "grid_of_floats": ({"grid": (3.0, 4)}, r"grid: expected two whole numbers \(gh, gw\), got \(3.0, 4\)"),
+    "orders_is_a_number": ({"orders": 1}, r"orders: expected a sequence of orders >= 0 .* got 1"),
+    "orders_of_floats": ({"orders": (0, 1.5)}, r"orders: expected orders >= 0 .* got \(0, 1.5\)"),
+    "orders_of_triples": ({"orders": (0, (1, 2, 3))}, r"orders: expected .* pairs \(height, width\) .* got"),
+    "negative_pair": ({"orders": (0, (1, -1))}, r"orders: expected .* pairs \(height, width\) >= 0, got"),
+    "rows_of_alpha": ({"alpha": torch.zeros(2, 4, 2)}, r"alpha: expected \(2, 5, P\) with the rows of q, got \(2, 4, 2\)"),
+    "centres_shape": ({"centres": torch.zeros(2, 4).long()}, r"centres: expected shape \(2 or 1, 5\) .* got \(2, 4\)"),
+    "centres_dtype": ({"centres": torch.zeros(2, 5)}, r"centres: expected int64 or int32, got torch.float32"),
+    "centres_range": (
+        {"centres": torch.tensor([[0, 1, 2, -1, 12]])},
+        r"centres: expected patch numbers from 0 to gh \* gw - 1 = 11, got -1 to 12",
+    ),
+    "centres_list": ({"centres": [0, 1]}, r"centres: expected a tensor, got list"),
+    "key_mask_shape": (
+        {"key_mask": torch.ones(2, 11).bool()},
+        r"key_mask: expected shape \(B, M\) = \(2, 12\), got \(2, 11\)",
+    ),
+    "key_mask_dtype": ({"key_mask": torch.ones(2, 12)}, r"key_mask: expected torch.bool .* got torch.float32"),
+    "q_is_no_tensor": ({"q": [1.0]}, r"q: expected a tensor, got list"),
+    "sparse": ({"v": torch.zeros(2, 12, 2, 2, 16).to_sparse()}, r"v: expected a dense tensor .* got torch.sparse_coo"),
+    "scale_is_a_word": ({"scale": "1"}, r"scale: expected a finite number .* got '1'"),
     "grid_negative": ({"grid": (-3, -4)}, r"gh \* gw = M = 12 .* got \(-3, -4\)"),
     "dtype_mix": (
         {"k": torch.zeros(2, 12, 2, 2, 16).half()},
@@ -212,7 +282,25 @@ def test_auto_warns_once_where_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> No
     _forget()
 
 
+def test_named_backend_refuses_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend without kernels for centres: named it refuses, auto passes it by and says so once."""
+    monkeypatch.setattr(load("native"), "unavailable", lambda *_: None)
+    monkeypatch.setattr(load("native"), "unsupported", lambda spec, features: lacking(features, ("views",)))
+    _forget()
+    centres = torch.zeros(1, 5, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=r'backend="native" cannot run .*: it has no kernels for centres\. '):
+        routed_coattention(**changed(backend="native", centres=centres))
+    with pytest.warns(UserWarning, match="runs its slow reference, because of native: it has no kernels for centres"):
+        found = routed_coattention(**changed(centres=centres))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        routed_coattention(**changed(centres=centres))
+    assert torch.equal(found, routed_coattention(**changed(centres=centres, backend="reference")))
+    _forget()
+
+
 def _forget() -> None:
+    _warn_once.cache_clear()
     unavailable.cache_clear()
     resolve.cache_clear()
 

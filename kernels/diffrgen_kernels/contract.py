@@ -1,8 +1,7 @@
-"""What a call of the operator must look like, checked once for every backend."""
+"""What a call of the operator consists of, and what a backend implements."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -10,126 +9,112 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from diffrgen_kernels.windows import Order, half_sizes
+
 Masking = Literal["multiplicative", "exclusive"]
 MASKINGS = ("multiplicative", "exclusive")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-MAX_HEAD_DIM = 256
+
+# what a call may use beyond the plain one, in the words of an error message
+FEATURES = {
+    "views": "keys of several views (M a multiple of gh * gw)",
+    "centres": "centres",
+    "key_mask": "key_mask",
+    "row_alpha": "alpha of shape (B, N, P)",
+    "rectangles": "windows (height, width)",
+}
 
 
 @dataclass(frozen=True)
 class MaskSpec:
     """The part of a call that is not a tensor.
 
-    grid: (gh, gw) patches. orders: the window order of each mask. exclusive: masked logits are -inf instead of 0.
-    scale: factor of the logits.
+    grid: (gh, gw) patches of a view. orders: the window of each mask, as `window_masks` takes them; a square is an int.
+    exclusive: masked logits are -inf instead of 0. scale: factor of the logits.
     """
 
     grid: tuple[int, int]
-    orders: tuple[int, ...]
+    orders: tuple[Order, ...]
     exclusive: bool
     scale: float
 
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """Each mask's `half_sizes` (height, width); they cover the grid where they are at least (gh - 1, gw - 1)."""
+        return tuple(half_sizes(order, self.grid) for order in self.orders)
+
+    @property
+    def patches(self) -> int:
+        """Patches of a view, gh * gw."""
+        return self.grid[0] * self.grid[1]
+
+
+def features_of(
+    k: Tensor, alpha: Tensor, centres: Tensor | None, key_mask: Tensor | None, spec: MaskSpec
+) -> frozenset[str]:
+    """The names of FEATURES that a call uses."""
+    used = {
+        "views": k.shape[1] != spec.patches,
+        "centres": centres is not None,
+        "key_mask": key_mask is not None,
+        "row_alpha": alpha.dim() == 3,
+        "rectangles": any(isinstance(order, tuple) for order in spec.orders),
+    }
+    return frozenset(name for name, there in used.items() if there)
+
+
+def lacking(features: frozenset[str], supported: Sequence[str] = ()) -> str | None:
+    """What a backend that has `supported` says of a call that uses `features`: None where it has all of them."""
+    missing = [words for name, words in FEATURES.items() if name in features and name not in supported]
+    return f"it has no kernels for {', '.join(missing)}" if missing else None
+
 
 class Backend(Protocol):
-    """A module that computes the operator. Tensors have passed `check_call`; sums are in `sum_dtype`."""
+    """A module that computes the operator. Tensors have passed `check_call`, B >= 1; sums are in `sum_dtype`.
 
-    SAVES_LSE: bool  # forward returns the log-sum-exp (B, N, P, H) for backward; else an empty tensor
+    centres: (B or 1, N) int64 or None; a number outside of the grid counts as the nearest one of the grid, for a GPU is
+    not waited for. key_mask: (B, M) bool or None. alpha: (B, P) or (B, N, P).
+    """
+
+    LSE_UNIT: float  # natural logarithms in a unit of forward's lse: 1, or log 2 where that is a base-2 logarithm
 
     def unavailable(self, device_type: str, dtype: torch.dtype) -> str | None:
         """Why this backend cannot run there, or None."""
 
+    def unsupported(self, spec: MaskSpec, features: frozenset[str]) -> str | None:
+        """Why it cannot compute a call that uses `features` (names of FEATURES), or None."""
+
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        alpha: Tensor,
+        centres: Tensor | None,
+        key_mask: Tensor | None,
+        spec: MaskSpec,
+        *,
+        needs_lse: bool,
     ) -> tuple[Tensor, Tensor]:
-        """out (B, N, H, D), and lse (B, N, P, H) if `needs_grad` and SAVES_LSE, else (0,)."""
+        """out (B, N, H, D), and the log-sum-exp of the masked logits (B, N, P, H) if `needs_lse`, else (0,).
+
+        Without `needs_lse` a mask whose alpha is 0 need not be computed. A row without keys has the lse -inf.
+        """
 
     def backward(
-        self, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
+        self,
+        grad: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        alpha: Tensor,
+        centres: Tensor | None,
+        key_mask: Tensor | None,
+        lse: Tensor,
+        spec: MaskSpec,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Contiguous gradients of q, k, v, alpha for `grad` (B, N, H, D)."""
+        """Contiguous gradients of q, k, v, alpha for `grad` (B, N, H, D), from forward's lse."""
 
 
 def sum_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of softmax and sums: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def check_call(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    alpha: Tensor,
-    *,
-    grid: Sequence[int],
-    orders: Sequence[int],
-    masking: str,
-    scale: float | None,
-) -> MaskSpec:
-    """Check a call of `routed_coattention`; ValueError says what was expected and what came."""
-    _check_shapes(q, k, v, alpha)
-    _check_types(q, k, v, alpha)
-    _check_grid(grid, k.shape[1])
-    _check_orders(orders, alpha.shape[1])
-    if masking not in MASKINGS:
-        raise ValueError(f"masking: expected one of {', '.join(MASKINGS)}, got {masking!r}")
-    if scale is None:
-        scale = q.shape[4] ** -0.5
-    if not abs(scale) < math.inf:
-        raise ValueError(f"scale: expected a finite number or None (1/sqrt(D)), got {scale}")
-    return MaskSpec((grid[0], grid[1]), tuple(orders), masking == "exclusive", scale)
-
-
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> None:
-    for name, tensor, layout in (("q", q, "(B, N, P, H, D)"), ("k", k, "(B, M, P, H, D)"), ("v", v, "(B, M, P, H, D)")):
-        if tensor.dim() != 5:
-            raise ValueError(f"{name}: expected shape {layout}, got {tuple(tensor.shape)}")
-    if alpha.dim() != 2:
-        raise ValueError(f"alpha: expected shape (B, P), got {tuple(alpha.shape)}")
-    for name, tensor in (("q", q), ("k", k), ("v", v), ("alpha", alpha)):
-        if 0 in tensor.shape:
-            raise ValueError(f"{name}: expected at least one element along every axis, got shape {tuple(tensor.shape)}")
-    if v.shape != k.shape:
-        raise ValueError(f"v: expected the shape of k, {tuple(k.shape)}, got {tuple(v.shape)}")
-    if k.shape[0] != q.shape[0] or k.shape[2:] != q.shape[2:]:
-        batch, _, masks, heads, dim = q.shape
-        raise ValueError(f"k: expected ({batch}, M, {masks}, {heads}, {dim}) to match q, got {tuple(k.shape)}")
-    if alpha.shape[0] != q.shape[0]:
-        raise ValueError(f"alpha: expected the batch size of q, {q.shape[0]}, got {alpha.shape[0]}")
-    if q.shape[2] not in (1, alpha.shape[1]):
-        raise ValueError(
-            f"q: expected the P axis (2) to be alpha's {alpha.shape[1]} masks or 1 for shared projections, "
-            f"got {q.shape[2]}"
-        )
-    if q.shape[4] > MAX_HEAD_DIM:
-        raise ValueError(f"q: expected a head dimension D of at most {MAX_HEAD_DIM}, got {q.shape[4]}: use more heads")
-
-
-def _check_types(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> None:
-    for name, tensor in (("k", k), ("v", v), ("alpha", alpha)):
-        if tensor.device != q.device:
-            raise ValueError(f"{name}: expected the device of q, {q.device}, got {tensor.device}")
-    for name, tensor in (("q", q), ("k", k), ("v", v), ("alpha", alpha)):
-        if tensor.dtype not in DTYPES:
-            wanted = ", ".join(str(dtype) for dtype in DTYPES)
-            raise ValueError(f"{name}: expected dtype {wanted}, got {tensor.dtype}")
-    if torch.is_autocast_enabled(q.device.type):
-        return  # the autocast rule brings q, k, v and alpha to their dtypes
-    for name, tensor in (("k", k), ("v", v)):
-        if tensor.dtype != q.dtype:
-            raise ValueError(f"{name}: expected the dtype of q, {q.dtype}, got {tensor.dtype}")
-    if alpha.dtype != sum_dtype(q.dtype):
-        raise ValueError(f"alpha: expected {sum_dtype(q.dtype)} (q is {q.dtype}), got {alpha.dtype}")
-
-
-def _check_grid(grid: Sequence[int], patches: int) -> None:
-    if len(grid) != 2:
-        raise ValueError(f"grid: expected (gh, gw), got {tuple(grid)}")
-    if grid[0] < 1 or grid[1] < 1 or grid[0] * grid[1] != patches:
-        raise ValueError(f"grid: expected gh * gw = M = {patches} (axis 1 of k), got {tuple(grid)}")
-
-
-def _check_orders(orders: Sequence[int], masks: int) -> None:
-    if len(orders) != masks:
-        raise ValueError(f"orders: expected {masks} orders, one for each column of alpha, got {tuple(orders)}")
-    if any(order < 0 for order in orders):
-        raise ValueError(f"orders: expected orders >= 0 (0 = the whole grid), got {tuple(orders)}")

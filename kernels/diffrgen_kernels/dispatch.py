@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from diffrgen_kernels.contract import Backend
+from diffrgen_kernels.contract import Backend, MaskSpec
 
 # name -> module that implements contract.Backend; it is imported only when it is asked for
 BACKENDS = {
@@ -49,16 +49,21 @@ def load(name: str) -> Backend:
     return cast(Backend, importlib.import_module(BACKENDS[name]))
 
 
-@functools.cache
-def resolve(name: str, device_type: str, dtype: torch.dtype) -> Backend:
-    """The backend that computes a call.
+@functools.lru_cache(maxsize=4096)
+def resolve(
+    name: str, device_type: str, dtype: torch.dtype, spec: MaskSpec, features: frozenset[str] = frozenset()
+) -> Backend:
+    """The backend that computes a call; `features` are those of contract.FEATURES that it uses.
 
     Raises:
-        RuntimeError: the backend was named and cannot run; says what is missing.
+        RuntimeError: the backend was named and cannot run or cannot compute the call; says what is missing.
+        ValueError: there is no backend of that name.
     """
     if name == "auto":
-        name = _first_available(device_type, dtype)
-    reason = unavailable(name, device_type, dtype)
+        return load(_first_able(device_type, dtype, spec, features))
+    if name not in BACKENDS:
+        raise ValueError(f"backend: expected auto, {', '.join(BACKENDS)}, got {name!r}")
+    reason = _unable(name, device_type, dtype, spec, features)
     if reason is not None:
         raise RuntimeError(
             f'backend="{name}" cannot run {dtype} on {device_type}: {reason}. '
@@ -67,18 +72,24 @@ def resolve(name: str, device_type: str, dtype: torch.dtype) -> Backend:
     return load(name)
 
 
-def _first_available(device_type: str, dtype: torch.dtype) -> str:
-    reasons = {}
+def _unable(name: str, device_type: str, dtype: torch.dtype, spec: MaskSpec, features: frozenset[str]) -> str | None:
+    return unavailable(name, device_type, dtype) or load(name).unsupported(spec, features)
+
+
+def _first_able(device_type: str, dtype: torch.dtype, spec: MaskSpec, features: frozenset[str]) -> str:
+    reasons, lacks = {}, False
     for name in AUTO.get(device_type, ("reference",)):
-        reason = unavailable(name, device_type, dtype)
+        reason = _unable(name, device_type, dtype, spec, features)
         if reason is None:
             break
         reasons[name] = reason
-    if name == "reference" and reasons:
-        _warn_once("; ".join(f"{other}: {reason}" for other, reason in reasons.items()))
+        lacks = lacks or unavailable(name, device_type, dtype) is None
+    if reasons and (lacks or name == "reference"):
+        _warn_once(name, "; ".join(f"{other}: {reason}" for other, reason in reasons.items()))
     return name
 
 
 @functools.cache
-def _warn_once(reasons: str) -> None:
-    warnings.warn(f"routed_coattention runs its slow reference, because of {reasons}", stacklevel=2)
+def _warn_once(name: str, reasons: str) -> None:
+    backend = "its slow reference" if name == "reference" else f"its {name} backend"
+    warnings.warn(f"routed_coattention runs {backend}, because of {reasons}", stacklevel=2)

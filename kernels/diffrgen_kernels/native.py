@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import MaskSpec
+from diffrgen_kernels.contract import MaskSpec, lacking
 
-SAVES_LSE = True
+LSE_UNIT = 1.0
 _FOLDER = Path(__file__).parent
 
 
@@ -56,18 +56,39 @@ def _stream(q: Tensor) -> int:
     return torch.cuda.current_stream(q.device).cuda_stream if q.is_cuda else 0
 
 
+def unsupported(spec: MaskSpec, features: frozenset[str]) -> str | None:
+    """Why the extension cannot compute such a call, or None."""
+    return lacking(features)
+
+
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    centres: Tensor | None,
+    key_mask: Tensor | None,
+    spec: MaskSpec,
+    *,
+    needs_lse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """csrc/cpu and csrc/cuda: the exact shortcut; without gradients a mask with alpha = 0 is not run."""
+    """csrc/cpu and csrc/cuda: the exact shortcut; without `needs_lse` a mask with alpha = 0 is not run."""
     out, lse = torch.ops.diffrgen_native.forward(
-        q, k, v, alpha, spec.grid, spec.orders, spec.exclusive, spec.scale, needs_grad, _stream(q)
+        q, k, v, alpha, spec.grid, spec.orders, spec.exclusive, spec.scale, needs_lse, _stream(q)
     )
     return out, lse
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    centres: Tensor | None,
+    key_mask: Tensor | None,
+    lse: Tensor,
+    spec: MaskSpec,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: logits are recomputed from the inputs and the log-sum-exp of forward."""
     dq, dk, dv, dalpha = torch.ops.diffrgen_native.backward(

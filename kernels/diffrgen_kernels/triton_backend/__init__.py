@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import MaskSpec
+from diffrgen_kernels.contract import MaskSpec, lacking
 
-SAVES_LSE = True
+LSE_UNIT = math.log(2)
 _MISSING: ImportError | None = None
 try:
     from diffrgen_kernels.triton_backend import (
@@ -51,16 +52,37 @@ def _kernels(q: Tensor, k: Tensor, alpha: Tensor) -> tuple[ModuleType, ModuleTyp
     return shared_forward, shared_backward
 
 
+def unsupported(spec: MaskSpec, features: frozenset[str]) -> str | None:
+    """Why these kernels cannot compute such a call, or None."""
+    return lacking(features)
+
+
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec, *, needs_grad: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    centres: Tensor | None,
+    key_mask: Tensor | None,
+    spec: MaskSpec,
+    *,
+    needs_lse: bool,
 ) -> tuple[Tensor, Tensor]:
-    """out (B, N, H, D), and lse (B, N, P, H) in powers of two if `needs_grad`, else (0,)."""
-    found: tuple[Tensor, Tensor] = _kernels(q, k, alpha)[0].forward(q, k, v, alpha, spec, needs_grad=needs_grad)
+    """out (B, N, H, D), and lse (B, N, P, H), a base-2 logarithm, if `needs_lse`, else (0,)."""
+    found: tuple[Tensor, Tensor] = _kernels(q, k, alpha)[0].forward(q, k, v, alpha, spec, needs_grad=needs_lse)
     return found
 
 
 def backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, lse: Tensor, spec: MaskSpec
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    alpha: Tensor,
+    centres: Tensor | None,
+    key_mask: Tensor | None,
+    lse: Tensor,
+    spec: MaskSpec,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Contiguous gradients of q, k, v, alpha."""
     found: tuple[Tensor, Tensor, Tensor, Tensor]

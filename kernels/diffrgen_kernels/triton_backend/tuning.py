@@ -85,13 +85,13 @@ class Stopwatch:
 
     def __init__(self, problem: Problem) -> None:
         *self.inputs, self.spec = problem.inputs("cuda")
-        self.out, self.lse = triton_backend.forward(*self.inputs, self.spec, needs_grad=True)
+        self.out, self.lse = triton_backend.forward(*self.inputs, None, None, self.spec, needs_lse=True)
 
     def __call__(self, candidate: Candidate) -> float:
         """Median milliseconds of the launches of the candidate's kernel in one forward and backward."""
         with forced(candidate.kernel, candidate.config), recorded() as launches:
-            triton_backend.forward(*self.inputs, self.spec, needs_grad=True)
-            triton_backend.backward(self.out, *self.inputs, self.lse, self.spec)
+            triton_backend.forward(*self.inputs, None, None, self.spec, needs_lse=True)
+            triton_backend.backward(self.out, *self.inputs, None, None, self.lse, self.spec)
         # each once and in turn, so that what one hands to the next is there
         for launch in launches:
             launch.run()

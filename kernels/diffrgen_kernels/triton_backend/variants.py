@@ -73,11 +73,11 @@ def all_launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec)
     It is the backend itself that is asked, so that what is listed is what would run. Tensors may be on the meta device.
     """
     with recorded() as inference:
-        triton_backend.forward(q, k, v, alpha, spec, needs_grad=False)
+        triton_backend.forward(q, k, v, alpha, None, None, spec, needs_lse=False)
     with recorded() as forward:
-        out, lse = triton_backend.forward(q, k, v, alpha, spec, needs_grad=True)
+        out, lse = triton_backend.forward(q, k, v, alpha, None, None, spec, needs_lse=True)
     with recorded() as backward:
-        triton_backend.backward(torch.empty_like(out), q, k, v, alpha, lse, spec)
+        triton_backend.backward(torch.empty_like(out), q, k, v, alpha, None, None, lse, spec)
     passes: dict[Pass, list[Launch]] = {"inference": inference, "forward": forward, "backward": backward}
     return [(direction, launch) for direction, launches in passes.items() for launch in launches]
 
