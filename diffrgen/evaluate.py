@@ -1,17 +1,16 @@
-"""`python -m diffrgen.evaluate RUN`: write and score the reports of a split; `--predictions FILE`: score anyone's."""
+"""`python -m diffrgen.evaluate RUN`: write and score the reports of a split; `--predictions FILE` is `diffrgen.score FILE`."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
+from diffrgen import score
 from diffrgen.command import run_command
-from diffrgen.evaluation.dump import ScoreOptions, score_predictions
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
-from diffrgen.metrics import published_rows, terminal_table
 from diffrgen.sharing.card import CARD, card_message
 
 PROGRAM = "python -m diffrgen.evaluate"
@@ -21,13 +20,14 @@ DUMP = "--predictions"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate from the command line; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if any(argument.split("=")[0] == DUMP for argument in arguments):
-        return _score(tyro.cli(ScoreOptions, args=arguments, prog=PROGRAM))
+    forwarded = _forwarded(arguments)
+    if forwarded is not None:
+        return score.main(forwarded)
     options = tyro.cli(
         EvaluateOptions,
         args=arguments,
         prog=PROGRAM,
-        description=f"{EvaluateOptions.__doc__} Or score the reports of a file: {DUMP} FILE, see {DUMP} FILE --help.",
+        description=f"{EvaluateOptions.__doc__} {DUMP} FILE [...] is python -m diffrgen.score FILE [...].",
         config=(tyro.conf.PositionalRequiredArgs,),
     )
     evaluation = evaluate(options)
@@ -39,14 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _score(options: ScoreOptions) -> int:
-    scores = score_predictions(options)
-    rows = {options.predictions.name: scores.table_row()}
-    if options.published is not None:
-        rows |= published_rows(options.published)
-    title = f"protocol {options.protocol}; states read by {scores.labeler}"
-    Console().print(terminal_table(rows, title=title))
-    return 0
+def _forwarded(arguments: Sequence[str]) -> list[str] | None:
+    """Return the arguments of `diffrgen.score` where --predictions is given, else None."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument(DUMP)
+    known, others = first.parse_known_args(arguments)
+    return None if known.predictions is None else [known.predictions, *others]
 
 
 if __name__ == "__main__":

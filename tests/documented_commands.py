@@ -15,6 +15,7 @@ from diffrgen.experiments.__main__ import parse_options as parse_experiment_opti
 from diffrgen.generate import GenerateOptions
 from diffrgen.index import parse_options as parse_index_options
 from diffrgen.prepare import parse_options as parse_prepare_options
+from diffrgen.score import parse_options as parse_score_options
 from diffrgen.share import parse_options as parse_share_options
 from diffrgen.train import parse_options as parse_train_options
 
@@ -57,7 +58,7 @@ def shown_commands(page: Path) -> list[ShownCommand]:
 
 def _evaluate(arguments: list[str]) -> object:
     if "--predictions" in arguments:
-        return tyro.cli(ScoreOptions, args=arguments)
+        return tyro.cli(ScoreOptions, args=arguments)  # the option --predictions, as `diffrgen.evaluate` forwards it
     return tyro.cli(EvaluateOptions, args=arguments, config=(tyro.conf.PositionalRequiredArgs,))
 
 
@@ -70,6 +71,7 @@ def _serve(arguments: list[str]) -> object:
 PARSERS = {
     "train": parse_train_options,
     "evaluate": _evaluate,
+    "score": parse_score_options,
     "generate": lambda arguments: tyro.cli(GenerateOptions, args=arguments),
     "prepare": parse_prepare_options,
     "share": parse_share_options,

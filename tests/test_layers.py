@@ -46,7 +46,7 @@ ALLOWED = {
         *("training", "command"),
     },
 }
-COMMANDS = {"serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
+COMMANDS = {"score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 
 def rooms_imported(path: Path) -> set[str]:

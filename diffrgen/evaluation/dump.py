@@ -11,7 +11,8 @@ import numpy as np
 import tyro
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.predictions import Prediction, read_predictions
+from diffrgen.evaluation.columns import ColumnOptions
+from diffrgen.evaluation.predictions import Prediction, read_prediction_file, read_references, with_references
 from diffrgen.evaluation.scoring import Scores, score_reports
 from diffrgen.metrics import PublishedData
 from diffrgen.pipeline.labeler import LabelerOptions, make_labeler
@@ -22,10 +23,13 @@ from diffrgen.text import Protocol, apply_protocol
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Score the reports of a file, no matter who wrote them."""
+    """Score the reports of a file, whichever system generated them."""
 
     predictions: Path
-    """JSON, JSON lines or CSV: a report a record, with an id or a reference or both."""
+    """JSON (a list, an object by id, or ReXrank's), JSON lines, CSV or TSV: a report a record, with an id or a reference
+    or both; R2Gen's res.csv, a column without a header, is read too."""
+    references: Path | None = None
+    """File of the references in one of the same shapes, joined by id, or by order where neither file has ids."""
     data: Path | None = None
     """annotation.json with references by id, and labels where it brings them; default: the file's own references."""
     split: Split = "test"
@@ -41,7 +45,12 @@ class ScoreOptions:
     error that names them."""
     output: Path | None = None
     """File for the scores as JSON."""
+    columns: tyro.conf.OmitArgPrefixes[ColumnOptions] = field(default_factory=ColumnOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
+
+    def __post_init__(self) -> None:
+        if self.references is not None and self.data is not None:
+            raise DataError("--references and --data both bring the references; give one of them")
 
 
 def score_predictions(options: ScoreOptions) -> Scores:
@@ -53,7 +62,7 @@ def score_predictions(options: ScoreOptions) -> Scores:
     if options.output is not None and options.output.exists():
         raise DataError(f"{options.output}: needed a new file, got one that exists; choose another")
     labeler = make_labeler(options.labeler, default="rule")
-    predictions = read_predictions(options.predictions)
+    predictions = _predictions(options)
     training, labels = None, None
     if options.data is not None:
         splits = read_annotation(options.data, check_files=False, check_reports=False)
@@ -79,6 +88,20 @@ def score_predictions(options: ScoreOptions) -> Scores:
     if options.output is not None:
         options.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
     return scores
+
+
+def _predictions(options: ScoreOptions) -> list[Prediction]:
+    """Read the predictions, with the references of a file of their own; report which columns were chosen."""
+    found = read_prediction_file(options.predictions, options.columns)
+    choices = {options.predictions: found.choices}
+    predictions = found.predictions
+    if options.references is not None:
+        others = read_references(options.references, options.columns)
+        choices[options.references] = others.choices
+        predictions = with_references(predictions, others.predictions, options.references)
+    for path, chosen in choices.items():
+        print(f"{path}: {'; '.join(map(str, chosen))}")
+    return predictions
 
 
 def _joined(
