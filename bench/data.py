@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from diffrgen.images import ImageTransform, ReadImage, check_images, read_resized
 from diffrgen.images.cache import CachePlan
 from diffrgen.images.cache_writer import open_image_cache
-from diffrgen.pipeline.dataset import Example, Sources, StudyDataset, example_loader
+from diffrgen.pipeline.dataset import Example, ExampleSettings, StudyDataset, example_loader
 from diffrgen.records import Study
 from diffrgen.retrieval import IndexedStudies, Neighbours, write_index
 from diffrgen.text import train_tokenizer
@@ -78,7 +78,7 @@ def make_dataset(folder: Path, studies: Sequence[Study], sizes: Sizes, read: Rea
     rows = draw.integers(0, len(studies), (len(studies), sizes.neighbours))
     neighbours = Neighbours(rows, np.ones(rows.shape, np.float32), np.ones(rows.shape, bool))
     tokenizer = train_tokenizer([REPORT], vocab_size=200, min_frequency=1)
-    return StudyDataset(studies, neighbours, Sources(TRANSFORM, tokenizer, "mimic", 100, index, read=read))
+    return StudyDataset(studies, neighbours, ExampleSettings(TRANSFORM, tokenizer, "mimic", 100, index, read=read))
 
 
 def rate(work: Callable[[], object], images: int) -> float:

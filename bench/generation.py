@@ -35,7 +35,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
-from diffrgen.model.cache_name import CACHE
+from diffrgen.model.beam_cache import CACHE
 
 CONTENDERS = ("ours", "transformers_cache", "vision_encoder_decoder", "ours_bf16")
 BEAMS = 3

@@ -19,13 +19,13 @@ import tyro
 from machine import describe
 from result import publish
 
-from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.evaluation.statements import SCORES, Statements, StatementTruth, changes_told
 from diffrgen.metrics.bootstrap import bootstrap_interval
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import Study
+from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.reporter import Reporter
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from diffrgen.retrieval import IndexedStudies, RetrievalIndex, write_index
 from diffrgen.retrieval.faiss_index import RANKS
 
 BATCH = 65_536
-ALONE, ROUNDS = 200, 5
+SINGLE_PROCESS, ROUNDS = 200, 5
 
 
 class Crowd:
@@ -83,7 +83,7 @@ def measure(setting: Setting, folder: Path) -> dict[str, Any]:
     queries = crowd.draw(setting.queries)
     found = index.search(queries, RANKS).rows
     together = [_seconds(index, queries) / len(queries) for _ in range(ROUNDS)]
-    alone = [_seconds(index, queries[row : row + 1]) for row in range(min(ALONE, len(queries)))]
+    alone = [_seconds(index, queries[row : row + 1]) for row in range(min(SINGLE_PROCESS, len(queries)))]
     # Before the exact answers, which a user does not compute.
     peak = _peak_mb()
     return {

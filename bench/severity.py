@@ -25,7 +25,7 @@ from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.phantom import GrammarParser
 from diffrgen.phantom.patients.states import SEVERITIES
-from diffrgen.pipeline.dataset import Sources
+from diffrgen.pipeline.dataset import ExampleSettings
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Study
@@ -47,7 +47,7 @@ class Command:
 
 
 @torch.no_grad()
-def pooled_features(model: DiffRGenForReportGeneration, sources: Sources, studies: Sequence[Study]) -> Tensor:
+def pooled_features(model: DiffRGenForReportGeneration, sources: ExampleSettings, studies: Sequence[Study]) -> Tensor:
     """Return the pooled image features of `studies`, (n, E)."""
     features = []
     for start in range(0, len(studies), 64):

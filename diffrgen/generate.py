@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.prior_files import read_prior
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.images import collect_images
 from diffrgen.page import PageFolder, print_report
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.reporting.prior_study import read_prior
+from diffrgen.reporting.reporter import Reporter
 from diffrgen.text import printable
 
 SOME_FAILED, ALL_FAILED = 1, 2

@@ -1,7 +1,8 @@
-"""Files and folders that appear complete or not at all, whatever ends the process or cuts the power."""
+"""Files and folders that appear complete or not at all, whatever ends the process or cuts the power, and their digests."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SUFFIX = ".partial"
+DIGEST_PIECE = 2**22
 
 
 def partial_path(path: Path) -> Path:
@@ -80,6 +82,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of the content of `path` in hexadecimal digits; OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(DIGEST_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

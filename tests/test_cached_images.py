@@ -16,7 +16,7 @@ from diffrgen.labels import FINDINGS
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import ImageCacheOptions, cached_images
 from diffrgen.pipeline.options import DataOptions
-from diffrgen.pipeline.source import Source, load_source
+from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.train import parse_options
 
 
@@ -46,7 +46,7 @@ def annotation(tmp_path: Path) -> Path:
     return path
 
 
-def load(annotation: Path, cache: ImageCacheOptions | None, *, skip_broken: bool = False) -> Source:
+def load(annotation: Path, cache: ImageCacheOptions | None, *, skip_broken: bool = False) -> StudySource:
     data = DataOptions(str(annotation), annotation.parent / "images", skip_broken)
     return load_source(data, PhantomOptions(), cache=cache, resize=20)
 

@@ -19,7 +19,6 @@ from diffrgen import generate as generate_command
 from diffrgen import train as train_command
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.evaluation.run import EvaluateOptions, evaluate
 from diffrgen.images import read_resized
 from diffrgen.labels import FINDINGS
@@ -30,6 +29,7 @@ from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.records import StudySplits
+from diffrgen.reporting.reporter import Reporter
 from diffrgen.retrieval import Neighbours, neighbours_of_studies, priors_of_studies
 from diffrgen.retrieval.neighbours import QueryImages
 from diffrgen.text import decode_report

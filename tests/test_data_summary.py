@@ -9,7 +9,7 @@ from diffrgen.labels import RuleLabeler
 from diffrgen.pipeline.data_summary import DataSummary, SplitSummary
 from diffrgen.pipeline.labeler import NamedLabeler
 from diffrgen.pipeline.options import DataOptions
-from diffrgen.pipeline.source import Source
+from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study, StudySplits
 
 
@@ -18,7 +18,7 @@ def study(name, split, *, patient=None, days=None, prior=None, images=1):
     return Study(name, "clear .", paths, split, (0,) * 14, patient, days, None, prior)
 
 
-def source_of(annotation: Path) -> Source:
+def source_of(annotation: Path) -> StudySource:
     train = (
         study("a", "train", patient="p", days=1.0),
         study("b", "train", patient="p", days=2.0, prior="a", images=2),
@@ -26,7 +26,7 @@ def source_of(annotation: Path) -> Source:
     )
     val = (study("d", "val", patient="p", days=3.0, prior="b"), study("e", "val"))
     splits = StudySplits(annotation, train, val, (), skipped=("one", "two"))
-    return Source(splits, NamedLabeler("rule", RuleLabeler()), {"train": 1, "val": 2, "test": 0})
+    return StudySource(splits, NamedLabeler("rule", RuleLabeler()), {"train": 1, "val": 2, "test": 0})
 
 
 def test_counts_of_each_split(tmp_path):

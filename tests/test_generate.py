@@ -18,9 +18,9 @@ from PIL import Image
 from diffrgen import generate as generate_command
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.prior_files import read_prior
 from diffrgen.images import collect_images, read_grey
 from diffrgen.page import NOTICE
+from diffrgen.reporting.prior_study import read_prior
 
 MARKER = "DOE^JANE"
 

@@ -18,10 +18,10 @@ from tiny_network import FINDINGS, random_batch, tiny_network
 from diffrgen import evaluate as evaluate_command
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.evaluation.run import MARKS_ROW, MODEL_ROW, SHUFFLED_ROW
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.generation import GenerationOptions
+from diffrgen.reporting.reporter import Reporter
 from diffrgen.text import train_tokenizer
 from diffrgen.text.marks import MarkSuppressor
 

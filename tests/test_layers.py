@@ -23,26 +23,28 @@ ALLOWED = {
     "preparation": {"errors", "labels", "records"},
     "optimiser": set(),
     "staging": set(),
-    "digest": set(),
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "images", "diffrgen_kernels"},
-    "pipeline": {"errors", "staging", "digest", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
+    "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
+    "reporting": {
+        *("errors", "labels", "records", "images", "text", "retrieval", "model", "pipeline"),
+    },
     "evaluation": {
-        *("errors", "digest", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model"),
-        "pipeline",
+        *("errors", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model"),
+        *("pipeline", "reporting", "staging"),
     },
     "explanation": {
-        *("labels", "images", "text", "model", "pipeline", "evaluation", "diffrgen_kernels"),
+        *("labels", "images", "text", "model", "pipeline", "reporting", "diffrgen_kernels"),
     },
     "page": {"errors", "text", "explanation"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
-        *("evaluation", "optimiser", "staging", "digest"),
+        *("reporting", "evaluation", "optimiser", "staging"),
     },
-    "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "evaluation", "training"},
-    "serving": {"errors", "images", "phantom", "pipeline", "evaluation", "explanation", "page"},
+    "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
+    "serving": {"errors", "images", "phantom", "pipeline", "reporting", "explanation", "page"},
     "experiments": {
-        *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "evaluation"),
+        *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "reporting", "evaluation"),
         *("training", "command"),
     },
 }

@@ -8,8 +8,7 @@ from tiny_network import random_batch, tiny_network
 from transformers import BertConfig, DynamicCache, EncoderDecoderCache
 
 from diffrgen.model import StudyInputs
-from diffrgen.model.beam_cache import BeamCache, BeamLayer
-from diffrgen.model.cache_name import CACHE
+from diffrgen.model.beam_cache import CACHE, BeamCache, BeamLayer
 
 SEQUENCES, HEADS, WIDTH = 6, 2, 3
 

@@ -13,7 +13,7 @@ from diffrgen.labels import FINDINGS, NO_FINDING, State
 from diffrgen.model.coattention import CoAttentionRouting
 from diffrgen.model.contrast import shared_disease, supervised_contrast
 from diffrgen.model.difference import ContentDifference, FeatureDifference, difference_metrics
-from diffrgen.model.disease import adapted_prior, initial_prior, logit_adjusted_loss
+from diffrgen.model.disease import adapted_class_prior, initial_class_prior, logit_adjusted_loss
 from diffrgen.model.fam import DynamicRoutingAttention, FlexiRouteAggregation
 from diffrgen.model.router import MIN_TEMPERATURE, gumbel_softmax
 
@@ -290,13 +290,13 @@ def test_eq9_against_float64():
 
 def test_prior_starts_as_relative_frequency_and_adapts_to_validation():
     states = torch.tensor([[1, 1, 0], [1, 2, 0], [1, 3, 0], [1, 1, 2]])
-    torch.testing.assert_close(initial_prior(states), torch.tensor([1.0, 0.5, 1e-4]))
+    torch.testing.assert_close(initial_class_prior(states), torch.tensor([1.0, 0.5, 1e-4]))
     positive = torch.tensor([[0.8, 0.2, 0.9], [0.6, 0.9, 0.9], [0.4, 0.9, 0.9], [0.2, 0.4, 0.9]])
     # Means over the positives: 0.5, 0.3 and none; divided by the largest.
-    adapted = adapted_prior(torch.tensor([1.0, 0.5, 0.25]), positive, states)
+    adapted = adapted_class_prior(torch.tensor([1.0, 0.5, 0.25]), positive, states)
     torch.testing.assert_close(adapted, torch.tensor([1.0, 0.6, 0.25]))
 
 
 def test_prior_without_any_positive_is_kept():
     prior = torch.tensor([0.3, 0.7])
-    torch.testing.assert_close(adapted_prior(prior, torch.rand(4, 2), torch.zeros(4, 2, dtype=torch.int64)), prior)
+    torch.testing.assert_close(adapted_class_prior(prior, torch.rand(4, 2), torch.zeros(4, 2, dtype=torch.int64)), prior)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from tiny_network import FINDINGS, NEIGHBOURS, random_batch, tiny_config, tiny_network
 
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
@@ -159,14 +160,25 @@ def test_reports_are_prompted_by_the_most_likely_states():
 def test_checkpoint_round_trip_also_into_the_other_operator(tmp_path, changes):
     network, batch = tiny_network(**changes), random_batch()
     network.set_temperature(0.3)
-    network.classifier.prior.fill_(0.25)
+    network.classifier.class_prior.fill_(0.25)
     network.save_pretrained(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".safetensors"]
     for backend in ("auto", "reference"):
         loaded = DiffRGenForReportGeneration.from_pretrained(tmp_path, operator_backend=backend).eval()
         torch.testing.assert_close(logits_of(loaded, batch), logits_of(network, batch), rtol=1e-4, atol=1e-4)
         assert loaded.fam.temperature.item() == pytest.approx(0.3)
-        assert loaded.classifier.prior.tolist() == [0.25] * FINDINGS
+        assert loaded.classifier.class_prior.tolist() == [0.25] * FINDINGS
+
+
+def test_checkpoint_of_version_0_1_loads_under_its_former_names(tmp_path):
+    network = tiny_network()
+    network.classifier.class_prior.fill_(0.25)
+    network.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["classifier.prior"] = weights.pop("classifier.class_prior")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = DiffRGenForReportGeneration.from_pretrained(tmp_path)
+    assert loaded.classifier.class_prior.tolist() == [0.25] * FINDINGS
 
 
 def test_a_configuration_of_version_0_1_means_the_scalars_of_eq_1(tmp_path, caplog):

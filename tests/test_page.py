@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.writer import RetrievedReport, WrittenReport
 from diffrgen.explanation import AttentionShares, ExplainedPrior, ExplainedReport, ReportSentence
 from diffrgen.explanation.differences import compare_neighbours
 from diffrgen.explanation.routes import layer_routes
@@ -22,6 +21,7 @@ from diffrgen.explanation.sentences import mark_shared
 from diffrgen.page import NOTICE, PageFolder, render_fragment, render_page
 from diffrgen.page.figures import heat_picture, picture, route_picture
 from diffrgen.page.words import place_words, prose, route_words, spread_words, strongest
+from diffrgen.reporting.writer import RetrievedReport, WrittenReport
 
 HOSTILE = "<script>alert('x')</script>"
 TORN = '"><img src=http://evil.example/x onerror=alert(1)>'

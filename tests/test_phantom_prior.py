@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffrgen.images import ImageTransform, read_grey
 from diffrgen.labels import NO_FINDING, State
-from diffrgen.model.disease import adapted_prior, initial_prior, logit_adjusted_loss
+from diffrgen.model.disease import adapted_class_prior, initial_class_prior, logit_adjusted_loss
 from diffrgen.phantom import PhantomOptions, write_phantom
 from diffrgen.records import Study, read_annotation
 
@@ -37,7 +37,7 @@ def rare_recall(splits, *, prior: bool, adapt: bool) -> float:
     mean, std = pixels.mean(0), pixels.std(0) + 1e-3
     classifier = nn.Sequential(nn.Linear(pixels.shape[1], 4 * states.shape[1]), nn.Unflatten(-1, (4, states.shape[1])))
     optimiser = torch.optim.AdamW(classifier.parameters(), lr=3e-3, weight_decay=0.1)
-    pi = initial_prior(states) if prior else None
+    pi = initial_class_prior(states) if prior else None
     for step in range(160):
         optimiser.zero_grad()
         logit_adjusted_loss(classifier((pixels - mean) / std), states, pi).backward()
@@ -45,7 +45,7 @@ def rare_recall(splits, *, prior: bool, adapt: bool) -> float:
         if adapt and step % 40 == 39:
             with torch.no_grad():
                 positive = classifier((unseen - mean) / std).softmax(1)[:, State.POSITIVE]
-            pi = adapted_prior(pi, positive, unseen_states)
+            pi = adapted_class_prior(pi, positive, unseen_states)
     with torch.no_grad():
         predicted = classifier((unseen - mean) / std).argmax(1) == State.POSITIVE
     true = unseen_states == State.POSITIVE

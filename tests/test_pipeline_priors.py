@@ -16,14 +16,14 @@ from tiny_training import TRAINING, arguments, write_studies
 from diffrgen import evaluate as evaluate_command
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.pipeline.dataset import StudyDataset, prior_states
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
+from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.reporter import Reporter
 from diffrgen.text import PROMPT_TOKENS
 from diffrgen.training.build import build_model
 from diffrgen.training.presets import preset_options

@@ -23,11 +23,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.explanation import Explainer
 from diffrgen.page import render_fragment
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.reporter import Reporter
 
 PHONE = (390, 844)
 PICTURE = re.compile(r'src="(data:image/[a-z]+;base64,[^"]+)"')

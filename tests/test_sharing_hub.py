@@ -15,11 +15,11 @@ from diffrgen import evaluate as evaluate_command
 from diffrgen import generate as generate_command
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.hub import HubName, meant_as_hub_name
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.reporting.reporter import Reporter
 
 pytestmark = pytest.mark.usefixtures("no_java")
 

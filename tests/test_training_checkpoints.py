@@ -18,10 +18,9 @@ from tiny_training import EPOCH, arguments, differences, log_lines, start, write
 
 from diffrgen import train as train_command
 from diffrgen.command import run_command
-from diffrgen.digest import file_digest
 from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.staging import discard, publish, replace_file, staged
+from diffrgen.staging import discard, file_digest, publish, replace_file, staged
 from diffrgen.training import checkpoints, trainer
 from diffrgen.training.checkpoints import MANIFEST, Checkpoints, Manifest, Progress, find_fault, list_checkpoints
 from diffrgen.training.interruption import StopRequest

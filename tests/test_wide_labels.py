@@ -16,7 +16,7 @@ from diffrgen import train as train_command
 from diffrgen.errors import DataError
 from diffrgen.labels import FINDINGS, RuleLabeler, base_frequencies
 from diffrgen.labels.chexbert import CheXbertLabeler
-from diffrgen.model.disease import adapted_prior, initial_prior
+from diffrgen.model.disease import adapted_class_prior, initial_class_prior
 from diffrgen.phantom import PhantomOptions, write_phantom
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.records import read_annotation
@@ -136,7 +136,7 @@ def test_training_keeps_chexbert_for_later_evaluations(wide, tmp_path):
     assert evaluation.model.truth_from == f"data, chexbert for {count - 1} of {count} studies"
     states = CheXbertLabeler(checkpoint, vocabulary, progress=False)([r["report"] for r in content["train"]])
     frequency = (states == 1).mean(0)
-    prior = load_file(output / "model.safetensors")["classifier.prior"]
+    prior = load_file(output / "model.safetensors")["classifier.class_prior"]
     np.testing.assert_allclose(prior, np.maximum(frequency / frequency.max(), 1e-4), rtol=1e-5)
     # Asked for by nobody, it still reads for this run; the rules read where they are asked for.
     for more, name in (([], "chexbert"), (["--labeler", "rule"], "rule")):
@@ -152,10 +152,10 @@ def test_priors_of_auxiliary_findings_stay_one():
     states[:2, 5] = 1
     states[:, 16] = 1
     expected = torch.tensor([1.0, *[1e-4] * 4, 0.5, *[1e-4] * 8, 1, 1, 1, 1])
-    torch.testing.assert_close(initial_prior(states), expected)
+    torch.testing.assert_close(initial_class_prior(states), expected)
     positive = torch.full((8, 18), 0.2)
     positive[:, 5], positive[:, 16] = 0.1, 0.9
-    torch.testing.assert_close(adapted_prior(initial_prior(states), positive, states), expected)
+    torch.testing.assert_close(adapted_class_prior(initial_class_prior(states), positive, states), expected)
 
 
 def test_base_frequencies_by_hand():

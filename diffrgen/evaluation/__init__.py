@@ -1,1 +1,1 @@
-"""Evaluation: reports written for studies or images, scored beside blind baselines."""
+"""Evaluation: generated reports scored beside image-free baselines."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffrgen.digest import file_digest
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.records import Split
+from diffrgen.staging import file_digest
 from diffrgen.text import Protocol
 
 RECORD = "evaluation.json"

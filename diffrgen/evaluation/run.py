@@ -17,7 +17,6 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.evaluation.statements import StatementTruth
-from diffrgen.evaluation.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
 from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
@@ -28,6 +27,7 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Split, Study
+from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import Protocol
 
@@ -120,7 +120,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     source = load_source(
         replace(data, skip_broken=options.skip_broken or data.skip_broken),
         settings.phantom,
-        settings.labeler_options(options.labeler, own_data=options.data is None),
+        settings.labeler_options(options.labeler, same_data=options.data is None),
         cache=options.decoded,
         resize=settings.image.resize,
     )

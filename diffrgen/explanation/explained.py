@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from diffrgen.evaluation.writer import WrittenReport
 from diffrgen.explanation.differences import MetricDifference
 from diffrgen.explanation.routes import LayerRoute
 from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+from diffrgen.reporting.writer import WrittenReport
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.reporter import Picture, Reporter, Unreadable
-from diffrgen.evaluation.writer import WrittenBatch, named_states
 from diffrgen.explanation.attention import attention_shares, cross_attention
 from diffrgen.explanation.differences import compare_neighbours, compare_prior, neighbour_metrics
 from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
@@ -20,6 +17,9 @@ from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.sentences import ReportSentence, mark_shared, same_words, token_spans
 from diffrgen.images import ImageTransform
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.reporter import Picture, Reporter, Unreadable
+from diffrgen.reporting.writer import WrittenBatch, named_states
 from diffrgen.text import clean_report, decode_report, report_sentences
 
 

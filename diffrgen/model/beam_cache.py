@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, make_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import BertConfig, Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
+from transformers.utils import ModelOutput
+
+# transformers' name for the decoder's keys and values: `cache` from 5.24 on, `past_key_values` before.
+NAMES = ("cache", "past_key_values")
+CACHE = next(name for name in NAMES if name in {field.name for field in fields(CausalLMOutputWithCrossAttentions)})
+
+# The one field of an output that has a name of transformers' choosing: generation finds the cache by it.
+OutputWithCache = make_dataclass(
+    "OutputWithCache", [(CACHE, Cache | None, None)], bases=(ModelOutput,), namespace={"__module__": __name__}
+)
 
 
 class BeamLayer(CacheLayerMixin):

@@ -30,7 +30,7 @@ def logit_adjusted_loss(logits: Tensor, states: Tensor, prior: Tensor | None) ->
     return F.cross_entropy(logits, states)
 
 
-def initial_prior(states: Tensor) -> Tensor:
+def initial_class_prior(states: Tensor) -> Tensor:
     """Return pi_D = frequency of positives / the largest such frequency, (C,), from training states (n, C).
 
     NOTE: as in PromptMRG's release, pi is 1 for the auxiliary findings of 18-wide labels: these are not adjusted.
@@ -42,7 +42,7 @@ def initial_prior(states: Tensor) -> Tensor:
     return prior
 
 
-def adapted_prior(prior: Tensor, positive_probability: Tensor, states: Tensor) -> Tensor:
+def adapted_class_prior(prior: Tensor, positive_probability: Tensor, states: Tensor) -> Tensor:
     """Return pi after an evaluation: mean P(positive) over the validation positives of a disease / the largest mean.
 
     prior: (C,); positive_probability: (n, C); states: (n, C). A disease without validation positives keeps its pi, and
@@ -62,14 +62,14 @@ def adapted_prior(prior: Tensor, positive_probability: Tensor, states: Tensor) -
 class DiseaseClassifier(nn.Module):
     """Linear classifier of [pooled image ; mean S] into four states a disease; the prior pi of Eq. 9 is a buffer."""
 
-    prior: Tensor
+    class_prior: Tensor
 
     def __init__(self, config: DiffRGenConfig, image_width: int) -> None:
         super().__init__()
         self.adjust = config.logit_adjustment
         self.shape = (len(State), config.findings)
         self.head = nn.Linear(image_width + config.width, len(State) * config.findings)
-        self.register_buffer("prior", torch.ones(config.findings))
+        self.register_buffer("class_prior", torch.ones(config.findings))
 
     def forward(self, pooled: Tensor, similar: Tensor) -> Tensor:
         """Return disease logits (B, 4, C) from pooled image (B, E) and mean S (B, d)."""
@@ -77,4 +77,4 @@ class DiseaseClassifier(nn.Module):
 
     def loss(self, logits: Tensor, states: Tensor) -> Tensor:
         """Return Eq. 9's loss; the prior is applied in training only."""
-        return logit_adjusted_loss(logits, states, self.prior if self.adjust and self.training else None)
+        return logit_adjusted_loss(logits, states, self.class_prior if self.adjust and self.training else None)

@@ -12,8 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import NO_STUDY, State
-from diffrgen.model.beam_cache import BeamCache
-from diffrgen.model.cache_name import CACHE, NAMES
+from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
@@ -26,6 +25,8 @@ from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
 
 IGNORED = -100
+# Names that tensors had in version 0.1.
+FORMER_NAMES = {r"^classifier\.prior$": "classifier.class_prior"}
 
 
 class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
@@ -67,6 +68,11 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         own = module.named_parameters(recurse=False)
         missing = {name for name, parameter in own if not getattr(parameter, "_is_hf_initialized", False)}
         draw_initial_weights(module, torch.initial_seed(), names=missing)
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **options: Any) -> DiffRGenForReportGeneration:
+        """Load a network as `PreTrainedModel.from_pretrained` does, also one that version 0.1 saved."""
+        return super().from_pretrained(*arguments, **{"key_mapping": FORMER_NAMES, **options})
 
     def encode(self, inputs: StudyInputs) -> EncodedStudy:
         """Turn image and references into what the decoder attends to, disease logits and routing weights.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from diffrgen.model.cache_name import OutputWithCache
+from diffrgen.model.beam_cache import OutputWithCache
 
 
 @dataclass
@@ -37,7 +37,7 @@ class DiffRGenOutput(OutputWithCache):
 
     loss = language_loss + lambda disease_loss + gamma contrast_loss, each a scalar, present where its target was given;
     logits (B, T, vocabulary) of the report tokens; disease_logits and routing as in `EncodedStudy`; the decoder's keys and
-    values under transformers' name for them (`cache_name.CACHE`).
+    values under transformers' name for them (`beam_cache.CACHE`).
     """
 
     loss: Tensor | None = None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffrgen.digest import file_digest
 from diffrgen.pipeline.options import DataOptions
-from diffrgen.pipeline.source import PHANTOM, Source
+from diffrgen.pipeline.source import PHANTOM, StudySource
 from diffrgen.records import SPLITS, Split, Study
+from diffrgen.staging import file_digest
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class DataSummary:
     skipped: int
 
     @classmethod
-    def of(cls, options: DataOptions, source: Source) -> DataSummary:
+    def of(cls, options: DataOptions, source: StudySource) -> DataSummary:
         """Return the summary of the studies that `options` named and `source` holds."""
         path = source.splits.source
         phantom = options.data == PHANTOM

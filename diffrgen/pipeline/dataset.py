@@ -31,7 +31,7 @@ PRIOR_DRAW = 1
 
 
 @dataclass(frozen=True)
-class Sources:
+class ExampleSettings:
     """What examples are made with: image transform, tokenizer, cleaning rules, report index, how images are read.
 
     findings: how many the network knows, 14 or 18.
@@ -61,7 +61,7 @@ class StudyDataset(Dataset[Example]):
         self,
         studies: Sequence[Study],
         neighbours: Neighbours,
-        sources: Sources,
+        sources: ExampleSettings,
         *,
         priors: Priors | None = None,
         seed: int = 0,

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from diffrgen.pipeline.source import Source
+from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import (
     Neighbours,
     Priors,
+    ProcessGroup,
     RetrievalIndex,
     Retriever,
     RetrieverOptions,
-    Team,
     neighbours_of_studies,
     priors_of_studies,
 )
-from diffrgen.retrieval.team import ALONE
+from diffrgen.retrieval.process_group import SINGLE_PROCESS
 from diffrgen.text import Rules
 
 
@@ -32,7 +32,7 @@ class References(NamedTuple):
 def find_references(
     retriever: Retriever,
     index: RetrievalIndex,
-    source: Source,
+    source: StudySource,
     studies: Sequence[Study],
     *,
     split: str,
@@ -40,12 +40,12 @@ def find_references(
     options: RetrieverOptions,
     prior: bool,
     cache: Path | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     progress: bool = True,
 ) -> References:
     """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
 
-    prior: also the earlier studies, of any split of `source`. Every process of a `team` calls this: they look the neighbours
+    prior: also the earlier studies, of any split of `source`. Every process of a `group` calls this: they look the neighbours
     up together, and the first one embeds the earlier studies.
     """
     neighbours = neighbours_of_studies(
@@ -55,13 +55,13 @@ def find_references(
         split=split,
         options=options,
         cache=cache,
-        team=team,
+        group=group,
         progress=progress,
         read=source.read_image,
     )
     if not prior:
         return References(neighbours, None)
-    with team.leader_first():
+    with group.leader_first():
         priors = priors_of_studies(
             retriever,
             studies,

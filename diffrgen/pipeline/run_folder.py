@@ -14,13 +14,13 @@ from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import cache_root
-from diffrgen.pipeline.dataset import Sources, StudyDataset
+from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
 from diffrgen.pipeline.options import DataOptions, ImageOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.settings import load_json
-from diffrgen.pipeline.source import Source
+from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
 from diffrgen.text import Rules, load_tokenizer
@@ -44,12 +44,12 @@ class RunSettings:
     chexbert_vocabulary: Path | None = None
     format_version: int = FORMAT_VERSION
 
-    def labeler_options(self, asked: LabelerOptions, *, own_data: bool) -> LabelerOptions:
+    def labeler_options(self, asked: LabelerOptions, *, same_data: bool) -> LabelerOptions:
         """Return what `asked` says, completed by the run's labeler where that fits the data.
 
-        own_data: the data are the run's; of a labeler for other data only CheXbert is kept.
+        same_data: the data are the run's; of a labeler for other data only CheXbert is kept.
         """
-        kept = asked.labeler is None and (own_data or self.labeler == "chexbert")
+        kept = asked.labeler is None and (same_data or self.labeler == "chexbert")
         if not kept and asked.labeler != self.labeler:
             return asked
         vocabulary = asked.chexbert_vocabulary or self.chexbert_vocabulary
@@ -138,9 +138,9 @@ class RunFolder:
         """Open the retrieval index."""
         return RetrievalIndex.load(self.index_path)
 
-    def sources(self, config: DiffRGenConfig, settings: RunSettings, *, read: ReadImage = read_resized) -> Sources:
+    def sources(self, config: DiffRGenConfig, settings: RunSettings, *, read: ReadImage = read_resized) -> ExampleSettings:
         """Return what evaluation examples of this run are made with, of images that `read` reads."""
-        return Sources(
+        return ExampleSettings(
             transform=settings.image.transform(config.encoder.num_channels),
             tokenizer=self.tokenizer(),
             rules=settings.rules,
@@ -155,7 +155,7 @@ class RunFolder:
         self,
         config: DiffRGenConfig,
         settings: RunSettings,
-        source: Source,
+        source: StudySource,
         studies: Sequence[Study],
         *,
         key: str,

@@ -21,7 +21,7 @@ PHANTOM = "phantom"
 
 
 @dataclass(frozen=True)
-class Source:
+class StudySource:
     """Studies that all have labels, the labeler that reads written reports, and how an image is read.
 
     read: how many studies of each split the data bring without labels, so that the labeler read theirs.
@@ -53,7 +53,7 @@ def load_source(
     *,
     cache: ImageCacheOptions | None = None,
     resize: int = 256,
-) -> Source:
+) -> StudySource:
     """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
 
     Every image is opened once: decoded for a transform that resizes to `resize` and kept as `cache` says, or only
@@ -74,7 +74,7 @@ def load_source(
         splits = _readable(splits, check_images(splits, progress=True), skip_broken=options.skip_broken)
     read = {split: sum(study.labels is None for study in splits[split]) for split in SPLITS}
     train, val, test = (_labelled(splits[split], labeler) for split in SPLITS)
-    return Source(
+    return StudySource(
         replace(splits, train=train, val=val, test=test), labeler, read, read_resized if images is None else images.read
     )
 

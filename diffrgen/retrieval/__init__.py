@@ -14,9 +14,9 @@ from diffrgen.retrieval.neighbours import embed_images, neighbours_of_studies
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import PairCollator, StudyPairs
 from diffrgen.retrieval.priors import Priors, priors_of_studies
+from diffrgen.retrieval.process_group import ProcessGroup
 from diffrgen.retrieval.retriever import Retriever, TokenFeatures
 from diffrgen.retrieval.studies import IndexedStudies
-from diffrgen.retrieval.team import Team
 
 __all__ = [
     "ClipRetriever",
@@ -28,11 +28,11 @@ __all__ = [
     "Neighbours",
     "PairCollator",
     "Priors",
+    "ProcessGroup",
     "RetrievalIndex",
     "Retriever",
     "RetrieverOptions",
     "StudyPairs",
-    "Team",
     "TokenBlock",
     "TokenFeatures",
     "TokenStore",

@@ -21,9 +21,9 @@ from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.index_writer import TokenStore, write_index
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import StudyPairs
+from diffrgen.retrieval.process_group import SINGLE_PROCESS, Arrays, ProcessGroup
 from diffrgen.retrieval.retriever import Retriever
 from diffrgen.retrieval.studies import IndexedStudies
-from diffrgen.retrieval.team import ALONE, Arrays, Team
 from diffrgen.staging import staged
 from diffrgen.text import Rules, clean_report
 
@@ -105,12 +105,12 @@ def build_index(
     *,
     rules: Rules,
     options: RetrieverOptions,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     progress: bool = True,
 ) -> RetrievalIndex:
     """Embed the reports of the training studies, write their index to `folder` and return it.
 
-    With `options.tokens_per_report` the token features of each report are kept too. Each process of a `team` embeds its
+    With `options.tokens_per_report` the token features of each report are kept too. Each process of a `group` embeds its
     share of the batches, and the first one makes the index of them: it is the same, to the bit, as that of one process.
     """
     folder = Path(folder)
@@ -119,18 +119,18 @@ def build_index(
         patients=[study.patient_id for study in studies],
         reports=[clean_report(study.report, rules=rules) for study in studies],
     )
-    batches = team.share(
+    batches = group.share(
         [indexed.texts[start : start + options.batch_size] for start in range(0, len(indexed.texts), options.batch_size)]
     )
     parts = {name: folder.with_name(f"{folder.name}-{name}") for name in ("embeddings", "tokens")}
-    embeddings = team.gather(_embedding_batches(retriever, batches, progress), parts["embeddings"])
+    embeddings = group.gather(_embedding_batches(retriever, batches, progress), parts["embeddings"])
     features: Iterator[Arrays] = iter(())
     if options.tokens_per_report:
-        features = team.gather(_token_batches(retriever, batches, progress), parts["tokens"])
-    if not team.leads:
+        features = group.gather(_token_batches(retriever, batches, progress), parts["tokens"])
+    if not group.leads:
         for _ in chain(embeddings, features):
             pass
-        team.wait()
+        group.wait()
         return RetrievalIndex.load(folder)
     length = options.tokens_per_report
     index = write_index(
@@ -142,7 +142,7 @@ def build_index(
         retriever=retriever.fingerprint,
         tokens=TokenStore(features, length, retriever.token_width) if length else None,
     )
-    team.wait()
+    group.wait()
     return index
 
 

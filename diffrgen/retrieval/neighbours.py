@@ -22,8 +22,8 @@ from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import Neighbours, RetrievalIndex
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_image
+from diffrgen.retrieval.process_group import SINGLE_PROCESS, Arrays, ProcessGroup
 from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
-from diffrgen.retrieval.team import ALONE, Arrays, Team
 
 # What numpy and zipfile raise; a RuntimeError for encryption and methods that zipfile does not know.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -52,13 +52,13 @@ def neighbours_of_studies(
     split: str,
     options: RetrieverOptions,
     cache: Path | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     progress: bool = True,
     read: ReadImage = read_resized,
 ) -> Neighbours:
     """Return the neighbours of each study by its image; a study is never its own neighbour.
 
-    Each process of a `team` embeds and looks up its share of the studies, in the batches that one process would.
+    Each process of a `group` embeds and looks up its share of the studies, in the batches that one process would.
 
     The result is kept as `neighbours-<split>.npz` in `cache` (default: the index's folder) and used again while the
     studies, their image files' names and sizes, how images are decoded, the retriever, the index and the options are
@@ -76,21 +76,21 @@ def neighbours_of_studies(
     stored = _load(path, key)
     if stored is not None:
         return stored
-    own = _share(studies, team, options.batch_size)
+    own = _share(studies, group, options.batch_size)
     label = f"retrieving for {split}"
     answers = _answers(retriever, index, own, options=options, progress=progress, label=label, read=read)
-    parts = list(team.gather(answers, path))
-    if team.leads:
+    parts = list(group.gather(answers, path))
+    if group.leads:
         _save(path, key, Neighbours(*map(np.concatenate, zip(*parts, strict=True))))
-    team.wait()
+    group.wait()
     stored = _load(path, key)
     assert stored is not None
     return stored
 
 
-def _share(studies: Sequence[Study], team: Team, batch_size: int) -> Sequence[Study]:
+def _share(studies: Sequence[Study], group: ProcessGroup, batch_size: int) -> Sequence[Study]:
     """Return the studies of this process's share of the batches."""
-    starts = team.share(range(0, len(studies), batch_size))
+    starts = group.share(range(0, len(studies), batch_size))
     return studies[starts[0] : starts[-1] + batch_size] if starts else ()
 
 

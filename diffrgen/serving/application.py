@@ -13,8 +13,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.reporter import Reporter
 from diffrgen.explanation import Explainer
+from diffrgen.reporting.reporter import Reporter
 from diffrgen.serving.gallery import make_gallery
 from diffrgen.serving.guard import Guard
 from diffrgen.serving.options import ServeOptions, UploadLimits

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.prior_study import PriorStudy
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.serving.dicom_reader import DicomReader
 from diffrgen.serving.gallery import Example
 from diffrgen.serving.options import UploadLimits

@@ -16,7 +16,7 @@ UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
-class Handling:
+class Preprocessing:
     """rules: cleaning of both sides. words: length that references are cut to; least: a training word's least count."""
 
     rules: Rules
@@ -25,14 +25,14 @@ class Handling:
     space_periods: bool = False
 
 
-HANDLINGS = MappingProxyType(
+PREPROCESSINGS = MappingProxyType(
     {
         # every data set with the MIMIC rules; hypotheses are an uncased decoder's text, whose periods are set apart
-        "promptmrg": Handling("mimic", words=100, space_periods=True),
+        "promptmrg": Preprocessing("mimic", words=100, space_periods=True),
         # lengths 100 and 60 count the start token; rare training words are unknown to R2Gen's tokenizer
-        "r2gen-mimic": Handling("mimic", words=99, least=10),
-        "r2gen-iu": Handling("iu", words=59, least=3),
-        "raw": Handling("plain"),
+        "r2gen-mimic": Preprocessing("mimic", words=99, least=10),
+        "r2gen-iu": Preprocessing("iu", words=59, least=3),
+        "raw": Preprocessing("plain"),
     }
 )
 
@@ -61,28 +61,28 @@ def apply_protocol(
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"expected a protocol out of {', '.join(PROTOCOLS)}, got {protocol!r}")
-    handling = HANDLINGS[protocol]
-    said = [" ".join(_hypothesis(text, handling).split()) for text in hypotheses]
-    vocabulary = _vocabulary(protocol, handling, training)
-    return said, [_reference(text, handling, vocabulary) for text in references]
+    preprocessing = PREPROCESSINGS[protocol]
+    generated = [" ".join(_hypothesis(text, preprocessing).split()) for text in hypotheses]
+    vocabulary = _vocabulary(protocol, preprocessing, training)
+    return generated, [_reference(text, preprocessing, vocabulary) for text in references]
 
 
-def _hypothesis(text: str, handling: Handling) -> str:
-    if handling.space_periods:
+def _hypothesis(text: str, preprocessing: Preprocessing) -> str:
+    if preprocessing.space_periods:
         return text.lower().replace(".", " . ")
-    return clean_report(text, rules=handling.rules)
+    return clean_report(text, rules=preprocessing.rules)
 
 
-def _reference(text: str, handling: Handling, vocabulary: frozenset[str] | None) -> str:
-    words = clean_report(text, rules=handling.rules).split()[: handling.words]
+def _reference(text: str, preprocessing: Preprocessing, vocabulary: frozenset[str] | None) -> str:
+    words = clean_report(text, rules=preprocessing.rules).split()[: preprocessing.words]
     return " ".join(word if vocabulary is None or word in vocabulary else UNKNOWN for word in words)
 
 
-def _vocabulary(protocol: Protocol, handling: Handling, training: Iterable[str] | None) -> frozenset[str] | None:
+def _vocabulary(protocol: Protocol, preprocessing: Preprocessing, training: Iterable[str] | None) -> frozenset[str] | None:
     """The words that R2Gen's tokenizer knows, or None where every word counts."""
-    if handling.least is None:
+    if preprocessing.least is None:
         return None
     if training is None:
         raise ValueError(f"protocol {protocol!r} needs the training reports, whose rare words it takes as {UNKNOWN}")
-    counts = Counter(word for report in training for word in clean_report(report, rules=handling.rules).split())
-    return frozenset(word for word, count in counts.items() if count >= handling.least)
+    counts = Counter(word for report in training for word in clean_report(report, rules=preprocessing.rules).split())
+    return frozenset(word for word, count in counts.items() if count >= preprocessing.least)

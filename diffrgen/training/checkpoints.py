@@ -12,10 +12,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from accelerate.utils.other import load
 
-from diffrgen.digest import file_digest
 from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.staging import discard, is_partial, partial_path, publish, remove
+from diffrgen.staging import discard, file_digest, is_partial, partial_path, publish, remove
 
 KEPT = 2
 SECONDS_BETWEEN = 600.0

@@ -12,18 +12,18 @@ from transformers import PreTrainedTokenizerFast, ResNetConfig, set_seed
 
 from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenForReportGeneration
-from diffrgen.model.disease import initial_prior
+from diffrgen.model.disease import initial_class_prior
 from diffrgen.pipeline.data_summary import DataSummary
-from diffrgen.pipeline.dataset import Sources, StudyDataset
+from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
-from diffrgen.pipeline.source import Source, load_source
+from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.records import Split
 from diffrgen.retrieval import (
+    ProcessGroup,
     RetrievalIndex,
     Retriever,
     RetrieverOptions,
-    Team,
     build_index,
     fit_retriever,
     load_retriever,
@@ -43,7 +43,7 @@ class PreparedRun:
     model: DiffRGenForReportGeneration
     train: StudyDataset
     val: StudyDataset
-    source: Source
+    source: StudySource
 
 
 def prepare(
@@ -76,11 +76,11 @@ def prepare(
         tokenizer = _tokenizer(options, run, source)
         say(f"tokenizer: {len(tokenizer)} tokens")
         retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
-    team = Team.of_processes()
-    index = _index(options, run, source, retriever, team, progress=progress)
+    group = ProcessGroup.of_processes()
+    index = _index(options, run, source, retriever, group, progress=progress)
     say(f"index: {len(index)} training studies")
 
-    sources = Sources(
+    sources = ExampleSettings(
         transform=transform,
         tokenizer=tokenizer,
         rules=options.text.rules,
@@ -92,7 +92,7 @@ def prepare(
     )
     evaluation = replace(sources, transform=replace(transform, train=False))
 
-    def dataset(split: Split, parts: Sources) -> StudyDataset:
+    def dataset(split: Split, parts: ExampleSettings) -> StudyDataset:
         studies = source.splits[split]
         neighbours, priors = find_references(
             retriever,
@@ -103,7 +103,7 @@ def prepare(
             rules=options.text.rules,
             options=_retriever_options(options),
             prior=options.model.prior,
-            team=team,
+            group=group,
             progress=progress,
         )
         return StudyDataset(studies, neighbours, parts, priors=priors, seed=options.seed)
@@ -114,11 +114,11 @@ def prepare(
     model = build_model(options, tokenizer, retriever, findings=sources.findings)
     # And that the noise of training does not depend on what parts were drawn.
     set_seed(options.seed)
-    model.classifier.prior.copy_(initial_prior(train.states))
+    model.classifier.class_prior.copy_(initial_class_prior(train.states))
     return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source)
 
 
-def _check_splits(source: Source) -> None:
+def _check_splits(source: StudySource) -> None:
     """Raise DataError where there is nothing to train on, to choose the best by, or where label widths differ."""
     for split in ("train", "val"):
         if not source.splits[split]:
@@ -128,7 +128,7 @@ def _check_splits(source: Source) -> None:
         raise DataError(f"{source.splits.source}: needed labels of one width, got the widths {sorted(widths)}")
 
 
-def _without_missing_priors(options: TrainOptions, source: Source, say: Callable[[str], None]) -> TrainOptions:
+def _without_missing_priors(options: TrainOptions, source: StudySource, say: Callable[[str], None]) -> TrainOptions:
     """Return `options` without the prior where no training study has one: an input that is never seen learns nothing."""
     if not options.model.prior:
         return options
@@ -137,7 +137,7 @@ def _without_missing_priors(options: TrainOptions, source: Source, say: Callable
     return options if count else replace(options, model=replace(options.model, prior=False))
 
 
-def _settings(options: TrainOptions, source: Source) -> RunSettings:
+def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
     data = options.data
     if data.data != "phantom":
         images = None if data.images is None else data.images.resolve()
@@ -170,7 +170,7 @@ def _retriever_options(options: TrainOptions) -> RetrieverOptions:
     )
 
 
-def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrainedTokenizerFast:
+def _tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -> PreTrainedTokenizerFast:
     # The last file that is put in its place.
     if (run.path / "tokenizer_config.json").is_file():
         return run.tokenizer()
@@ -191,7 +191,7 @@ def _tokenizer(options: TrainOptions, run: RunFolder, source: Source) -> PreTrai
 def _retriever(
     options: TrainOptions,
     run: RunFolder,
-    source: Source,
+    source: StudySource,
     tokenizer: PreTrainedTokenizerFast,
     encoder: ResNetConfig,
     *,
@@ -222,7 +222,7 @@ def _retriever(
 
 
 def _index(
-    options: TrainOptions, run: RunFolder, source: Source, retriever: Retriever, team: Team, *, progress: bool
+    options: TrainOptions, run: RunFolder, source: StudySource, retriever: Retriever, group: ProcessGroup, *, progress: bool
 ) -> RetrievalIndex:
     if run.index_path.is_dir():
         return run.index()
@@ -232,6 +232,6 @@ def _index(
         source.splits.train,
         rules=options.text.rules,
         options=_retriever_options(options),
-        team=team,
+        group=group,
         progress=progress,
     )

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenForReportGeneration
-from diffrgen.model.disease import adapted_prior
+from diffrgen.model.disease import adapted_class_prior
 from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
 from diffrgen.pipeline.run_folder import RunFolder
@@ -216,9 +216,9 @@ class Trainer:
                 self.network.save_pretrained(stage, safe_serialization=True)
         progress = replace(progress, best=max(progress.best, scores["micro_f1"]), validated=progress.step)
         if progress.batch == self.batches:
-            prior = self.network.classifier.prior
+            prior = self.network.classifier.class_prior
             states = self.prepared.val.states
-            prior.copy_(adapted_prior(prior.cpu(), validation.positive_probability, states))
+            prior.copy_(adapted_class_prior(prior.cpu(), validation.positive_probability, states))
             progress = replace(progress, epoch=progress.epoch + 1, batch=0)
         self.progress = progress
 

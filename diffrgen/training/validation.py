@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from diffrgen.evaluation.scoring import finding_scores
-from diffrgen.evaluation.writer import write_reports
 from diffrgen.labels import DISEASES, Labeler, State
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.reporting.writer import write_reports
 
 T = TypeVar("T")
 LOSSES = ("loss", "language_loss", "disease_loss", "contrast_loss")

@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.prior_study import PriorStudy
-from diffrgen.evaluation.writer import WrittenBatch, WrittenReport, retrieved_reports, run_decoding, write_batch
 from diffrgen.images import read_resized
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.writer import WrittenBatch, WrittenReport, retrieved_reports, run_decoding, write_batch
 from diffrgen.retrieval import Neighbours
 from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
 from diffrgen.retrieval.retriever import EvaluationTransform

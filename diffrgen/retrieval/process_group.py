@@ -18,17 +18,17 @@ Arrays = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
-class Team:
-    """This process, number `rank` of `size`; by default it works alone. All of a team see one file system."""
+class ProcessGroup:
+    """This process, number `rank` of `size`; by default it works alone. All of a group see one file system."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
-    def of_processes(cls) -> Team:
-        """Return the team of torch.distributed's process group; alone where there is none.
+    def of_processes(cls) -> ProcessGroup:
+        """Return the group of torch.distributed's process group; alone where there is none.
 
-        What is handed a team has to be called by every process of it.
+        What is handed a group has to be called by every process of it.
         """
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
@@ -48,7 +48,7 @@ class Team:
         return batches[count * self.rank // self.size : count * (self.rank + 1) // self.size]
 
     def wait(self) -> None:
-        """Return when every process of the team has come here."""
+        """Return when every process of the group has come here."""
         if self.size > 1:
             dist.barrier()
 
@@ -83,7 +83,7 @@ class Team:
         return partial_path(path.with_name(f"{path.name}.{rank}"))
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def _write(path: Path, batches: Iterable[Arrays]) -> None:

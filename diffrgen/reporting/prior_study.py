@@ -1,16 +1,30 @@
-"""A patient's earlier study out of the files that a user names."""
+"""A patient's prior study, as a user hands it over beside the image to report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from diffrgen.errors import DataError
-from diffrgen.evaluation.prior_study import PriorStudy
 
 REPORT_SUFFIX = ".txt"
 # The longest report of MIMIC-CXR has some 10 kB.
 MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class PriorStudy:
+    """The earlier image (a file, or a grey picture, mode "L"), the earlier report, or both; DataError for neither."""
+
+    image: Path | Image.Image | None = None
+    report: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.image is None and not (self.report or "").strip():
+            raise DataError("a prior study needs its image, its report or both, got neither; leave the prior out")
 
 
 def read_prior(files: Sequence[Path]) -> PriorStudy:
