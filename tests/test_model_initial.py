@@ -67,7 +67,10 @@ def changes_of_logits(network):
     ids = torch.cat([network.prompt_ids(states), report], dim=1)
 
     def logits(memory):
-        return network.decoder(input_ids=ids, encoder_hidden_states=memory).logits[:, -TOKENS:]
+        return of_inputs(network.decoder_inputs(ids, study.prompt_rows), memory)
+
+    def of_inputs(inputs, memory):
+        return network.decoder(**inputs, encoder_hidden_states=memory).logits[:, -TOKENS:]
 
     def size(x):
         return x.pow(2).mean().sqrt()
@@ -82,6 +85,9 @@ def changes_of_logits(network):
         swapped = memory.clone()
         swapped[:, start:end] = memory[:, start:end].roll(1, 0)
         found[part] = float(size(logits(swapped) - before) / spread)
+    if study.prompt_rows is not None:
+        swapped = network.decoder_inputs(ids, study.prompt_rows.roll(1, 0))
+        found["findings"] = float(size(of_inputs(swapped, memory) - before) / spread)
     return found
 
 
@@ -91,6 +97,12 @@ def test_before_the_first_step_every_part_of_the_memory_moves_the_logits(preset,
     assert found["patches"] >= 0.05
     assert found["S"] >= 0.05
     assert found["D"] >= 0.03
+
+
+def test_before_the_first_step_the_rows_of_the_findings_move_the_logits_too():
+    found = changes_of_logits(preset_network("tiny", finding_queries=True))
+    assert min(found.values()) >= 0.03
+    assert set(found) == {"patches", "S", "D", "findings"}
 
 
 def test_sizes_follow_from_the_width():

@@ -56,8 +56,9 @@ def test_routing_changes_the_report(monkeypatch):
     assert (logits_of(network, batch) - before).abs().max() > 1e-3
 
 
-def test_every_parameter_receives_a_gradient():
-    network, batch = tiny_network().train(), random_batch()
+@pytest.mark.parametrize("queries", [False, True])
+def test_every_parameter_receives_a_gradient(queries):
+    network, batch = tiny_network(finding_queries=queries).train(), random_batch()
     network(**batch).loss.backward()
     # Everything but position embeddings beyond the sequence is in use.
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -115,9 +116,10 @@ def test_evaluation_is_deterministic_and_training_draws_noise():
     assert not torch.equal(network(**batch).routing[0], network(**batch).routing[0])
 
 
+@pytest.mark.parametrize("queries", [False, True])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_generation_does_not_depend_on_batch_size_or_cache(beams):
-    network, batch = tiny_network(), random_batch(size=4)
+def test_generation_does_not_depend_on_batch_size_or_cache(beams, queries):
+    network, batch = tiny_network(finding_queries=queries), random_batch(size=4)
     inputs = StudyInputs.of(batch)
     settings = {"num_beams": beams, "max_new_tokens": 12}
     together = network.generate(inputs, **settings)
@@ -130,9 +132,10 @@ def test_generation_does_not_depend_on_batch_size_or_cache(beams):
         assert (together[row, len(alone) :] == network.config.pad_token_id).all()
 
 
-def test_greedy_generation_is_the_argmax_of_forward():
+@pytest.mark.parametrize("queries", [False, True])
+def test_greedy_generation_is_the_argmax_of_forward(queries):
     """Token by token, the generated report is what the teacher-forced network finds most likely after it."""
-    network, batch = tiny_network(), random_batch(size=2)
+    network, batch = tiny_network(finding_queries=queries), random_batch(size=2)
     inputs = StudyInputs.of(batch)
     with torch.no_grad():
         written = network.write_reports(inputs, num_beams=1, max_new_tokens=10)

@@ -43,7 +43,7 @@ def cross_attention(
     attention = decoder.encoder.layer[-1].crossattention.self
     with recorded(attention.query, attention.key) as (queries, keys):
         decoder(
-            input_ids=ids,
+            **model.decoder_inputs(ids, encoded.prompt_rows),
             attention_mask=torch.ones_like(ids),
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=encoded.memory_mask,

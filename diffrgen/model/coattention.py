@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from diffrgen_kernels import routed_coattention
 from torch import Tensor, nn
 
@@ -45,6 +46,15 @@ class CoAttentionRouting(nn.Module):
         key = self.key(patches).unflatten(-1, self.split)  # (B, m, P, H, D)
         value = self.value(patches).unflatten(-1, self.split)
         return Route(key, value, self.router(patches, temperature), grid)
+
+    def attention(self, z: Tensor, route: Route) -> Tensor:
+        """Return where tokens z (B, N, d) look by A^0, which masks nothing: (B, N, m), the mean over the heads.
+
+            mean_h softmax_l( q_0h . k_0hl / sqrt(D) )
+        """
+        query, key = self.query(z).unflatten(-1, self.split)[:, :, 0], route.key[:, :, 0]  # (B, N or m, H, D)
+        logits = torch.einsum("bnhd,bmhd->bhnm", query, key) * query.shape[-1] ** -0.5
+        return logits.softmax(-1).mean(1)
 
     def forward(self, z: Tensor, route: Route) -> Tensor:
         """Return MHCAR(Z, F) (B, N, d) for tokens z (B, N, d)."""

@@ -57,6 +57,7 @@ class DiffRGenConfig(PretrainedConfig):
         masking: Literal["multiplicative", "exclusive"] = "multiplicative",
         routing: Literal["soft", "straight_through"] = "soft",
         operator_backend: Literal["auto", "reference", "triton", "native"] = "auto",
+        finding_queries: bool = False,
         dropout: float = 0.1,
         findings: int = 14,
         disease_weight: float = 4.0,
@@ -82,6 +83,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
         self.share_fam, self.share_projections = share_fam, share_projections
         self.masking, self.routing, self.operator_backend = masking, routing, operator_backend
+        self.finding_queries = finding_queries
         self.dropout = dropout
         self.findings = findings
         self.disease_weight, self.logit_adjustment = disease_weight, logit_adjustment
@@ -117,6 +119,8 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError(f"expected difference 'scalars' or 'content', got {self.difference!r}")
         if set(self.difference_metrics) - set(DIFFERENCE_METRICS):
             raise ValueError(f"expected difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}")
+        if self.finding_queries and not self.masks_per_layer:
+            raise ValueError("expected layers of the aggregation module for finding_queries to join, got masks_per_layer ()")
         if self.contrast_form not in ("supervised", "printed"):
             raise ValueError(f"expected contrast_form 'supervised' or 'printed', got {self.contrast_form!r}")
         if self.contrast_form == "printed" and not self.difference_metrics:

@@ -13,11 +13,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import NO_STUDY, State
 from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
+from diffrgen.model.coattention import Route
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier
 from diffrgen.model.fam import FlexiRouteAggregation
+from diffrgen.model.findings import FindingQueries
 from diffrgen.model.initial import draw_initial_weights
 from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
@@ -54,6 +56,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.fam = FlexiRouteAggregation(config)
         own = self.difference is not None and not config.share_fam
         self.difference_fam = FlexiRouteAggregation(config) if own else None
+        self.finding_queries = FindingQueries(config) if config.finding_queries else None
         self.classifier = DiseaseClassifier(config, image_width)
         self.contrast = ContrastHead(config, image_width)
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
@@ -91,7 +94,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             mask = torch.cat([mask, _given_or_true(inputs.prior_mask, earlier)], dim=1)
 
         routes, own_routes = self.fam.route(patches, image.grid), ()
-        similar = self.fam(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
+        similar, finding_rows = self._aggregate(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
         if self.difference is not None:
             difference = self._difference(reports, earlier, patches)  # Eq. 1 (B, N + R, d)
@@ -102,17 +105,29 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             memory, mean_difference = [*memory, difference], _masked_mean(difference, retrieved_mask)
 
         mean_similar = _masked_mean(similar, retrieved_mask)
+        disease_logits, prompt_rows = self.classifier(image.pooled, mean_similar), None
+        if self.finding_queries is not None:
+            disease_logits = disease_logits + self.finding_queries.logits(finding_rows)
+            prompt_rows = self.finding_queries.prompt_rows(finding_rows)
         present = mask.new_ones(patches.shape[:2])
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
             memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
-            disease_logits=self.classifier(image.pooled, mean_similar),
+            disease_logits=disease_logits,
             routing=tuple(route.alpha for route in routes + own_routes),
             pooled=image.pooled,
             similar=mean_similar,
             difference=mean_difference,
             prior_states=inputs.prior_states,
+            prompt_rows=prompt_rows,
         )
+
+    def _aggregate(self, z: Tensor, routes: tuple[Route, ...], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return S (B, N + R, d) of z (B, N + R, d), and what the finding queries beside it saw (B, C, d; none: C = 0)."""
+        rows = z.shape[1]
+        if self.finding_queries is not None:
+            z, mask = self.finding_queries.beside(z, mask)
+        return self.fam(z, routes, mask).tensor_split((rows,), dim=1)
 
     def _difference(self, reports: Tensor, earlier: Tensor | None, patches: Tensor) -> Tensor:
         """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against F (B, m, d)."""
@@ -153,13 +168,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
             decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
         memory_mask = encoded.get("memory_mask") if attention_mask is None else attention_mask
+        cache = inputs.get(CACHE)
+        past = 0 if cache is None else cache.get_seq_length()
         decoded = self.decoder(
-            input_ids=decoder_input_ids,
+            **self.decoder_inputs(decoder_input_ids, encoded.get("prompt_rows"), past=past),
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=memory_mask,
             use_cache=use_cache and labels is None,
             logits_to_keep=0 if labels is None else labels.shape[1],
-            **{CACHE: inputs.get(CACHE)},
+            **{CACHE: cache},
         )
         output = DiffRGenOutput(
             logits=decoded.logits,
@@ -205,6 +222,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         start = tokens.new_full((len(tokens), 1), self.config.decoder_start_token_id)
         return torch.cat([start, tokens], dim=1)
 
+    def decoder_inputs(self, ids: Tensor, prompt_rows: Tensor | None, *, past: int = 0) -> dict[str, Tensor]:
+        """Return what `decoder` takes for ids (B, T), the tokens behind `past` cached ones, by its argument's name.
+
+        prompt_rows: those of the encoded study, which join the prompt's embeddings; None: there are none.
+        """
+        if prompt_rows is None or past:
+            return {"input_ids": ids}
+        return {"inputs_embeds": self.finding_queries.join(self.get_input_embeddings()(ids), prompt_rows)}
+
     @torch.no_grad()
     def write_reports(self, inputs: StudyInputs, **generation: Any) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
@@ -219,17 +245,22 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             most = prompt.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
             generation[CACHE] = BeamCache(self.config.decoder, most)
         sequences = super().generate(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.last_hidden_state),
+            encoder_outputs=EncodedStudy(encoded.last_hidden_state, prompt_rows=encoded.prompt_rows),
             attention_mask=encoded.memory_mask,
             decoder_input_ids=prompt,
             **generation,
         )
         return GeneratedReports(
-            sequences=sequences[:, prompt.shape[1] :],
+            sequences=self._padded(sequences[:, prompt.shape[1] :]),
             states=states,
             positive_probability=encoded.disease_logits.float().softmax(1)[:, State.POSITIVE],
             routing=encoded.routing,
         )
+
+    def _padded(self, sequences: Tensor) -> Tensor:
+        """Return sequences (B, T) padded behind the first end token: beam search fills up with end tokens if padding is 0."""
+        ended = sequences == self.config.eos_token_id
+        return sequences.masked_fill(ended.cumsum(1) - ended.long() > 0, self.config.pad_token_id)
 
     def generate(self, inputs: StudyInputs, **generation: Any) -> Tensor:
         """Return the token ids (B, T) of `write_reports`, without the prompt."""

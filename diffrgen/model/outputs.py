@@ -18,7 +18,8 @@ class EncodedStudy(ModelOutput):
     bool, False for absent rows. N counts the rows of a prior too, which stand behind the retrieved reports in S and in
     D. disease_logits (B, 4, C); routing: alpha (B, p_k) of each layer, for S, then for D where it has a FAM of its own;
     pooled (B, E), similar and difference (B, d): the means over the retrieved reports that Eq. 8 compares, difference
-    None without D. prior_states (B, C): as they were given, None where they were not.
+    None without D. prior_states (B, C): as they were given, None where they were not. prompt_rows (B, C, decoder width):
+    what joins the prompt's embeddings (`FindingQueries`), None without finding queries.
     """
 
     last_hidden_state: Tensor | None = None
@@ -29,6 +30,7 @@ class EncodedStudy(ModelOutput):
     similar: Tensor | None = None
     difference: Tensor | None = None
     prior_states: Tensor | None = None
+    prompt_rows: Tensor | None = None
 
 
 @dataclass

@@ -54,6 +54,8 @@ class ModelOptions:
     """A masked logit becomes 0 (Eq. 5) or -inf."""
     routing: Literal["soft", "straight_through"] = "soft"
     """Weighted masks, or one mask a study."""
+    finding_queries: bool = False
+    """A learned row for each finding beside those of the references: the classifier and the decoder learn from it."""
     dropout: float = 0.1
     """Dropout in the aggregation module and the decoder."""
     logit_adjustment: bool = True
