@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -13,9 +14,17 @@ import transformers
 
 from diffrgen.errors import DataError
 
+# Of a full disk, of permissions, of a disk that breaks or goes away.
+REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+)
+
 
 def run_command(main: Callable[[], int]) -> int:
     """Run `main` and return its exit status: 2 with the message on standard error for a DataError, 130 for Ctrl-C.
+
+    2 as well for a file that the system will not read or write: the disk is full, or its permissions do not allow it.
 
     141, as a shell says it, where standard output was closed by its reader.
     """
@@ -32,9 +41,22 @@ def run_command(main: Callable[[], int]) -> int:
         # Whoever read the output, such as head, has enough. Nothing is left to flush when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # The state of a disk or of its permissions, not of the program.
+        if error.errno not in REFUSALS:
+            raise
+        print(f"error: {_named(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _named(error: OSError) -> str:
+    """Return what the system says of which file."""
+    if error.filename is None:
+        return f"{error.strerror or error}"
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def _show_warning(

@@ -23,6 +23,11 @@ def is_partial(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(SUFFIX)
 
 
+def may_write(folder: Path) -> bool:
+    """Return whether this process may make files in `folder`, by its permissions and those of its file system."""
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` to `path`; whoever reads it finds the earlier file or this one, never a part."""
     partial = partial_path(path)
@@ -54,8 +59,14 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def publish(stage: Path, folder: Path) -> None:
-    """Move the files of `stage` to `folder`, a new one in one step; what has its final name is on the disk."""
+    """Move the files of `stage` to `folder`, a new one in one step; what has its final name is on the disk.
+
+    Each file gets the mode that the umask gives any other: safetensors writes its own for nobody else to read.
+    """
+    mode = stage.stat().st_mode & 0o666
     for path in (stage, *stage.rglob("*")):
+        if path.is_file():
+            path.chmod(mode)
         _flush(path)
     if folder.exists():
         for file in sorted(stage.iterdir()):

@@ -217,7 +217,7 @@ def test_a_full_disk_is_named_and_the_earlier_checkpoint_is_whole(room, data, un
     message = capsys.readouterr().err
     assert f"{run}: needed room to write to" in message
     assert (
-        "Written whole before: step-00000003, step-00000004-validated. Make room, then go on with --resume" in message
+        "Written completely before: step-00000003, step-00000004-validated. Make room, then go on with --resume" in message
     )
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == names(run)
     assert start(data, run) == 0

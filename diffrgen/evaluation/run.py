@@ -29,6 +29,7 @@ from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Split, Study
 from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
+from diffrgen.staging import may_write
 from diffrgen.text import Protocol
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
@@ -111,6 +112,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     settings = run.settings()
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
+    _check_may_write(options.output or run.evaluation_path)
     model = run.model(fused_kernels=options.fused_kernels)
     # Limits that this run cannot meet are refused before any data are read.
     run_decoding(model, options.generation, max_tokens=settings.max_tokens)
@@ -182,13 +184,24 @@ def _training_reports(studies: IndexedStudies) -> list[str]:
     return [studies.report(row) for row in range(len(studies))]
 
 
+def _check_may_write(folder: Path) -> None:
+    """Raise DataError where the scores could not be written in the end: after minutes or hours."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not may_write(there):
+        raise DataError(f"{there}: needed a folder that may be written, for {folder}; choose another --output")
+
+
 def _new_folder(parent: Path, name: str) -> Path:
-    """Return the first of parent/name, parent/name-2, ... that does not exist: earlier results are kept."""
+    """Make the first of parent/name, parent/name-2, ... that does not exist: earlier results are kept."""
     number, folder = 1, parent / name
-    while folder.exists():
-        number += 1
-        folder = parent / f"{name}-{number}"
-    return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        # Also one that another evaluation has made just now.
+        except FileExistsError:
+            number += 1
+            folder = parent / f"{name}-{number}"
 
 
 def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:

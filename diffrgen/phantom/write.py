@@ -22,6 +22,7 @@ from diffrgen.phantom.language.grammar import write_report
 from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
 from diffrgen.phantom.patients.patient import patient_rng, sample_patient, study_counts
 from diffrgen.phantom.patients.states import SUPPORT_DEVICES, StudyState, device_change
+from diffrgen.workers import end_with_the_main_process
 
 MANIFEST = "phantom.json"
 UNFINISHED = "phantom.unfinished.json"
@@ -104,7 +105,8 @@ def _make_all(images: Path, options: PhantomOptions, counts: list[int], workers:
         yield from map(make, range(len(counts)), counts)
         return
     # Fresh processes: forking a process that already runs threads (torch, BLAS) may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_the_main_process) as pool:
         yield from pool.map(make, range(len(counts)), counts, chunksize=max(1, min(16, len(counts) // (4 * workers))))
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,6 +20,7 @@ from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
 from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.pairs import query_image
 from diffrgen.text import Rules, clean_report
+from diffrgen.workers import end_workers_at_exit, leave_signals_to_the_main_process
 
 Example = dict[str, Tensor]
 # Sets the draws for a study's prior apart from those for its image.
@@ -180,7 +177,7 @@ def example_loader(
     would then see other dropout and Gumbel noise than an unbroken one.
     """
     if workers:
-        _end_workers_at_exit()
+        end_workers_at_exit()
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -189,30 +186,7 @@ def example_loader(
         collate_fn=collate,
         num_workers=workers,
         generator=torch.Generator(),
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
         persistent_workers=passes and workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def _leave_signals_to_the_main_process(_: int) -> None:
-    """Have a worker read on when its process group gets Ctrl-C: training then still takes its last step.
-
-    A worker ends when its main process tells it to, or is gone (`_end_workers_at_exit`).
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@cache
-def _end_workers_at_exit() -> None:
-    """Have the workers that are left when Python exits killed: it would send them a signal that they leave to others, and
-    wait for them without end. They are left where something still holds their loader, as after a training that was stopped.
-    """
-    atexit.register(_kill_daemons)
-
-
-def _kill_daemons() -> None:
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()

@@ -23,6 +23,8 @@ from diffrgen.pipeline.settings import load_json
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
+from diffrgen.retrieval.fingerprint import fingerprint
+from diffrgen.staging import may_write
 from diffrgen.text import Rules, load_tokenizer
 
 FORMAT_VERSION = 1
@@ -81,16 +83,25 @@ class RunFolder:
         return self.path / "retriever"
 
     @property
+    def retriever_fit_path(self) -> Path:
+        """How far the retriever has been fitted, while it is."""
+        return self.path / "retriever-fit.state"
+
+    @property
     def index_path(self) -> Path:
         """The retrieval index."""
         return self.path / "index"
 
     @property
     def references_path(self) -> Path:
-        """Where neighbours and earlier studies, found once, are kept: beside the index, for a fetched run in the cache."""
-        if self.name is None:
+        """Where neighbours and earlier studies, found once, are kept: beside the index; for a fetched run, and for one that
+        may not be written, in the cache.
+        """
+        if self.name is not None:
+            return cache_root() / "fetched" / self.name.repository
+        if may_write(self.index_path) or not self.index_path.is_dir():
             return self.index_path
-        return cache_root() / "fetched" / self.name.repository
+        return cache_root() / "references" / fingerprint([str(self.path.resolve())])
 
     @property
     def evaluation_path(self) -> Path:

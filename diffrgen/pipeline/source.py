@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from diffrgen.errors import DataError
 from diffrgen.images import ReadImage, check_images, raise_broken, read_resized
 from diffrgen.labels import Labeler
 from diffrgen.phantom import PhantomOptions, write_phantom
@@ -64,7 +65,7 @@ def load_source(
     is_phantom = options.data == PHANTOM
     labeler = make_labeler(labeler_options or LabelerOptions(), default="phantom" if is_phantom else "rule")
     if is_phantom:
-        splits = read_annotation(write_phantom(phantom_folder(phantom), phantom))
+        splits = read_annotation(_drawn(phantom))
     else:
         splits = read_annotation(options.data, images=options.images, skip_broken=options.skip_broken)
     images = None if cache is None else cached_images(splits, cache, resize=resize)
@@ -77,6 +78,18 @@ def load_source(
     return StudySource(
         replace(splits, train=train, val=val, test=test), labeler, read, read_resized if images is None else images.read
     )
+
+
+def _drawn(options: PhantomOptions) -> Path:
+    """Return the annotation of the phantom, drawn where it is not there; DataError where it cannot be written."""
+    folder = phantom_folder(options)
+    try:
+        return write_phantom(folder, options)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the phantom cannot be drawn here: {error.strerror or error}; set the environment variable "
+            "DIFFRGEN_CACHE to a folder with room that may be written"
+        ) from error
 
 
 def _readable(splits: StudySplits, broken: dict[Path, str], *, skip_broken: bool) -> StudySplits:

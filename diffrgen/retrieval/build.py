@@ -17,6 +17,7 @@ from diffrgen.records import Study
 from diffrgen.retrieval.dual_encoder import DualEncoder, DualEncoderConfig, text_tower_config
 from diffrgen.retrieval.dual_retriever import DualRetriever
 from diffrgen.retrieval.fit import FitReport, fit_dual_encoder
+from diffrgen.retrieval.fit_state import FitCheckpoint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.index_writer import TokenStore, write_index
 from diffrgen.retrieval.options import RetrieverOptions
@@ -68,8 +69,12 @@ def fit_retriever(
     device: torch.device | str = "cpu",
     progress: bool = True,
     read: ReadImage = read_resized,
+    checkpoint: FitCheckpoint | None = None,
 ) -> tuple[DualRetriever, FitReport]:
-    """Fit a dual encoder on `train`, measure it on `validation`, save it with fit.json to `folder` and return both."""
+    """Fit a dual encoder on `train`, measure it on `validation`, save it with fit.json to `folder` and return both.
+
+    `checkpoint`: see `fit_dual_encoder`.
+    """
     model = build_dual_encoder(tokenizer, encoder=encoder, transform=transform, options=options)
     splits = [
         StudyPairs(
@@ -90,6 +95,7 @@ def fit_retriever(
         validation=splits[1] if validation else None,
         device=device,
         progress=progress,
+        checkpoint=checkpoint,
     )
     retriever = DualRetriever(model, tokenizer)
     with staged(Path(folder)) as stage:

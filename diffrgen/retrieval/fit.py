@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from diffrgen.errors import DataError
+from diffrgen.finite import StepGuard, all_finite, first_not_finite
 from diffrgen.optimiser import make_adamw
 from diffrgen.retrieval.dual_encoder import DualEncoder
+from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.retrieval.options import Precision, RetrieverOptions
 from diffrgen.retrieval.pairs import Pair, PairBatch, PairCollator, StudyPairs
 from diffrgen.retrieval.recall import distinct_rows, recall_at
+from diffrgen.workers import end_workers_at_exit, leave_signals_to_the_main_process
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,10 +38,13 @@ class FitReport:
     recall: dict[str, float]
     candidates: int
     """Distinct validation reports that the recall chose among."""
+    skipped: int = 0
+    """Steps left out because their loss or gradient was not finite."""
 
     def save(self, path: Path) -> None:
-        """Write the report as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write the report as JSON; a loss that is not finite as null."""
+        content = asdict(self) | {"losses": [loss if all_finite(loss) else None for loss in self.losses]}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def fit_dual_encoder(
@@ -48,32 +55,136 @@ def fit_dual_encoder(
     validation: Dataset[Pair] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    checkpoint: FitCheckpoint | None = None,
 ) -> FitReport:
-    """Fit `model` in place on `train`; one process, deterministic for a seed on one machine.
+    """Fit `model` in place on `train`; one process, the same weights for a seed on one machine, whatever its workers.
 
-    Batches are padded with the text tower's pad token; the last, smaller batch of a pass is left out. Raises DataError
-    when there are fewer pairs than 2.
+    Batches are padded with the text tower's pad token; the last, smaller batch of a pass is left out. `checkpoint`: where
+    the fit saves its state when it is told to stop, and goes on from.
+
+    Raises DataError when there are fewer pairs than 2 and when the losses are not finite any more, FitStopped when
+    `checkpoint` says to stop.
     """
-    started = time.perf_counter()
-    loader = _loader(train, model, options)
-    steps = options.epochs * len(loader)
-    if options.max_steps is not None:
-        steps = min(steps, options.max_steps)
-    model.to(device).train()
-    optimiser = make_adamw(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimiser, int(options.warmup * steps), steps)
-    scaler = torch.amp.GradScaler(model.device.type, enabled=options.precision == "fp16")
-    losses: list[float] = []
-    with tqdm(total=steps, desc="fitting the retriever", unit="step", disable=not progress) as bar:
-        for batch in _batches(loader, train, steps):
-            loss = _step(model, batch, optimiser, scaler, options.precision)
-            schedule.step()
-            losses.append(loss)
+    fit = _Fit(model, train, options, device)
+    if checkpoint is not None:
+        fit.load(checkpoint.load(fit.key))
+    with tqdm(
+        total=fit.steps, initial=fit.step, desc="fitting the retriever", unit="step", disable=not progress
+    ) as bar:
+        for batch in fit.batches():
+            loss = fit.take(batch)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update()
+            if checkpoint is not None and (checkpoint.stop() or checkpoint.due()):
+                checkpoint.save(fit.state())
+                if checkpoint.stop():
+                    raise FitStopped(fit.step, fit.steps)
     model.eval()
+    broken = first_not_finite(model.state_dict().items())
+    if broken is not None:
+        raise DataError(f"the fitted retriever's {broken} is not finite; lower --retriever.learning-rate")
     recall, candidates = ({}, 0) if validation is None else validation_recall(model, validation, options=options)
-    return FitReport(len(losses), time.perf_counter() - started, tuple(losses), recall, candidates)
+    return FitReport(fit.step, fit.elapsed(), tuple(fit.losses), recall, candidates, fit.guard.skipped)
+
+
+class _Fit:
+    """A fit under way: the towers, the optimiser and where it stands."""
+
+    def __init__(
+        self, model: DualEncoder, train: Dataset[Pair], options: RetrieverOptions, device: torch.device | str
+    ) -> None:
+        self.model, self.train, self.options = model.to(device).train(), train, options
+        self.order = PassOrder(len(train), seed=options.seed)
+        self.loader = _loader(train, model, self.order, options)
+        self.a_pass = len(self.loader)
+        self.steps = options.epochs * self.a_pass
+        if options.max_steps is not None:
+            self.steps = min(self.steps, options.max_steps)
+        self.optimiser = make_adamw(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, int(options.warmup * self.steps), self.steps)
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=options.precision == "fp16")
+        self.guard = StepGuard(model)
+        self.losses: list[float] = []
+        self.started = time.perf_counter()
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return len(self.losses)
+
+    @property
+    def key(self) -> str:
+        """What a saved state has to be of: the options, but for the number of workers, and the number of pairs."""
+        return f"{replace(self.options, workers=0)} {len(self.train)}"
+
+    def elapsed(self) -> float:
+        """Return the seconds of the fit so far."""
+        return time.perf_counter() - self.started
+
+    def batches(self) -> Iterator[PairBatch]:
+        """Yield the batches that are left, pass after pass."""
+        while self.step < self.steps:
+            epoch, done = divmod(self.step, self.a_pass)
+            self.order.epoch, self.order.start = epoch, done * (self.loader.batch_size or 1)
+            if isinstance(self.train, StudyPairs):
+                self.train.set_epoch(epoch)
+            # The range comes first: zip then stops without fetching a batch that nobody takes.
+            for _, batch in zip(range(self.steps - self.step), self.loader, strict=False):
+                yield batch
+
+    def take(self, batch: PairBatch) -> float:
+        """Take one step and return its loss; one that is not finite is skipped."""
+        device, precision = self.model.device, self.options.precision
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        self.guard.keep()
+        with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
+            loss: Tensor = self.model(**inputs)
+        self.optimiser.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimiser)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        value, norm = loss.item(), torch.nn.utils.get_total_norm(gradients).item()
+        self.losses.append(value)
+        # In fp16 a gradient that overflows tells the scaler to scale less: it leaves the step out by itself.
+        if all_finite(value) and (all_finite(norm) or self.scaler.is_enabled()):
+            self.scaler.step(self.optimiser)
+            self.guard.passed()
+        else:
+            cause = f"the learning rate {self.options.learning_rate:g} is too high; lower --retriever.learning-rate"
+            self.guard.skip(self.step, loss=value, norm=norm, cause=f"{cause} (step of the retriever's fit)")
+        self.scaler.update()
+        self.schedule.step()
+        return value
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `load` needs to go on, tensors and numbers."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
+            "key": self.key,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "losses": self.losses,
+            "skipped": self.guard.skipped,
+            "seconds": self.elapsed(),
+            "random": [torch.get_rng_state(), *cuda],
+        }
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Go on from what `state` returned; None: from the start."""
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.losses, self.guard.skipped = list(state["losses"]), state["skipped"]
+        self.started = time.perf_counter() - state["seconds"]
+        processor, *cuda = state["random"]
+        torch.set_rng_state(processor)
+        if cuda and torch.cuda.device_count() == len(cuda):
+            torch.cuda.set_rng_state_all(cuda)
 
 
 @torch.inference_mode()
@@ -94,48 +205,40 @@ def validation_recall(
     return recall_at(torch.cat(images), torch.cat(texts)[first], text_of), len(first)
 
 
-def _loader(train: Dataset[Pair], model: DualEncoder, options: RetrieverOptions) -> DataLoader[PairBatch]:
+class PassOrder(Sampler[int]):
+    """The order of the pairs in a pass, drawn from (seed, epoch) alone; the first `start` are left out.
+
+    Left to itself, a loader draws each pass from one generator, of which workers that are kept take fewer numbers.
+    """
+
+    def __init__(self, count: int, *, seed: int) -> None:
+        self.count, self.seed, self.epoch, self.start = count, seed, 0, 0
+
+    def __len__(self) -> int:
+        return self.count - self.start
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        return iter(torch.randperm(self.count, generator=generator)[self.start :].tolist())
+
+
+def _loader(
+    train: Dataset[Pair], model: DualEncoder, order: PassOrder, options: RetrieverOptions
+) -> DataLoader[PairBatch]:
     if len(train) < 2:
         raise DataError(f"needed at least 2 image-report pairs to fit the retriever, got {len(train)}")
+    if options.workers:
+        end_workers_at_exit()
     return DataLoader(
         train,
         batch_size=min(options.batch_size, len(train)),
-        shuffle=True,
+        sampler=order,
         drop_last=True,
         collate_fn=PairCollator(model.config.text_config.pad_token_id),
-        generator=torch.Generator().manual_seed(options.seed),
+        # Its own, so that starting a pass takes no number from the generator that dropout draws from.
+        generator=torch.Generator(),
         num_workers=options.workers,
+        worker_init_fn=leave_signals_to_the_main_process,
         persistent_workers=options.workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def _batches(loader: DataLoader[PairBatch], train: Dataset[Pair], steps: int) -> Iterator[PairBatch]:
-    """Yield `steps` batches, pass after pass."""
-    epoch, left = 0, steps
-    while left:
-        if isinstance(train, StudyPairs):
-            train.set_epoch(epoch)
-        # The range comes first: zip then stops without fetching a batch that nobody takes.
-        for _, batch in zip(range(left), loader, strict=False):
-            yield batch
-        left, epoch = max(0, left - len(loader)), epoch + 1
-
-
-def _step(
-    model: DualEncoder,
-    batch: PairBatch,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    precision: Precision,
-) -> float:
-    """Take one step and return its loss."""
-    device = model.device
-    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
-    with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
-        loss: Tensor = model(**inputs)
-    optimiser.zero_grad()
-    scaler.scale(loss).backward()
-    scaler.step(optimiser)
-    scaler.update()
-    return loss.item()

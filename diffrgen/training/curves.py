@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from diffrgen.staging import replace_file
+from diffrgen.training.log_lines import read_log
 from diffrgen.training.validation import LOSSES
 
 # Okabe and Ito's colours, told apart by everybody; in grey print the marks tell the terms, and dashes are validation.
@@ -40,13 +40,10 @@ class Curves:
 def read_curves(path: Path, phase: str) -> Curves:
     """Return the curves of `phase` in a log; of a step that comes twice, the later line. No log is an empty one."""
     values: dict[str, dict[int, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else ():
-        # A crash can leave the last line incomplete.
-        record = json.loads(line) if line.endswith("\n") else {"phase": None}
-        if record.pop("phase") == phase:
-            step = record.pop("step")
-            for name, value in record.items():
-                values.setdefault(name, {})[step] = value
+    for line in read_log(path):
+        if line.phase == phase:
+            for name, value in line.scalars.items():
+                values.setdefault(name, {})[line.step] = value
     return Curves({name: sorted(points.items()) for name, points in values.items()})
 
 

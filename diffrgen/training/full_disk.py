@@ -1,4 +1,4 @@
-"""A disk that fills up during training: one message that says what is safe, instead of a traceback."""
+"""A disk that is full or may not be written: one message that says what is safe, instead of a traceback."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from safetensors import SafetensorError
-
 from diffrgen.errors import DataError
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.training.checkpoints import list_checkpoints
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+# What libraries in C++ and Rust say instead of raising an OSError: torch, FAISS, and by number safetensors and tokenizers.
+WRITERS = ("PytorchStreamWriter", "inline_container", "write error in", "for writing")
 
 
 @contextmanager
@@ -20,21 +21,34 @@ def explained(run: RunFolder) -> Iterator[None]:
     """Within the block, turn the errors of a file that could not be written into a DataError that names the folder."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if not _is_failed_write(error):
+    except DataError:
+        raise
+    # The tokenizers library raises bare Exception.
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
             raise
-        names = [path.name for path in list_checkpoints(run.checkpoints_path)]
-        advice = "go on with --resume" if names else "start again with --overwrite"
-        raise DataError(
-            f"{run.path}: needed room to write to, got: {error}\n"
-            f"Written whole before: {', '.join(names) or 'no checkpoint'}. Make room, then {advice}."
-        ) from error
+        needed, remedy = reason
+        raise DataError(f"{run.path}: needed {needed}, got: {error}\n{_kept(run)} {remedy}, then {_advice(run)}.") from error
 
 
-def _is_failed_write(error: Exception) -> bool:
+def _reason(error: Exception) -> tuple[str, str] | None:
+    """Return what was needed and what to do about a failed write, None for any other error."""
+    full = ("room to write to", "Make room")
     if isinstance(error, OSError):
-        return error.errno in NO_ROOM
-    if isinstance(error, SafetensorError):
-        return any(f"(os error {number})" in str(error) for number in NO_ROOM)
-    # torch.save wraps what the system said in a RuntimeError that names its zip writer.
-    return "PytorchStreamWriter" in str(error) or "inline_container" in str(error)
+        if error.errno in NOT_ALLOWED:
+            return "files that may be read and written", "See to the permissions or choose another --output"
+        return full if error.errno in NO_ROOM else None
+    words = str(error)
+    by_number = any(f"(os error {number})" in words for number in NO_ROOM)
+    return full if by_number or any(writer in words for writer in WRITERS) else None
+
+
+def _kept(run: RunFolder) -> str:
+    names = [path.name for path in list_checkpoints(run.checkpoints_path)]
+    return f"Written completely before: {', '.join(names) or 'no checkpoint'}."
+
+
+def _advice(run: RunFolder) -> str:
+    # A retriever that is fitted, or half of it, is kept without any checkpoint of the training.
+    return "go on with --resume" if (run.path / "train.json").is_file() else "start again"

@@ -10,15 +10,17 @@ from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
+from diffrgen.finite import all_finite
 from diffrgen.staging import replace_file
 from diffrgen.training.checkpoints import Progress
+from diffrgen.training.log_lines import read_log
 
 
 class TrainingLog:
     """Appends scalars to `metrics.jsonl` and to TensorBoard event files in `tensorboard/` of a run folder.
 
     It goes on where `progress` stands: what an interrupted run wrote of later steps is dropped, for they come again. A
-    disabled log (every process but the first) writes nothing.
+    disabled log (every process but the first) writes nothing. Raises DataError for a log that holds anything else.
     """
 
     def __init__(self, run: Path, progress: Progress, *, enabled: bool = True) -> None:
@@ -29,11 +31,15 @@ class TrainingLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=progress.step + 1) if enabled else None
 
     def write(self, phase: str, step: int, scalars: Mapping[str, float]) -> None:
-        """Record the scalars of one step; `phase` (train, val, test) prefixes their TensorBoard names."""
+        """Record the scalars of one step; `phase` (train, val, test) prefixes their TensorBoard names.
+
+        What is not finite is null in the file.
+        """
         if self._lines is None or self._board is None:
             return
-        record = {"phase": phase, "step": step, **{name: round(float(v), 6) for name, v in scalars.items()}}
-        self._lines.write(json.dumps(record) + "\n")
+        # JSON has no word for NaN.
+        values = {name: round(float(value), 6) if all_finite(value) else None for name, value in scalars.items()}
+        self._lines.write(json.dumps({"phase": phase, "step": step, **values}) + "\n")
         self._lines.flush()
         for name, value in scalars.items():
             self._board.add_scalar(f"{phase}/{name}", float(value), step)
@@ -56,11 +62,7 @@ class TrainingLog:
 
 
 def _lines_until(path: Path, progress: Progress) -> Iterator[bytes]:
-    """Yield the whole lines of the steps that `progress` has behind it."""
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        # A crash can leave the last line incomplete.
-        if not line.endswith(b"\n"):
-            return
-        record = json.loads(line)
-        if record["step"] <= (progress.step if record["phase"] == "train" else progress.validated):
-            yield line
+    """Yield the complete lines of the steps that `progress` has behind it."""
+    for line in read_log(path):
+        if line.step <= (progress.step if line.phase == "train" else progress.validated):
+            yield line.text

@@ -28,9 +28,11 @@ from diffrgen.retrieval import (
     fit_retriever,
     load_retriever,
 )
+from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
 from diffrgen.training.build import DECODERS, build_model, image_config
+from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import TrainOptions
 
 
@@ -52,11 +54,12 @@ def prepare(
     state: PartialState,
     *,
     progress: bool = True,
+    stop: StopRequest | None = None,
 ) -> PreparedRun:
     """Read or draw the data, then load from `run` what an earlier start left there and make what it did not.
 
     Of several processes, all of which call this, the first one makes data, tokenizer and retriever, and all together
-    the index and the neighbours.
+    the index and the neighbours. A `stop` while the retriever is fitted saves how far that is; TrainingStopped.
     """
     set_seed(options.seed)
     say, device = state.print, state.device
@@ -75,7 +78,9 @@ def prepare(
     with state.main_process_first():
         tokenizer = _tokenizer(options, run, source)
         say(f"tokenizer: {len(tokenizer)} tokens")
-        retriever = _retriever(options, run, source, tokenizer, encoder, device=device, progress=progress).to(device)
+        retriever = _retriever(
+            options, run, source, tokenizer, encoder, device=device, progress=progress, stop=stop or StopRequest()
+        ).to(device)
     group = ProcessGroup.of_processes()
     index = _index(options, run, source, retriever, group, progress=progress)
     say(f"index: {len(index)} training studies")
@@ -197,6 +202,7 @@ def _retriever(
     *,
     device: torch.device,
     progress: bool,
+    stop: StopRequest,
 ) -> Retriever:
     if run.retriever_path.is_dir():
         return run.retriever()
@@ -205,19 +211,27 @@ def _retriever(
         with staged(run.retriever_path) as stage:
             retriever.save(stage)
         return retriever
-    retriever, _ = fit_retriever(
-        run.retriever_path,
-        source.splits.train,
-        source.splits.val,
-        tokenizer=tokenizer,
-        encoder=encoder,
-        transform=options.image.transform(encoder.num_channels, train=True),
-        rules=options.text.rules,
-        options=_retriever_options(options),
-        device=device,
-        progress=progress,
-        read=source.read_image,
-    )
+    checkpoint = FitCheckpoint(run.retriever_fit_path, stop=lambda: bool(stop.number))
+    try:
+        with stop.noted():
+            retriever, _ = fit_retriever(
+                run.retriever_path,
+                source.splits.train,
+                source.splits.val,
+                tokenizer=tokenizer,
+                encoder=encoder,
+                transform=options.image.transform(encoder.num_channels, train=True),
+                rules=options.text.rules,
+                options=_retriever_options(options),
+                device=device,
+                progress=progress,
+                read=source.read_image,
+                checkpoint=checkpoint,
+            )
+    except FitStopped as stopped:
+        go_on = f"go on with: python -m diffrgen.train --resume --output {run.path}"
+        raise TrainingStopped(stop.number, f"stopped: {stopped}, which is saved; {go_on}") from stopped
+    checkpoint.discard()
     return retriever
 
 

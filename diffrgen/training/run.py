@@ -16,7 +16,7 @@ from diffrgen.pipeline.source import PHANTOM
 from diffrgen.staging import is_partial, partial_path, remove
 from diffrgen.training.curves import draw_curves
 from diffrgen.training.full_disk import explained
-from diffrgen.training.interruption import TrainingStopped
+from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import prepare
 from diffrgen.training.summary import TrainingSummary
@@ -55,12 +55,14 @@ def fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tupl
         save_json(replace(options, resume=False, overwrite=False), run.path / "train.json")
     visible = accelerator.is_main_process
     accelerator.wait_for_everyone()
-    prepared = prepare(options, run, PartialState(), progress=visible)
-    if visible:
-        save_json(prepared.settings, run.settings_path)
-        save_json(prepared.data, run.path / "data.json")
     try:
-        summary = Trainer(options, run, prepared, accelerator).fit()
+        with StopRequest() as stop:
+            with stop.immediate(_stopped_before_training(run)):
+                prepared = prepare(options, run, PartialState(), progress=visible, stop=stop)
+                if visible:
+                    save_json(prepared.settings, run.settings_path)
+                    save_json(prepared.data, run.path / "data.json")
+            summary = Trainer(options, run, prepared, accelerator, stop).fit()
     except TrainingStopped:
         # It has saved where it stands; the curves show it.
         if visible:
@@ -71,6 +73,13 @@ def fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tupl
         save_json(summary, run.path / "training.json")
     accelerator.wait_for_everyone()
     return summary, prepared.data.splits["test"].studies
+
+
+def _stopped_before_training(run: RunFolder) -> str:
+    return (
+        "stopped while the run was prepared; what was finished is kept. Go on with: "
+        f"python -m diffrgen.train --resume --output {run.path}"
+    )
 
 
 def open_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:

@@ -39,7 +39,14 @@ PATIENCE = timedelta(days=1)
 class Trainer:
     """Trains a prepared run with `accelerate`: any number of processes, mixed precision, optional torch.compile."""
 
-    def __init__(self, options: TrainOptions, run: RunFolder, prepared: PreparedRun, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        run: RunFolder,
+        prepared: PreparedRun,
+        accelerator: Accelerator,
+        stop: StopRequest | None = None,
+    ) -> None:
         self.options, self.run, self.prepared, self.accelerator = options, run, prepared, accelerator
         if accelerator.num_processes > 1:
             # Each its own dropout and routing noise.
@@ -79,7 +86,7 @@ class Trainer:
         # Prepared, not registered for checkpointing: accelerate would unpickle a registered object.
         self.scheduler = accelerator.prepare(make_scheduler(self.optimiser.optimizer, options.optimiser, self.planned))
         self.checkpoints = Checkpoints(accelerator, run.checkpoints_path, every=options.checkpoint_every)
-        self.stop = StopRequest()
+        self.stop = stop or StopRequest()
         self.progress = Progress()
         self.timer = BatchTimer()
         self.started = time.perf_counter()

@@ -1,0 +1,52 @@
+"""Worker processes: they leave signals to the main process, and end with it however it ends."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import threading
+from functools import cache
+
+# What a terminal, a shell or a scheduler sends to every process of a group; Windows has no SIGHUP.
+GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def leave_signals_to_the_main_process(_: int = 0) -> None:
+    """Have a worker read on when its process group gets Ctrl-C: training then still takes its last step.
+
+    A worker ends when its main process tells it to, or is gone (`end_workers_at_exit`).
+    """
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@cache
+def end_workers_at_exit() -> None:
+    """Have the workers that are left when Python exits killed: it would send them a signal that they leave to others, and
+    wait for them without end. They are left where something still holds their loader, as after a training that was stopped.
+    """
+    atexit.register(_kill_daemons)
+
+
+def end_with_the_main_process() -> None:
+    """Have this worker of a pool end at once when its main process is gone, killed by SIGKILL for example.
+
+    A pool's worker otherwise finishes the work that it was given, and may then wait for more without end.
+    """
+    leave_signals_to_the_main_process()
+    main = multiprocessing.parent_process()
+    if main is not None:
+        threading.Thread(target=_exit_after, args=(main,), daemon=True).start()
+
+
+def _exit_after(main: multiprocessing.process.BaseProcess) -> None:
+    main.join()
+    os._exit(1)
+
+
+def _kill_daemons() -> None:
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
