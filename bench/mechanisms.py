@@ -60,7 +60,8 @@ def exchanged(rows: Tensor) -> Tensor:
 def encode(model: DiffRGenForReportGeneration, example: Example, *other: str) -> EncodedStudy:
     """Encode a batch, the inputs `other` being those of other studies."""
     inputs = StudyInputs.of(example)
-    return model.encode(replace(inputs, **{name: exchanged(getattr(inputs, name)) for name in other}))
+    given = inputs.tensors()
+    return model.encode(replace(inputs, **{name: exchanged(given[name]) for name in other if name in given}))
 
 
 def with_other_rows(part: int) -> Encode:
@@ -69,7 +70,8 @@ def with_other_rows(part: int) -> Encode:
     def encode_and_exchange(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
         encoded = encode(model, example)
         gh, gw = model.image_encoder.grid(*example["pixel_values"].shape[-2:])
-        patches, rows = gh * gw, encoded.last_hidden_state.shape[1]
+        views = example["pixel_values"].shape[1] if example["pixel_values"].dim() == 5 else 1
+        patches, rows = views * gh * gw, encoded.last_hidden_state.shape[1]
         parts = 1 if model.difference is None else 2
         bounds = [0, *(patches + (rows - patches) * k // parts for k in range(parts + 1))]
         for memory in (encoded.last_hidden_state, encoded.memory_mask):
@@ -83,7 +85,7 @@ def with_other_rows(part: int) -> Encode:
 def with_other_co_attention(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
     """Encode with other studies' patches as F of Eq. 2: the keys, values and routing weights of all layers."""
     route = FlexiRouteAggregation.route
-    with patch.object(FlexiRouteAggregation, "route", lambda fam, f, grid: route(fam, exchanged(f), grid)):
+    with patch.object(FlexiRouteAggregation, "route", lambda fam, f, *given: route(fam, exchanged(f), *given)):
         return encode(model, example)
 
 
@@ -105,10 +107,11 @@ def all_ones_alone(alpha: Tensor) -> Tensor:
     return alone
 
 
+VIEWS = ("pixel_values", "view_mask", "view_kinds")
 # What is changed, and how a batch is encoded then.
 CHANGES: dict[str, Encode] = {
     "nothing": encode,
-    "another's image": lambda model, example: encode(model, example, "pixel_values"),
+    "another's image": lambda model, example: encode(model, example, *VIEWS),
     "another's retrieved reports": lambda model, example: encode(model, example, "retrieved", "retrieved_mask"),
     "another's patches in the memory": with_other_rows(0),
     "another's S in the memory": with_other_rows(1),

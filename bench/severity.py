@@ -29,7 +29,6 @@ from diffrgen.pipeline.dataset import ExampleSettings
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.records import Study
-from diffrgen.retrieval.pairs import query_image
 
 DECAY = 1e-2
 # Findings with fewer test studies are left out.
@@ -51,7 +50,7 @@ def pooled_features(model: DiffRGenForReportGeneration, sources: ExampleSettings
     """Return the pooled image features of `studies`, (n, E)."""
     features = []
     for start in range(0, len(studies), 64):
-        images = [sources.read(query_image(study), sources.transform.resize) for study in studies[start : start + 64]]
+        images = [sources.read(study.images[0], sources.transform.resize) for study in studies[start : start + 64]]
         features.append(model.image_encoder(torch.stack([sources.transform(image) for image in images])).pooled)
     return torch.cat(features)
 

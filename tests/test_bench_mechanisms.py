@@ -31,7 +31,8 @@ def example() -> Example:
 
 
 def rows_of(example: Example) -> list[Example]:
-    return [{name: rows[row] for name, rows in example.items()} for row in range(SETTING.studies)]
+    view = {"pixel_values": example["pixel_values"][:, None], "view_kinds": torch.zeros(SETTING.studies, 1, dtype=int)}
+    return [{name: rows[row] for name, rows in {**example, **view}.items()} for row in range(SETTING.studies)]
 
 
 def test_losses_of_the_studies_are_those_of_the_network(model, example, monkeypatch):

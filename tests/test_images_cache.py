@@ -263,7 +263,7 @@ def test_a_broken_image_is_named_as_the_check_names_it_and_looked_at_again(image
 
 
 def plan_again(plan: CachePlan) -> CachePlan:
-    return CachePlan(plan.shown, plan.others, plan.resize)
+    return CachePlan(plan.images, plan.resize)
 
 
 def test_a_fault_that_only_decoding_finds_is_kept_too(images, tmp_path):

@@ -26,7 +26,7 @@ ALLOWED = {
     "workers": set(),
     "finite": set(),
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
-    "model": {"errors", "labels", "images", "diffrgen_kernels"},
+    "model": {"errors", "labels", "records", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
     "reporting": {
         *("errors", "labels", "records", "images", "text", "retrieval", "model", "pipeline"),

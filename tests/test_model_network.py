@@ -47,8 +47,8 @@ def test_routing_changes_the_report(monkeypatch):
     before = logits_of(network, batch)
     forward = Router.forward
 
-    def only_the_last_mask(self, patches, temperature):
-        alpha = torch.zeros_like(forward(self, patches, temperature))
+    def only_the_last_mask(self, *given):
+        alpha = torch.zeros_like(forward(self, *given))
         alpha[:, -1] = 1.0
         return alpha
 

@@ -159,24 +159,24 @@ def test_the_reporter_writes_what_evaluation_does(run, tmp_path):
 def test_the_reporter_takes_an_image_or_a_report_alone(run, monkeypatch):
     reporter, given = Reporter(run), []
     write = reporter.model.write_reports
-    monkeypatch.setattr(reporter.model, "write_reports", lambda **batch: given.append(batch) or write(**batch))
+    monkeypatch.setattr(reporter.model, "write_reports", lambda inputs, **how: given.append(inputs) or write(inputs, **how))
     study = make_dataset(run, "val").studies[0]
     picture = study.images[0]
     list(reporter.write([picture] * 3, GREEDY, [PriorStudy(picture), PriorStudy(report="No edema. Heart large."), None]))
-    assert given[0]["prior_mask"].sum(1).tolist() == [1, 2, 0]
-    assert given[0]["prior_mask"][0, 0]
-    assert not given[0]["prior_mask"][1, 0]
+    assert given[0].prior_mask.sum(1).tolist() == [1, 2, 0]
+    assert given[0].prior_mask[0, 0]
+    assert not given[0].prior_mask[1, 0]
     expected = reporter.retriever.encode_texts(["no edema .", "heart large ."])
-    torch.testing.assert_close(given[0]["prior"][1, 1:3], expected)
-    told = dict(zip(FINDINGS, given[0]["prior_states"][1].tolist(), strict=True))
+    torch.testing.assert_close(given[0].prior[1, 1:3], expected)
+    told = dict(zip(FINDINGS, given[0].prior_states[1].tolist(), strict=True))
     assert {finding for finding, state in told.items() if state != State.BLANK} == {"edema", "cardiomegaly"}
     assert (told["edema"], told["cardiomegaly"]) == (State.NEGATIVE, State.POSITIVE)
     # Of the image alone: what the network says of it as the image to report.
     seen = [State[state.upper()] for state in next(reporter.write([picture], GREEDY)).states.values()]
-    assert given[0]["prior_states"][0].tolist() == seen
-    assert given[0]["prior_states"][2].tolist() == [NO_STUDY] * 14
+    assert given[0].prior_states[0].tolist() == seen
+    assert given[0].prior_states[2].tolist() == [NO_STUDY] * 14
     list(reporter.write([picture], GREEDY))
-    assert "prior" not in given[-1]
+    assert given[-1].prior is None
 
 
 def test_what_cannot_be_a_prior_is_told(run):

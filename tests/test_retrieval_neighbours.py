@@ -222,11 +222,11 @@ def test_augmentation_depends_on_seed_epoch_and_study_alone(room):
 
 
 def test_a_study_without_an_image_is_named(room):
-    with pytest.raises(DataError, match="study 's0': needed an image"):
+    with pytest.raises(DataError, match="study 's0': needed an image, got none"):
         neighbours_of_studies(
             room.retriever,
             room.index(room.folder / "index"),
-            [replace(room.studies[0], images=())],
+            [replace(room.studies[0], images=(), views=())],
             split="val",
             options=OPTIONS,
         )

@@ -64,7 +64,7 @@ class Epochs(Dataset[Example]):
 
     def __getitem__(self, row: int) -> Example:
         value = torch.tensor([self.epoch.number, os.getpid()])
-        return {"value": value, "labels": value}
+        return {"value": value, "labels": value, "pixel_values": value, "view_kinds": value}
 
 
 @pytest.mark.parametrize("kept", [True, False])

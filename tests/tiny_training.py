@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +25,27 @@ OPTIONS = f"""
 """.split()
 
 
-def write_studies(folder: Path) -> Path:
-    """Write random images and labels to `folder` and return the annotation; without a test split nothing is scored."""
+def write_studies(folder: Path, *, views: Sequence[str] = ()) -> Path:
+    """Write random images and labels to `folder` and return the annotation; without a test split nothing is scored.
+
+    views: names of views. Study 0 has none of them beside its one image, study 1 the first, and so on in turn.
+    """
     folder.mkdir()
     draw, studies = np.random.default_rng(0), []
     for number in range(STUDIES):
         Image.fromarray(draw.integers(0, 256, (34, 34), dtype=np.uint8)).save(folder / f"{number}.png")
+        more = views[: number % (len(views) + 1)]
+        for name in more:
+            pixels = np.random.default_rng([number, *name.encode()]).integers(0, 256, (34, 34), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}-{name}.png")
         states = draw.integers(0, 2, len(FINDINGS)).tolist()
         said = [name if state else f"no {name}" for name, state in zip(FINDINGS, states, strict=True)]
         report = " . ".join(said[: 2 + number % 5])
         patient = {"patient_id": str(number // 2), "days": number % 2}
         record = {"id": str(number), "report": report, "image_path": [f"{number}.png"], "labels": states}
+        if views:
+            record["image_path"] += [f"{number}-{name}.png" for name in more]
+            record["views"] = ["PA", *more]
         studies.append({**record, **patient})
     path = folder / "annotation.json"
     path.write_text(json.dumps({"train": studies[:TRAINING], "val": studies[TRAINING:]}))

@@ -22,7 +22,7 @@ from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.labeler import LabelerOptions
-from diffrgen.pipeline.options import DataOptions, GenerationOptions
+from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, load_source
@@ -49,7 +49,7 @@ class EvaluateOptions:
     images: Path | None = None
     """Folder of the images of --data."""
     skip_broken: bool = False
-    """Leave out records with a missing or unreadable image, counted in a warning."""
+    """Leave out missing and unreadable images and records with no image left, counted in a warning."""
     output: Path | None = None
     """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT, for a run of the hub
     evaluation/OWNER/NAME/SPLIT."""
@@ -116,9 +116,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model = run.model(fused_kernels=options.fused_kernels)
     # Limits that this run cannot meet are refused before any data are read.
     run_decoding(model, options.generation, max_tokens=settings.max_tokens)
-    data = settings.data
-    if options.data is not None:
-        data = DataOptions(data=options.data, images=options.images)
+    data = settings.data_options(model.config, data=options.data, images=options.images)
     source = load_source(
         replace(data, skip_broken=options.skip_broken or data.skip_broken),
         settings.phantom,

@@ -84,7 +84,7 @@ class Explainer:
         return ExplainedReport(
             written=written,
             position=position,
-            image=_grey(inputs.pixel_values[row].cpu(), self.reporter.sources.transform),
+            image=_grey(inputs.pixel_values[row, 0].cpu(), self.reporter.sources.transform),
             sentences=sentences,
             neighbour_sentences=tuple(mark_shared(neighbour.report, told) for neighbour in written.neighbours),
             differences=tuple(compare_neighbours(metrics, config.difference_metrics)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 
 from diffrgen.errors import DataError
-from diffrgen.images.integrity import fault_of
 from diffrgen.images.resized import decoder_version, read_checked, read_resized
 from diffrgen.records import Study
 from diffrgen.records.json_text import parse_json
@@ -48,37 +47,25 @@ class CacheManifest:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What a cache is to hold: the images `shown` to a network with `resize` pixels on their shorter side.
+    """What a cache is to hold: `images` with `resize` pixels on their shorter side."""
 
-    others: images that are only checked for damage.
-    """
-
-    shown: tuple[Path, ...]
-    others: tuple[Path, ...]
+    images: tuple[Path, ...]
     resize: int
 
     @classmethod
     def of(cls, studies: Iterable[Study], *, resize: int) -> CachePlan:
-        """Plan to keep the first image of each study, which is the one that is shown, and to check all."""
-        studies = tuple(studies)
-        shown = dict.fromkeys(study.images[0] for study in studies if study.images)
-        others = dict.fromkeys(path for study in studies for path in study.images[1:] if path not in shown)
-        return cls(tuple(shown), tuple(others), resize)
-
-    def __iter__(self) -> Iterator[Path]:
-        """Iterate over every image, the shown ones first."""
-        yield from self.shown
-        yield from self.others
+        """Plan to keep every image of the studies."""
+        return cls(tuple(dict.fromkeys(path for study in studies for path in study.images)), resize)
 
     @property
     def name(self) -> str:
         """The name of the cache's folder: the same for the same paths, whatever is in the files."""
-        return f"images-{self.resize}-{_digest([str(len(self.shown)), *map(os.path.abspath, self)])}"
+        return f"images-{self.resize}-{_digest([str(len(self.images)), *map(os.path.abspath, self.images)])}"
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of paths, sizes and times of change: another one where a file is another."""
-        return _digest([str(len(self.shown)), *(f"{os.path.abspath(path)} {_stamp(path)}" for path in self)])
+        return _digest([str(len(self.images)), *(f"{os.path.abspath(path)} {_stamp(path)}" for path in self.images)])
 
 
 class ImageCache:
@@ -86,9 +73,9 @@ class ImageCache:
 
     def __init__(self, folder: Path, plan: CachePlan, manifest: CacheManifest, places: np.ndarray) -> None:
         self.folder, self.resize, self.size, self.places = folder, plan.resize, manifest.size, places
-        reasons = ((path, manifest.faults.get(os.path.abspath(path))) for path in plan)
+        reasons = ((path, manifest.faults.get(os.path.abspath(path))) for path in plan.images)
         self.faults = {path: reason for path, reason in reasons if reason is not None}
-        self._rows = {path: row for row, path in enumerate(plan.shown)}
+        self._rows = {path: row for row, path in enumerate(plan.images)}
         self._pixels = self._map()
 
     @classmethod
@@ -106,7 +93,7 @@ class ImageCache:
             return None
         made = (manifest.schema, manifest.decoder, manifest.resize, manifest.fingerprint)
         asked = (SCHEMA, decoder_version(), plan.resize, plan.fingerprint)
-        if made != asked or not whole or not _fit(places, len(plan.shown), manifest.size):
+        if made != asked or not whole or not _fit(places, len(plan.images), manifest.size):
             return None
         cache = cls(folder, plan, manifest, places)
         return None if any(map(cache._can_be_read, cache.faults)) else cache
@@ -120,8 +107,6 @@ class ImageCache:
         return Image.fromarray(self._pixels[start : start + height * width].reshape(height, width))
 
     def _can_be_read(self, path: Path) -> bool:
-        if path not in self._rows:
-            return fault_of(path) is None
         try:
             read_checked(path, self.resize)
         except DataError:

@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from diffrgen.errors import DataError
 from diffrgen.images.cache import PIXELS, PLACES, CacheManifest, CachePlan, ImageCache
-from diffrgen.images.integrity import fault_of
 from diffrgen.images.resized import can_resize, read_checked
 
 MOST_THREADS = 16
@@ -97,22 +96,22 @@ def _write(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:
 def _fill(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:
     """Decode and check every image of `plan`, and write the three files of the cache."""
     fingerprint = plan.fingerprint
-    places = np.zeros((len(plan.shown), 3), dtype=np.int64)
+    places = np.zeros((len(plan.images), 3), dtype=np.int64)
     faults: dict[str, str] = {}
-    size, count = 0, len(plan.shown)
+    size, count = 0, len(plan.images)
     # Resized, no image has fewer pixels than a square.
     _check_space(folder, plan, count * plan.resize**2)
     with (folder / PIXELS).open("wb") as stream, ThreadPoolExecutor(threads) as pool:
-        decoded = _in_order(pool, lambda item: _decode(*item), _work(plan))
-        bar = tqdm(decoded, "decoding images", len(plan.shown) + len(plan.others), disable=not progress, leave=False)
-        for row, (path, picture) in enumerate(zip(plan, bar, strict=True)):
+        decoded = _in_order(pool, lambda path: _decode(path, plan.resize), plan.images)
+        bar = tqdm(decoded, "decoding images", count, disable=not progress, leave=False)
+        for row, (path, picture) in enumerate(zip(plan.images, bar, strict=True)):
             if picture.fault is not None:
                 faults[os.path.abspath(path)] = picture.fault
             if picture.pixels is not None:
                 places[row] = (size, *picture.pixels.shape)
                 stream.write(picture.pixels.data)
                 size += picture.pixels.size
-            if row < count and row % SPACE_CHECKED_EVERY == SPACE_CHECKED_EVERY - 1:
+            if row % SPACE_CHECKED_EVERY == SPACE_CHECKED_EVERY - 1:
                 stream.flush()
                 _check_space(folder, plan, size // (row + 1) * (count - row - 1))
         stream.flush()
@@ -121,15 +120,7 @@ def _fill(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:
     CacheManifest(fingerprint, plan.resize, size, faults).save(folder)
 
 
-def _work(plan: CachePlan) -> Iterator[tuple[Path, int | None]]:
-    yield from ((path, plan.resize) for path in plan.shown)
-    yield from ((path, None) for path in plan.others)
-
-
-def _decode(path: Path, resize: int | None) -> _Decoded:
-    """Decode an image to keep, or check one that is not kept (`resize` None)."""
-    if resize is None:
-        return _Decoded(fault=fault_of(path))
+def _decode(path: Path, resize: int) -> _Decoded:
     try:
         image = read_checked(path, resize)
     except DataError as error:
@@ -138,9 +129,7 @@ def _decode(path: Path, resize: int | None) -> _Decoded:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[tuple[Path, int | None]], _Decoded],
-    items: Iterable[tuple[Path, int | None]],
+    pool: ThreadPoolExecutor, work: Callable[[Path], _Decoded], items: Iterable[Path]
 ) -> Iterator[_Decoded]:
     """Yield the results of `work` in the order of `items`; few wait at a time, so that memory and Ctrl-C are bounded."""
     waiting: deque[Future[_Decoded]] = deque()
@@ -160,6 +149,6 @@ def _check_space(folder: Path, plan: CachePlan, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{folder.parent}: needed {needed / 1e9:.1f} GB more for the decoded images ({len(plan.shown)} of "
+            f"{folder.parent}: needed {needed / 1e9:.1f} GB more for the decoded images ({len(plan.images)} of "
             f"{plan.resize} pixels and more), got {free / 1e9:.1f} GB free; {ADVICE}"
         )

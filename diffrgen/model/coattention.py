@@ -13,12 +13,15 @@ from diffrgen.model.router import Router
 
 
 class Route(NamedTuple):
-    """What one layer takes from the image: keys and values (B, m, P, H, D), alpha (B, P) and the patch grid."""
+    """What one layer takes from the image: keys and values (B, m, P, H, D), alpha (B, P), the grid of one view's patches,
+    and mask (B, m), False for absent patches (None: none is absent).
+    """
 
     key: Tensor
     value: Tensor
     alpha: Tensor
     grid: tuple[int, int]
+    mask: Tensor | None = None
 
 
 class CoAttentionRouting(nn.Module):
@@ -41,11 +44,13 @@ class CoAttentionRouting(nn.Module):
         self.output = nn.Linear(config.width, config.width)
         self.router = Router(config, masks)
 
-    def route(self, patches: Tensor, grid: tuple[int, int], temperature: Tensor) -> Route:
-        """Project patches F (B, m, d) to keys and values and choose alpha (Eq. 7)."""
+    def route(
+        self, patches: Tensor, grid: tuple[int, int], temperature: Tensor, patch_mask: Tensor | None = None
+    ) -> Route:
+        """Project patches F (B, m, d) to keys and values and choose alpha (Eq. 7); patch_mask (B, m): see `Route`."""
         key = self.key(patches).unflatten(-1, self.split)  # (B, m, P, H, D)
         value = self.value(patches).unflatten(-1, self.split)
-        return Route(key, value, self.router(patches, temperature), grid)
+        return Route(key, value, self.router(patches, temperature, patch_mask), grid, patch_mask)
 
     def attention(self, z: Tensor, route: Route) -> Tensor:
         """Return where tokens z (B, N, d) look by A^0, which masks nothing: (B, N, m), the mean over the heads.
@@ -65,6 +70,7 @@ class CoAttentionRouting(nn.Module):
             route.value,
             route.alpha,
             grid=route.grid,
+            key_mask=route.mask,
             orders=self.orders,
             masking=self.masking,
             backend=self.backend,

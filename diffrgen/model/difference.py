@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.views import mean_of_present
 
 
 def difference_metrics(z: Tensor, f: Tensor, metrics: tuple[str, ...]) -> Tensor:
@@ -99,7 +100,7 @@ class FeatureDifference(nn.Module):
     def _features(
         self, z: Tensor, patches: Tensor, patch_mask: Tensor | None, norm: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        scalars = self._scalars(z, _pooled(patches, patch_mask), norm)
+        scalars = self._scalars(z, mean_of_present(patches, patch_mask), norm)
         return scalars if self.content is None else scalars + self.content(z, patches, patch_mask)
 
     def _scalars(self, z: Tensor, f: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
@@ -116,11 +117,3 @@ class FeatureDifference(nn.Module):
         # Copies: the next batch changes the statistics in place, and backward needs them as they are now.
         mean, variance = norm.running_mean.clone(), norm.running_var.clone()
         return F.batch_norm(metrics, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
-
-
-def _pooled(patches: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the mean (B, d) of patches (B, m, d) over those in mask (B, m), over all without one."""
-    if mask is None:
-        return patches.mean(dim=1)
-    weights = mask.to(patches).unsqueeze(-1)
-    return (patches * weights).sum(1) / weights.sum(1)

@@ -13,7 +13,9 @@ from torch import Tensor
 class StudyInputs:
     """The images and the references of B studies.
 
-    pixel_values (B, C, S, S) float; retrieved (B, N, E) float, the retriever's embeddings of N reports (or N x T token
+    pixel_values (B, V, C, S, S) float, the V views of each study, or (B, C, S, S), one image each; view_mask (B, V) bool,
+    False for an absent view, at least one a study (None: all are there); view_kinds (B, V) int64, places in
+    `records.VIEW_KINDS` (None: all unknown). retrieved (B, N, E) float, the retriever's embeddings of N reports (or N x T token
     features); retrieved_mask (B, N) bool, False for an absent neighbour (None: all are there).
     With `config.prior`, of the patient's prior study: prior (B, R, E) float, the embedding of its image and one for each
     sentence of its report; prior_mask (B, R) bool, False for an absent row; prior_states (B, C) int64, its disease
@@ -22,6 +24,8 @@ class StudyInputs:
 
     pixel_values: Tensor
     retrieved: Tensor
+    view_mask: Tensor | None = None
+    view_kinds: Tensor | None = None
     retrieved_mask: Tensor | None = None
     prior: Tensor | None = None
     prior_mask: Tensor | None = None

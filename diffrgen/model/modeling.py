@@ -25,6 +25,7 @@ from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
 from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
+from diffrgen.model.views import ViewMarks, encode_views
 
 IGNORED = -100
 # Names that tensors had in version 0.1.
@@ -48,6 +49,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.image_encoder = PatchEncoder(config.encoder)
         image_width = config.encoder.hidden_sizes[-1]
         self.patch_projection = nn.Sequential(nn.Linear(image_width, config.width), nn.LayerNorm(config.width))
+        self.view_marks = ViewMarks(config) if config.views > 1 else None
         self.report_projection = nn.Sequential(
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
@@ -80,11 +82,11 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     def encode(self, inputs: StudyInputs) -> EncodedStudy:
         """Turn image and references into what the decoder attends to, disease logits and routing weights.
 
-        The prior's states are passed on: they prompt the decoder. Raises ValueError for a prior where the network has no
-        such input.
+        The prior's states are passed on: they prompt the decoder. Raises ValueError for a prior or for more views than
+        the network takes.
         """
-        image = self.image_encoder(inputs.pixel_values)
-        patches = self.patch_projection(image.patches)  # F (B, m, d)
+        image = encode_views(self.image_encoder, inputs.pixel_values, inputs.view_mask)
+        patches = self._marked(self.patch_projection(image.patches), inputs)  # F (B, V m, d)
         reports = self.report_projection(inputs.retrieved)  # Z (B, N, d)
         earlier = self._prior_rows(inputs.prior)  # (B, R, d)
         retrieved_mask = mask = _given_or_true(inputs.retrieved_mask, reports)
@@ -93,14 +95,14 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
             mask = torch.cat([mask, _given_or_true(inputs.prior_mask, earlier)], dim=1)
 
-        routes, own_routes = self.fam.route(patches, image.grid), ()
+        routes, own_routes = self.fam.route(patches, image.grid, image.mask), ()
         similar, finding_rows = self._aggregate(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
         if self.difference is not None:
-            difference = self._difference(reports, earlier, patches)  # Eq. 1 (B, N + R, d)
+            difference = self._difference(reports, earlier, patches, image.mask)  # Eq. 1 (B, N + R, d)
             fam = self.fam
             if self.difference_fam is not None:
-                fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid)
+                fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid, image.mask)
             difference = fam(difference, own_routes or routes, mask)  # D (B, N + R, d), Eq. 2-7
             memory, mean_difference = [*memory, difference], _masked_mean(difference, retrieved_mask)
 
@@ -109,7 +111,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         if self.finding_queries is not None:
             disease_logits = disease_logits + self.finding_queries.logits(finding_rows)
             prompt_rows = self.finding_queries.prompt_rows(finding_rows)
-        present = mask.new_ones(patches.shape[:2])
+        present = _given_or_true(image.mask, patches)
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
             memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
@@ -129,12 +131,24 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             z, mask = self.finding_queries.beside(z, mask)
         return self.fam(z, routes, mask).tensor_split((rows,), dim=1)
 
-    def _difference(self, reports: Tensor, earlier: Tensor | None, patches: Tensor) -> Tensor:
-        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against F (B, m, d)."""
-        difference = self.difference(reports, patches)
+    def _marked(self, patches: Tensor, inputs: StudyInputs) -> Tensor:
+        """Add to patches (B, V m, d) what tells the kind of each view."""
+        views = 1 if inputs.pixel_values.dim() == 4 else inputs.pixel_values.shape[1]
+        if views > self.config.views:
+            raise ValueError(f"expected at most {self.config.views} views a study (config.views), got {views}")
+        if self.view_marks is None:
+            return patches
+        kinds = inputs.view_kinds
+        return self.view_marks(patches, patches.new_zeros(len(patches), views, dtype=torch.int64) if kinds is None else kinds)
+
+    def _difference(
+        self, reports: Tensor, earlier: Tensor | None, patches: Tensor, patch_mask: Tensor | None
+    ) -> Tensor:
+        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against F (B, V m, d)."""
+        difference = self.difference(reports, patches, patch_mask)
         if earlier is None:
             return difference
-        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, patches))], dim=1)
+        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, patches, patch_mask))], dim=1)
 
     def _prior_rows(self, prior: Tensor | None) -> Tensor | None:
         """Project the rows of a prior study, (B, R, E) -> (B, R, d); None where there is none."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.views import mean_of_present
 
 MIN_TEMPERATURE = 0.05
 
@@ -43,11 +44,11 @@ class Router(nn.Module):
                 nn.Linear(config.width, config.width // 2), nn.ReLU(), nn.Linear(config.width // 2, masks)
             )
 
-    def forward(self, patches: Tensor, temperature: Tensor) -> Tensor:
-        """Return alpha (B, P) from patches F (B, m, d) at `temperature` (a scalar tensor)."""
+    def forward(self, patches: Tensor, temperature: Tensor, patch_mask: Tensor | None = None) -> Tensor:
+        """Return alpha (B, P) from patches F (B, m, d) at `temperature` (a scalar tensor); patch_mask (B, m), see `route`."""
         if self.mlp is None:
             return patches.new_ones(len(patches), 1, dtype=torch.promote_types(patches.dtype, torch.float32))
-        logits = self.mlp(patches.mean(dim=1))  # (B, P)
+        logits = self.mlp(mean_of_present(patches, patch_mask))  # (B, P)
         return gumbel_softmax(
             logits, temperature, noise=self.training, straight_through=self.straight_through
         )

@@ -1,4 +1,4 @@
-"""Studies as the network's input: image, neighbours, disease states and report tokens."""
+"""Studies as the network's input: images, neighbours, disease states and report tokens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.model.modeling import IGNORED
 from diffrgen.pipeline.hiding import hide_rows
+from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.records import Study
 from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
 from diffrgen.retrieval.epoch import SharedEpoch
-from diffrgen.retrieval.pairs import query_image
+from diffrgen.retrieval.pairs import query_images
 from diffrgen.text import Rules, clean_report
 from diffrgen.workers import end_workers_at_exit, leave_signals_to_the_main_process
 
@@ -47,11 +48,11 @@ class ExampleSettings:
 class StudyDataset(Dataset[Example]):
     """Examples of the studies of one split.
 
-    An example holds pixel_values (C, S, S); retrieved (N, E) and retrieved_mask (N,) bool; with `priors`, prior (R, E),
-    prior_mask (R,) bool and prior_states (C,) int64 of the patient's earlier study; states (C,) int64; labels (T,) int64,
-    report tokens and the end token. `neighbours` and `priors` have one row a study. Augmentation, of the image and of
-    the prior, is drawn from (seed, epoch, study), so that an example does not depend on the number of workers or on
-    where training was resumed.
+    An example holds the V views of a study, pixel_values (V, C, S, S) and view_kinds (V,) int64; retrieved (N, E) and
+    retrieved_mask (N,) bool; with `priors`, prior (R, E), prior_mask (R,) bool and prior_states (C,) int64 of the
+    patient's earlier study; states (C,) int64; labels (T,) int64, report tokens and the end token. `neighbours` and
+    `priors` have one row a study. Augmentation, of the images and of the prior, is drawn from (seed, epoch, study), so
+    that an example does not depend on the number of workers or on where training was resumed.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class StudyDataset(Dataset[Example]):
         self._epoch.number = number
 
     def shuffle_images(self, seed: int) -> None:
-        """Give each study the image, and so the neighbours and the prior, of another: a blind model passes this control."""
+        """Give each study the images, and so the neighbours and the prior, of another: a blind model passes this control."""
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.studies), generator=generator).tolist()
         # A cycle through a random order moves every study (where there are two).
@@ -104,10 +105,12 @@ class StudyDataset(Dataset[Example]):
         shown = self.pictured[row]
         draw = hash((self.seed, self.epoch, row)) % 2**63
         transform, index, neighbours = self.sources.transform, self.sources.index, self.neighbours
-        image = self.sources.read(query_image(self.studies[shown]), transform.resize)
+        study, generator = self.studies[shown], torch.Generator().manual_seed(draw)
+        views = [transform(self.sources.read(path, transform.resize), generator) for path in query_images(study)]
         retrieved, mask = neighbour_features(index, neighbours, shown, token_features=self.sources.token_features)
         return {
-            "pixel_values": transform(image, torch.Generator().manual_seed(draw)),
+            "pixel_values": torch.stack(views),
+            "view_kinds": kind_numbers(study.views),
             "retrieved": retrieved,
             "retrieved_mask": mask,
             **self._prior(row, shown),
@@ -153,10 +156,15 @@ def neighbour_features(
 
 
 def collate(examples: Sequence[Example]) -> Example:
-    """Stack examples into a batch; labels are padded by -100 to the longest report."""
-    batch = {name: torch.stack([e[name] for e in examples]) for name in examples[0] if name != "labels"}
-    labels = [example["labels"] for example in examples]
-    return {**batch, "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED)}
+    """Stack examples into a batch; labels are padded by -100 to the longest report, views to the most of a study.
+
+    view_mask (B, V) bool, False for padding, is there where studies have different numbers of views.
+    """
+    padded = ("labels", "pixel_values", "view_kinds")
+    batch = {name: torch.stack([e[name] for e in examples]) for name in examples[0] if name not in padded}
+    labels, pixels, kinds = ([example[name] for example in examples] for name in padded)
+    labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    return {**padded_views(pixels, kinds), **batch, "labels": labels}
 
 
 def example_loader(

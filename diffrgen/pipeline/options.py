@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffrgen.images import ImageTransform
 from diffrgen.pipeline.generation import GenerationOptions
+from diffrgen.records import ViewChoice
 from diffrgen.text import Rules
 
 __all__ = ["DataOptions", "GenerationOptions", "ImageOptions", "TextOptions"]
@@ -21,7 +22,12 @@ class DataOptions:
     images: Path | None = None
     """Folder that the annotation's image paths are relative to; default: images/ beside the annotation."""
     skip_broken: bool = False
-    """Leave out records with a missing or unreadable image or an empty report, counted in a warning."""
+    """Leave out missing and unreadable images and records with no image left or an empty report, counted in a warning."""
+    views: ViewChoice = "all"
+    """Images of a study to use: all (4 at most), the first frontal one (else the first), or the first as listed."""
+    view_index: Path | None = None
+    """CSV with the view of each image (columns path; view, projection or ViewPosition) for an annotation without views;
+    default: IMAGES_index.csv beside the images folder, where there is one."""
 
 
 @dataclass(frozen=True)

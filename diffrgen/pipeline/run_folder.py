@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -45,6 +45,16 @@ class RunSettings:
     chexbert: Path | None = None
     chexbert_vocabulary: Path | None = None
     format_version: int = FORMAT_VERSION
+
+    def data_options(self, config: DiffRGenConfig, *, data: str | None = None, images: Path | None = None) -> DataOptions:
+        """Return the run's data, or `data` and `images` with the views that the run was trained on.
+
+        A network for one image takes the first of a study, as it did before there were several.
+        """
+        views = "first" if config.views == 1 and self.data.views == "all" else self.data.views
+        if data is None:
+            return replace(self.data, views=views)
+        return DataOptions(data=data, images=images, views=views)
 
     def labeler_options(self, asked: LabelerOptions, *, same_data: bool) -> LabelerOptions:
         """Return what `asked` says, completed by the run's labeler where that fits the data.

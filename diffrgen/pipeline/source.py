@@ -67,7 +67,13 @@ def load_source(
     if is_phantom:
         splits = read_annotation(_drawn(phantom))
     else:
-        splits = read_annotation(options.data, images=options.images, skip_broken=options.skip_broken)
+        splits = read_annotation(
+            options.data,
+            images=options.images,
+            skip_broken=options.skip_broken,
+            views=options.views,
+            view_index=options.view_index,
+        )
     images = None if cache is None else cached_images(splits, cache, resize=resize)
     if images is not None:
         splits = _readable(splits, images.faults, skip_broken=options.skip_broken)
@@ -93,13 +99,14 @@ def _drawn(options: PhantomOptions) -> Path:
 
 
 def _readable(splits: StudySplits, broken: dict[Path, str], *, skip_broken: bool) -> StudySplits:
-    """Fail naming the images that cannot be read, or leave their studies out and say how many."""
+    """Fail naming the images that cannot be read, or leave them and the studies of no other out and say how many."""
     if not skip_broken:
         raise_broken(splits, broken, source=splits.source)
     splits = without_images(splits, broken)
-    if splits.skipped:
-        shown = "\n  ".join(splits.skipped[:5])
-        warnings.warn(f"{splits.source}: skipped {len(splits.skipped)} broken record(s):\n  {shown}", stacklevel=2)
+    for what, reasons in (("record(s)", splits.skipped), ("image(s) of studies with others", splits.skipped_images)):
+        if reasons:
+            shown = "\n  ".join(reasons[:5])
+            warnings.warn(f"{splits.source}: skipped {len(reasons)} broken {what}:\n  {shown}", stacklevel=2)
     return splits
 
 

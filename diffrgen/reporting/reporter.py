@@ -22,6 +22,7 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.writer import WrittenBatch, WrittenReport, retrieved_reports, run_decoding, write_batch
 from diffrgen.retrieval import Neighbours
+from diffrgen.retrieval.neighbours import embed_views
 from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
 from diffrgen.retrieval.retriever import EvaluationTransform
 
@@ -41,7 +42,7 @@ class ReadPrior(NamedTuple):
 
 
 class ReadStudy(NamedTuple):
-    """An image and its prior as the networks take them: the retriever's and the model's pixel values (C, S, S)."""
+    """An image and its prior as the networks take them: the retriever's and the model's pixel values (1, C, S, S)."""
 
     query: Tensor
     shown: Tensor
@@ -129,7 +130,7 @@ class Reporter:
         query, shown = self._transforms
         pictures = {size: _picture(image, size) for size in {query.resize, shown.resize}}
         earlier = None if prior is None else self._read_prior(prior)
-        return ReadStudy(query(pictures[query.resize]), shown(pictures[shown.resize]), earlier)
+        return ReadStudy(query(pictures[query.resize])[None], shown(pictures[shown.resize])[None], earlier)
 
     def pixel_values(self, image: Picture) -> Tensor:
         """Return an image as the network sees it, (C, S, S); DataError names a file that cannot be read."""
@@ -179,7 +180,7 @@ class Reporter:
 
     def _embed(self, studies: Sequence[ReadStudy]) -> np.ndarray:
         """Return the retriever's embeddings (B, E) float32 of the images."""
-        return self.retriever.encode_images(torch.stack([study.query for study in studies])).cpu().numpy()
+        return embed_views(self.retriever, [study.query for study in studies]).numpy()
 
     def _inputs(self, studies: Sequence[ReadStudy], embedded: np.ndarray) -> tuple[StudyInputs, Neighbours]:
         """Return the network's inputs of a batch, images embedded as (B, E), and the retrieved reports in it."""

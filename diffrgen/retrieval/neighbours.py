@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from diffrgen.records import Study
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import Neighbours, RetrievalIndex
 from diffrgen.retrieval.options import RetrieverOptions
-from diffrgen.retrieval.pairs import query_image
+from diffrgen.retrieval.pairs import query_images
 from diffrgen.retrieval.process_group import SINGLE_PROCESS, Arrays, ProcessGroup
 from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
 
@@ -30,18 +31,18 @@ DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZip
 
 
 class QueryImages(Dataset[Tensor]):
-    """The pixel values of each study's first image."""
+    """The pixel values of each study's views."""
 
     def __init__(self, studies: Sequence[Study], transform: EvaluationTransform, read: ReadImage) -> None:
-        self.paths = [query_image(study) for study in studies]
+        self.paths = [query_images(study) for study in studies]
         self.transform, self.read = transform, read
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> Tensor:
-        """Return (C, S, S) float32."""
-        return self.transform(self.read(self.paths[position], self.transform.resize))
+        """Return (V, C, S, S) float32."""
+        return torch.stack([self.transform(self.read(path, self.transform.resize)) for path in self.paths[position]])
 
 
 def neighbours_of_studies(
@@ -56,7 +57,7 @@ def neighbours_of_studies(
     progress: bool = True,
     read: ReadImage = read_resized,
 ) -> Neighbours:
-    """Return the neighbours of each study by its image; a study is never its own neighbour.
+    """Return the neighbours of each study by its images; a study is never its own neighbour.
 
     Each process of a `group` embeds and looks up its share of the studies, in the batches that one process would.
 
@@ -126,11 +127,22 @@ def embed_images(
     label: str,
     read: ReadImage = read_resized,
 ) -> np.ndarray:
-    """Return the image embedding of each study, (len(studies), E) float32."""
+    """Return the embedding of each study's views, (len(studies), E) float32; see `embed_views`."""
     images = QueryImages(studies, retriever.image_transform, read)
-    loader = DataLoader(images, options.batch_size, num_workers=options.workers)
+    loader = DataLoader(images, options.batch_size, num_workers=options.workers, collate_fn=list)
     bar = tqdm(loader, desc=label, unit="batch", disable=not progress)
-    return torch.cat([retriever.encode_images(batch).cpu() for batch in bar]).numpy()
+    return torch.cat([embed_views(retriever, batch) for batch in bar]).numpy()
+
+
+def embed_views(retriever: Retriever, studies: Sequence[Tensor]) -> Tensor:
+    """Return the query of each study, (len(studies), E) float32 on the CPU, from its views (V, C, S, S).
+
+        query = unit(mean over views of e_image(view))
+
+    That of a single view is its embedding, to the bit.
+    """
+    views = retriever.encode_images(torch.cat(list(studies))).cpu().split([len(study) for study in studies])
+    return torch.stack([rows[0] if len(rows) == 1 else F.normalize(rows.mean(0), dim=0) for rows in views])
 
 
 def _key(
@@ -140,8 +152,8 @@ def _key(
     parts = [index.manifest.retriever, repr(transform), index.manifest.fingerprint, f"recipe {RECIPE}"]
     parts += [str(options.neighbours), str(options.exclude_patient)]
     for study in studies:
-        image = query_image(study)
-        parts += [study.id, study.patient_id or "", image.name, str(image.stat().st_size)]
+        parts += [study.id, study.patient_id or ""]
+        parts += [part for image in query_images(study) for part in (image.name, str(image.stat().st_size))]
     return fingerprint(parts)
 
 

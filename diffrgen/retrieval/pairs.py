@@ -14,9 +14,12 @@ from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
 from diffrgen.images import ImageTransform, ReadImage, read_resized
-from diffrgen.records import Study
+from diffrgen.records import Study, main_view
 from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.text import Rules, clean_report
+
+# Sets the draws of a study's view apart from those of its augmentation.
+VIEW_DRAW = 1
 
 
 class Pair(TypedDict):
@@ -51,9 +54,9 @@ class PairCollator:
 
 
 class StudyPairs(Dataset[Pair]):
-    """The first image of each study with the tokens of its cleaned report.
+    """An image of each study with the tokens of its cleaned report: any view in training, else the main one.
 
-    Augmentation is drawn from (seed, epoch, study), so it does not depend on the number of workers; call `set_epoch`
+    View and augmentation are drawn from (seed, epoch, study), so it does not depend on the number of workers; call `set_epoch`
     before each pass.
     """
 
@@ -81,9 +84,13 @@ class StudyPairs(Dataset[Pair]):
 
     def __getitem__(self, position: int) -> Pair:
         """Return the pair at `position`."""
-        seed = hash((self.seed, self._epoch.number, position)) & 0xFFFF_FFFF
-        generator = torch.Generator().manual_seed(seed)
-        image = self.read(query_image(self.studies[position]), self.transform.resize)
+        draw = (self.seed, self._epoch.number, position)
+        generator = torch.Generator().manual_seed(hash(draw) & 0xFFFF_FFFF)
+        images = query_images(self.studies[position])
+        view = main_view(self.studies[position].views)
+        if self.transform.train and len(images) > 1:
+            view = hash((*draw, VIEW_DRAW)) % len(images)
+        image = self.read(images[view], self.transform.resize)
         return Pair(pixel_values=self.transform(image, generator), input_ids=self.input_ids[position])
 
     def set_epoch(self, epoch: int) -> None:
@@ -91,8 +98,8 @@ class StudyPairs(Dataset[Pair]):
         self._epoch.number = epoch
 
 
-def query_image(study: Study) -> Path:
-    """Return the image that a study is retrieved by: its first; DataError when it has none."""
+def query_images(study: Study) -> tuple[Path, ...]:
+    """Return the images that a study is seen and retrieved by, all of its views; DataError when it has none."""
     if not study.images:
-        raise DataError(f"study {study.id!r}: needed an image to retrieve with, got none")
-    return study.images[0]
+        raise DataError(f"study {study.id!r}: needed an image, got none")
+    return study.images

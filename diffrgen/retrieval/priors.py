@@ -17,7 +17,7 @@ from diffrgen.records.json_text import parse_json
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.neighbours import embed_images
 from diffrgen.retrieval.options import RetrieverOptions
-from diffrgen.retrieval.pairs import query_image
+from diffrgen.retrieval.pairs import query_images
 from diffrgen.retrieval.retriever import Retriever
 from diffrgen.staging import discard, staged
 from diffrgen.text import Rules, clean_report, report_sentences
@@ -138,8 +138,8 @@ def _embedded_reports(retriever: Retriever, told: Sequence[Sequence[str]]) -> di
 def _key(retriever: Retriever, earlier: Sequence[Study], told: Sequence[Sequence[str]]) -> str:
     parts = [f"format {FORMAT}", retriever.fingerprint, repr(retriever.image_transform), f"recipe {RECIPE}"]
     for study, sentences in zip(earlier, told, strict=True):
-        image = query_image(study)
-        parts += [study.id, image.name, str(image.stat().st_size), *sentences]
+        files = [part for image in query_images(study) for part in (image.name, str(image.stat().st_size))]
+        parts += [study.id, *files, *sentences]
     return fingerprint(parts)
 
 

@@ -79,9 +79,9 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
 
 
 def model_config(
-    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int
+    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int, views: int = 1
 ) -> DiffRGenConfig:
-    """Return the configuration of the network for this tokenizer, retriever and number of findings."""
+    """Return the configuration of the network for this tokenizer, retriever and numbers of findings and of views."""
     model = options.model
     tokens = model.retrieved == "tokens"
     choices = {name: value for name, value in asdict(model).items() if name not in BUILD_ONLY}
@@ -91,6 +91,7 @@ def model_config(
         encoder=image_config(model.encoder),
         decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
         image_size=options.image.size,
+        views=views,
         neighbours=options.retriever.neighbours,
         retrieved_width=retriever.token_width if tokens else retriever.embedding_width,
         prior_width=retriever.embedding_width,
@@ -103,10 +104,10 @@ def model_config(
 
 
 def build_model(
-    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int
+    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int, views: int = 1
 ) -> DiffRGenForReportGeneration:
     """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked."""
-    config = model_config(options, tokenizer, retriever, findings=findings)
+    config = model_config(options, tokenizer, retriever, findings=findings, views=views)
     model = DiffRGenForReportGeneration(config)
     if options.model.encoder not in ENCODERS:
         model.image_encoder = PatchEncoder.from_pretrained(options.model.encoder)

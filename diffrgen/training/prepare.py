@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
-from diffrgen.records import Split
+from diffrgen.records import MAX_VIEWS, VIEW_KINDS, Split
 from diffrgen.retrieval import (
     ProcessGroup,
     RetrievalIndex,
@@ -116,7 +117,7 @@ def prepare(
     train, val = dataset("train", sources), dataset("val", evaluation)
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
     set_seed(options.seed)
-    model = build_model(options, tokenizer, retriever, findings=sources.findings)
+    model = build_model(options, tokenizer, retriever, findings=sources.findings, views=_most_views(source, say))
     # And that the noise of training does not depend on what parts were drawn.
     set_seed(options.seed)
     model.classifier.class_prior.copy_(initial_class_prior(train.states))
@@ -133,6 +134,17 @@ def _check_splits(source: StudySource) -> None:
         raise DataError(f"{source.splits.source}: needed labels of one width, got the widths {sorted(widths)}")
 
 
+def _most_views(source: StudySource, say: Callable[[str], None]) -> int:
+    """Return the most images of a study that the network is to take: 1 where no study of any split has more."""
+    studies = list(source.splits)
+    counts = Counter(kind for study in studies for kind in study.views)
+    several = sum(len(study.images) > 1 for study in studies)
+    if several:
+        kinds = ", ".join(f"{counts[kind]} {kind}" for kind in VIEW_KINDS if counts[kind])
+        say(f"views: {several} of {len(studies)} studies have several images; {kinds}")
+    return MAX_VIEWS if several else 1
+
+
 def _without_missing_priors(options: TrainOptions, source: StudySource, say: Callable[[str], None]) -> TrainOptions:
     """Return `options` without the prior where no training study has one: an input that is never seen learns nothing."""
     if not options.model.prior:
@@ -145,8 +157,8 @@ def _without_missing_priors(options: TrainOptions, source: StudySource, say: Cal
 def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
     data = options.data
     if data.data != "phantom":
-        images = None if data.images is None else data.images.resolve()
-        data = replace(data, data=str(Path(data.data).resolve()), images=images)
+        images, view_index = (None if path is None else path.resolve() for path in (data.images, data.view_index))
+        data = replace(data, data=str(Path(data.data).resolve()), images=images, view_index=view_index)
     files = (options.labeler.chexbert, options.labeler.chexbert_vocabulary)
     chexbert, vocabulary = (None if file is None else file.resolve() for file in files)
     return RunSettings(

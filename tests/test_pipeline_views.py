@@ -1,0 +1,256 @@
+"""Studies of several images as examples, queries and pairs, and a training on them from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from diffrgen import evaluate as evaluate_command
+from diffrgen.images import ImageTransform, read_grey, read_resized
+from diffrgen.images.cache import CachePlan
+from diffrgen.images.cache_writer import open_image_cache
+from diffrgen.labels import FINDINGS
+from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset, collate
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.records import VIEW_KINDS, Study, read_annotation
+from diffrgen.retrieval import Neighbours, RetrieverOptions, neighbours_of_studies
+from diffrgen.retrieval.neighbours import embed_images, embed_views
+from diffrgen.retrieval.pairs import StudyPairs
+from diffrgen.text import train_tokenizer
+
+TRANSFORM = ImageTransform(size=16, resize=18)
+REPORT = "the lungs are clear ."
+
+
+@pytest.fixture
+def studies(tmp_path) -> tuple[Study, ...]:
+    """Studies of 2, 1 and 3 images, each image of one grey level."""
+    made, level = [], 20
+    for number, kinds in enumerate((("lateral", "frontal"), ("unknown",), ("frontal", "lateral", "lateral"))):
+        paths = []
+        for place in range(len(kinds)):
+            paths.append(tmp_path / f"{number}-{place}.png")
+            pixels = np.random.default_rng(level).integers(0, 60, (20, 20)) + level
+            Image.fromarray(pixels.astype(np.uint8)).save(paths[-1])
+            level += 30
+        labels = (0,) * len(FINDINGS)
+        made.append(Study(f"s{number}", REPORT, tuple(paths), "train", labels=labels, views=kinds))
+    return tuple(made)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([REPORT], vocab_size=120, min_frequency=1)
+
+
+def make_dataset(studies, tokenizer, transform=TRANSFORM, **changes):
+    rows = (len(studies), 2)
+    neighbours = Neighbours(np.zeros(rows, np.int64), np.ones(rows, np.float32), np.ones(rows, bool))
+    index = SimpleNamespace(gather=lambda rows: np.zeros((len(rows), 4), np.float32))
+    sources = ExampleSettings(
+        transform=transform, tokenizer=tokenizer, rules="plain", max_tokens=9, index=index, **changes
+    )
+    return StudyDataset(studies, neighbours, sources)
+
+
+class MeanRetriever:
+    """Embeds an image by a fixed product of its pixels."""
+
+    fingerprint = "mean"
+    image_transform = TRANSFORM
+
+    def __init__(self):
+        self.weights = torch.randn(16 * 16, 4, generator=torch.Generator().manual_seed(0))
+
+    def encode_images(self, pixel_values):
+        return F.normalize(pixel_values.flatten(1) @ self.weights, dim=-1)
+
+
+def test_an_example_holds_every_view_and_its_kind(studies, tokenizer):
+    dataset = make_dataset(studies, tokenizer)
+    for row, study in enumerate(studies):
+        expected = torch.stack([TRANSFORM(read_grey(path)) for path in study.images])
+        assert torch.equal(dataset[row]["pixel_values"], expected)
+        assert [VIEW_KINDS[kind] for kind in dataset[row]["view_kinds"]] == list(study.views)
+
+
+def test_a_batch_is_padded_to_the_most_views_and_masked_where_they_differ(studies, tokenizer):
+    dataset = make_dataset(studies, tokenizer)
+    examples = [dataset[row] for row in range(3)]
+    batch = collate(examples)
+    assert batch["pixel_values"].shape == (3, 3, 1, 16, 16)
+    assert batch["view_mask"].tolist() == [[True, True, False], [True, False, False], [True, True, True]]
+    assert batch["view_kinds"].tolist() == [[2, 1, 0], [0, 0, 0], [1, 2, 2]]
+    for row, example in enumerate(examples):
+        assert torch.equal(batch["pixel_values"][row, : len(example["view_kinds"])], example["pixel_values"])
+    assert "view_mask" not in collate([examples[2], examples[2]])
+    assert collate([examples[1]])["pixel_values"].shape == (1, 1, 1, 16, 16)
+
+
+def test_the_first_view_is_augmented_as_before_and_every_view_by_draws_of_its_own(studies, tokenizer):
+    augmented = replace(TRANSFORM, rotation=20.0, train=True)
+    twice = replace(studies[0], images=studies[0].images[:1] * 2)
+    alone = replace(studies[0], images=studies[0].images[:1], views=("lateral",))
+    dataset, single = (make_dataset([study], tokenizer, transform=augmented) for study in (twice, alone))
+    for epoch in range(2):
+        dataset.epoch = single.epoch = epoch
+        first, second = dataset[0]["pixel_values"]
+        assert torch.equal(first, single[0]["pixel_values"][0])
+        assert not torch.equal(first, second)
+        # What training gave before a study could have several images.
+        draw = torch.Generator().manual_seed(hash((0, epoch, 0)) % 2**63)
+        assert torch.equal(first, augmented(read_grey(alone.images[0]), draw))
+
+
+def test_all_views_are_read_from_the_cache(studies, tokenizer, tmp_path):
+    expected = [make_dataset(studies, tokenizer)[row]["pixel_values"] for row in range(3)]
+    cache = open_image_cache(tmp_path / "cache", CachePlan.of(studies, resize=18), progress=False)
+    dataset = make_dataset(studies, tokenizer, read=cache.read)
+    for study in studies:
+        for path in study.images:
+            path.unlink()
+    assert all(torch.equal(dataset[row]["pixel_values"], expected[row]) for row in range(3))
+
+
+def test_the_query_is_the_unit_mean_of_the_views(studies):
+    retriever = MeanRetriever()
+    options = RetrieverOptions(batch_size=2)
+    found = embed_images(retriever, studies, options=options, progress=False, label="")
+    for study, query in zip(studies, found, strict=True):
+        views = [retriever.encode_images(TRANSFORM(read_grey(path))[None])[0].double() for path in study.images]
+        total = sum(views)
+        np.testing.assert_allclose(query, total / total.norm(), atol=1e-6)
+    pixels = TRANSFORM(read_grey(studies[1].images[0]))[None]
+    assert torch.equal(embed_views(retriever, [pixels]), retriever.encode_images(pixels))
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_another_second_image_means_other_neighbours(studies, tmp_path):
+    searched = []
+
+    class Index:
+        folder, manifest = tmp_path, SimpleNamespace(retriever="mean", fingerprint="index")
+
+        def search(self, queries, count, **_):
+            searched.append(queries)
+            rows = (len(queries), count)
+            return Neighbours(np.zeros(rows, np.int64), np.ones(rows, np.float32), np.ones(rows, bool))
+
+    def look_up():
+        options = RetrieverOptions(neighbours=2)
+        neighbours_of_studies(MeanRetriever(), Index(), studies, split="train", options=options, progress=False)
+
+    look_up()
+    look_up()
+    assert len(searched) == 1
+    Image.fromarray(np.zeros((30, 30), np.uint8)).save(studies[0].images[1])
+    look_up()
+    assert len(searched) == 2
+    assert not np.array_equal(searched[0][0], searched[1][0])
+    assert np.array_equal(searched[0][1:], searched[1][1:])
+
+
+def test_training_pairs_draw_a_view_and_others_show_the_main_one(studies, tokenizer):
+    options = {"tokenizer": tokenizer, "rules": "plain", "max_tokens": 9}
+    still = {"size": 18, "resize": 18}
+    pairs = StudyPairs(studies, transform=ImageTransform(**still, train=True), **options)
+    images = [[ImageTransform(**still)(read_grey(path)) for path in study.images] for study in studies]
+
+    def drawn(row):
+        return next(place for place, view in enumerate(images[row]) if torch.equal(pairs[row]["pixel_values"], view))
+
+    counts = Counter()
+    for epoch in range(60):
+        pairs.set_epoch(epoch)
+        assert drawn(0) == drawn(0)
+        counts.update((row, drawn(row)) for row in range(3))
+    assert counts[1, 0] == 60
+    assert all(counts[0, view] > 15 for view in range(2))
+    assert all(counts[2, view] > 8 for view in range(3))
+    pairs = StudyPairs(studies, transform=ImageTransform(**still), **options)
+    assert [drawn(row) for row in range(3)] == [1, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Studies of one, two and three images."""
+    return tiny_training.write_studies(tmp_path_factory.mktemp("views") / "data", views=["LATERAL", "LAO"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in tiny_training.log_lines(run) if line["phase"] == "val"]
+
+
+def test_a_training_takes_all_views_and_evaluates_on_them(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert tiny_training.start(data, run, "--optimiser.epochs", "1") == 0
+    assert "views: 13 of 20 studies have several images; 6 unknown, 20 frontal, 13 lateral" in capsys.readouterr().out
+    folder = RunFolder(run)
+    model, settings = folder.model(), folder.settings()
+    assert model.config.views == 4
+    assert model.view_marks.kind.abs().amax(1).min() > 0
+    assert settings.data_options(model.config).views == "all"
+    assert evaluate_command.main([str(run), "--split", "val", "--resamples", "0"]) == 0
+    lines = (run / "evaluation" / "val" / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+
+    # A study of one image and no mark, as before there were several.
+    one = tmp_path / "one"
+    assert tiny_training.start(data, one, "--optimiser.epochs", "1", "--views", "frontal") == 0
+    assert RunFolder(one).model().config.views == 1
+    assert RunFolder(one).settings().data_options(RunFolder(one).model().config).views == "frontal"
+    assert losses(one) != losses(run)
+
+
+def test_a_run_of_one_image_is_evaluated_on_the_first_of_several(data, tmp_path):
+    """On data whose studies have one image all three choices are the same training; a run from before has no choice."""
+    content = json.loads(data.read_text())
+    for record in [*content["train"], *content["val"]]:
+        record["image_path"], record["views"] = record["image_path"][:1], record["views"][:1]
+    single = data.with_name("single.json")
+    single.write_text(json.dumps(content))
+    runs = []
+    for choice in ("all", "first"):
+        runs.append(tmp_path / choice)
+        assert tiny_training.start(single, runs[-1], "--optimiser.epochs", "1", "--views", choice) == 0
+    assert tiny_training.differences(*runs) == []
+    assert not [name for name in RunFolder(runs[0]).model().state_dict() if "view" in name]
+    options = ["--split", "val", "--resamples", "0", "--images", str(data.parent)]
+    assert evaluate_command.main([str(runs[0]), *options, "--data", str(data)]) == 0
+    assert evaluate_command.main([str(runs[0]), *options, "--data", str(single)]) == 0
+    several, one = (runs[0] / "evaluation" / f"val-of-{path.stem}" / "predictions.jsonl" for path in (data, single))
+    assert several.read_text() == one.read_text()
+
+
+def test_settings_from_before_there_were_views_are_read(data, tmp_path):
+    run = tmp_path / "run"
+    assert tiny_training.start(data, run, "--optimiser.epochs", "1", "--max-steps", "1", "--views", "first") == 0
+    settings = json.loads((run / "run.json").read_text())
+    del settings["data"]["views"], settings["data"]["view_index"]
+    (run / "run.json").write_text(json.dumps(settings))
+    config = json.loads((run / "config.json").read_text())
+    del config["views"]
+    (run / "config.json").write_text(json.dumps(config))
+    folder = RunFolder(run)
+    model = folder.model()
+    assert model.config.views == 1
+    assert folder.settings().data_options(model.config).views == "first"
+    assert len(read_annotation(data, images=data.parent, views="first").train[1].images) == 1
+    assert read_resized(data.parent / "1.png").mode == "L"
