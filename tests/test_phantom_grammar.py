@@ -253,3 +253,22 @@ def test_parser_wants_a_list() -> None:
     with pytest.raises(ValueError, match="one string"):
         GrammarParser()("The heart is mildly enlarged.")
     assert GrammarParser()([]).shape == (0, 14)
+
+
+def test_findings_are_told_in_one_order(cases: list[Case]) -> None:
+    """What is told first of two findings, if they are not told in one sentence, is the same in every report."""
+    parser, before = GrammarParser(), Counter()
+    for _, _, report in cases:
+        sentences = [parser.parse(sentence).findings for sentence in report.text.split(".")]
+        order = [next(iter(told)) for told in sentences if len(told) == 1 and next(iter(told.values())).state == 1]
+        before.update({(first, second) for i, first in enumerate(order) for second in order[i + 1 :] if first != second})
+    opposite = {pair: (count, before[pair[::-1]]) for pair, count in before.items() if count > 20}
+    assert len(opposite) > 20
+    assert not any(other for _, other in opposite.values())
+
+
+def test_every_severity_has_as_many_wordings_as_the_others() -> None:
+    slots = load_wordings().slots
+    assert {slot: {len(phrases) for phrases in slots[slot].values()} for slot in SEVERITY_SLOTS} == {
+        slot: {3} for slot in SEVERITY_SLOTS
+    }

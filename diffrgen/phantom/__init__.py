@@ -7,7 +7,7 @@ the data set on disk.
 from __future__ import annotations
 
 from diffrgen.phantom.language.parser import FindingReading, GrammarParser, ParsedReport
-from diffrgen.phantom.options import PhantomOptions
+from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
 from diffrgen.phantom.write import write_phantom
 
-__all__ = ["FindingReading", "GrammarParser", "ParsedReport", "PhantomOptions", "write_phantom"]
+__all__ = ["FORMAT_VERSION", "FindingReading", "GrammarParser", "ParsedReport", "PhantomOptions", "write_phantom"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = 1
+# Of what options mean: 2 since reports tell findings in one order.
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

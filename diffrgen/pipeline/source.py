@@ -12,7 +12,7 @@ from pathlib import Path
 from diffrgen.errors import DataError
 from diffrgen.images import ReadImage, check_images, raise_broken, read_resized
 from diffrgen.labels import Labeler
-from diffrgen.phantom import PhantomOptions, write_phantom
+from diffrgen.phantom import FORMAT_VERSION, PhantomOptions, write_phantom
 from diffrgen.pipeline.cached_images import ImageCacheOptions, cache_root, cached_images
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import DataOptions
@@ -43,7 +43,7 @@ class StudySource:
 
 def phantom_folder(options: PhantomOptions) -> Path:
     """Return where the phantom of `options` is kept: below `cache_root`."""
-    settings = json.dumps(asdict(options), sort_keys=True).encode()
+    settings = json.dumps({"format": FORMAT_VERSION, **asdict(options)}, sort_keys=True).encode()
     return cache_root() / f"phantom-{options.studies}-{hashlib.sha256(settings).hexdigest()[:8]}"
 
 

@@ -12,7 +12,7 @@ from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
 from diffrgen.phantom.language.devices import device_sentence
 from diffrgen.phantom.language.incidentals import optional_sentences
 from diffrgen.phantom.language.phrasing import choose_template, fill, fill_frame, finish, join_list, noun_phrase, pick
-from diffrgen.phantom.language.wordings import Wordings, first_of, load_wordings
+from diffrgen.phantom.language.wordings import Wordings, load_wordings
 from diffrgen.phantom.patients.anatomy import Anatomy
 from diffrgen.phantom.patients.states import (
     PARENCHYMAL,
@@ -61,13 +61,9 @@ TOPIC: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(PARENCHYMAL, LUNG),
     }
 )
-ORDERS = (
-    (TUBES, LUNG, PLEURA, HEART, BONE),
-    (HEART, LUNG, PLEURA, BONE, TUBES),
-    (LUNG, PLEURA, HEART, BONE, TUBES),
-    (TUBES, HEART, LUNG, PLEURA, BONE),
-    (PLEURA, LUNG, HEART, TUBES, BONE),
-)
+# NOTE: topics and findings come in one order, so that what was told and the states tell which finding is next. A sentence
+# tells severity and side before it names the finding: in an order of chance, a writer cannot know whose they are.
+TOPICS = (HEART, LUNG, PLEURA, BONE, TUBES)
 # A topic and a sentence about it.
 Told = tuple[str, str]
 
@@ -83,7 +79,7 @@ class Report:
 def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator, *, variety: float = 1.0) -> Report:
     """Write the report of `study`: each positive or uncertain finding is told, some absent ones negated.
 
-    `variety` is the share of all wordings and orders that reports are written with.
+    `variety` is the share of all wordings that reports are written with.
     """
     words = load_wordings(variety)
     negated = _choose_negated(study, rng)
@@ -93,8 +89,7 @@ def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator, 
         *((TUBES, device_sentence(device, words, rng)) for device in study.devices),
     ]
     labels = report_labels(study, negated)
-    order = pick(first_of(ORDERS, variety), rng)
-    body = [sentence for topic in order for _, sentence in _of_topic(told, topic)]
+    body = [sentence for topic in TOPICS for _, sentence in _of_topic(told, topic)]
     length = sum(len(sentence.split()) for sentence in body)
     extra = optional_sentences(anatomy, study, words, rng, length=length, healthy=bool(labels[NO_FINDING]))
     sentences = [*extra.opening, *body, *extra.closing]
@@ -135,8 +130,7 @@ def _tell_findings(study: StudyState, words: Wordings, rng: np.random.Generator)
     for first, second in PAIRS:
         if rng.random() < 0.45 and _can_pair(waiting.get(first), waiting.get(second)):
             told.append((TOPIC[first], _pair(waiting.pop(first), waiting.pop(second), words, rng)))
-    names = list(waiting)
-    rng.shuffle(names)
+    names = [name for name in FINDINGS if name in waiting]
     told += [(TOPIC[name], finding_sentence(waiting[name], words, rng)) for name in names]
     return told
 
@@ -177,7 +171,6 @@ def _tell_negatives(negated: list[str], words: Wordings, rng: np.random.Generato
         if set(joint["negative"]) <= set(waiting) and rng.random() < 0.25:
             told.append((TOPIC[joint["negative"][0]], joint["text"]))
             waiting = [name for name in waiting if name not in joint["negative"]]
-    rng.shuffle(waiting)
     listed = [
         name for name in waiting if TOPIC[name] in (LUNG, PLEURA) and name != "lung opacity" and rng.random() < 0.75
     ]
