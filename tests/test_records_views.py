@@ -58,7 +58,7 @@ def test_views_come_from_the_record_then_the_index_then_view_of_the_first_image(
         record("indexed", "c.png", "d.png"),
         record("half", "e.png", "f.png", view="AP"),
         record("nothing", "g.png"),
-        index="uid,Path,Projection\n1,c.png,Lateral\n1,d.png,Frontal\n1,f.png,Lateral\n\n",
+        index="uid,Path,Projection\n1,c.png,Lateral\n1,d.png,Frontal\n1,f.png,Lateral\n\n2,,Lateral\n2,,Frontal\n",
     )
     assert names_and_views(path) == [
         (["a.png", "b.png"], ("lateral", "frontal")),

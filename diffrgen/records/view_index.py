@@ -24,8 +24,9 @@ def read_view_index(path: Path) -> dict[str, ViewKind]:
     """Return the kind of view of each image that the CSV file `path` lists, by its path below the images folder.
 
     A row is an image: its path in a column `path`, `filename` or `image_path`, its view (see `view_kind`) in a column
-    `view`, `projection` or `ViewPosition`; names of columns in any case. Raises DataError for a file that cannot be read
-    or has no such columns, and for an image with two kinds of view.
+    `view`, `projection` or `ViewPosition`; names of columns in any case. A row without a path is passed over.
+
+    Raises DataError for a file that cannot be read or has no such columns, and for an image with two kinds of view.
     """
     kinds: dict[str, ViewKind] = {}
     try:
@@ -39,7 +40,7 @@ def read_view_index(path: Path) -> dict[str, ViewKind]:
                 if len(row) <= max(place, view):
                     raise DataError(f"{path}: line {rows.line_num}: expected {len(header)} fields, got {len(row)}")
                 image, kind = row[place].strip(), view_kind(row[view])
-                if kinds.setdefault(image, kind) != kind:
+                if image and kinds.setdefault(image, kind) != kind:
                     raise DataError(f"{path}: image {image!r}: expected one view, got {kinds[image]} and {kind}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a CSV file of images and their views, got: {error}") from error
