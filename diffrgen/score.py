@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 
 from diffrgen.command import run_command
-from diffrgen.evaluation.dump import ScoreOptions, score_predictions
-from diffrgen.metrics import published_rows, terminal_table
+from diffrgen.evaluation.dump import ScoreOptions, compare_predictions, score_predictions
+from diffrgen.metrics import difference_terminal_table, published_rows, terminal_table
 
 PROGRAM = "python -m diffrgen.score"
 
@@ -23,12 +23,16 @@ def parse_options(arguments: Sequence[str]) -> ScoreOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
-    scores = score_predictions(options)
-    rows = {options.predictions.name: scores.table_row()}
+    comparison = None if options.against is None else compare_predictions(options)
+    scores = {options.predictions.name: score_predictions(options)} if comparison is None else comparison.scores
+    rows = {name: each.table_row() for name, each in scores.items()}
     if options.published is not None:
         rows |= published_rows(options.published)
-    title = f"protocol {options.protocol}; states read by {scores.labeler}"
+    first, *others = scores
+    title = f"protocol {options.protocol}; states read by {scores[first].labeler}"
     Console().print(terminal_table(rows, title=title))
+    if comparison is not None:
+        Console().print(difference_terminal_table({others[0]: comparison.differences}, first=first))
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -14,8 +15,8 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.columns import ColumnOptions
 from diffrgen.evaluation.predictions import Prediction, read_prediction_file, read_references, with_references
 from diffrgen.evaluation.scoring import Scores, score_reports
-from diffrgen.metrics import PublishedData
-from diffrgen.pipeline.labeler import LabelerOptions, make_labeler
+from diffrgen.metrics import PairedDifference, PublishedData, paired_differences
+from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.records import Split, Study, read_annotation
 from diffrgen.records.entry import is_empty_report
 from diffrgen.text import Protocol, apply_protocol
@@ -43,51 +44,147 @@ class ScoreOptions:
     skip_broken: bool = False
     """Leave out studies whose reference has no word, with their predictions, and say how many; otherwise they are an
     error that names them."""
+    against: Path | None = None
+    """Another file of reports: both are scored over the studies that they have in common, with the paired difference of each
+    score, its 95 % interval and p by approximate randomisation."""
+    against_column: tuple[str, ...] = ()
+    """As --hypothesis-column, for the file of --against."""
     output: Path | None = None
     """File for the scores as JSON."""
     columns: tyro.conf.OmitArgPrefixes[ColumnOptions] = field(default_factory=ColumnOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 
     def __post_init__(self) -> None:
+        if self.against_column and self.against is None:
+            raise DataError("--against-column requires --against, the file that it is a column of")
         if self.references is not None and self.data is not None:
             raise DataError("--references and --data both bring the references; give one of them")
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Two files over the studies that both have: scores by file name, the first file's first, and first minus other."""
+
+    scores: dict[str, Scores]
+    differences: dict[str, PairedDifference]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values for JSON: scores by file, and "differences"."""
+        differences = {name: each.to_dict() for name, each in self.differences.items()}
+        return {**{name: scores.to_dict() for name, scores in self.scores.items()}, "differences": differences}
+
+
 def score_predictions(options: ScoreOptions) -> Scores:
-    """Score a dump; states that the data do not bring are read from the texts by the labeler.
+    """Score a file of reports; states that the data do not bring are read from the texts by the labeler.
 
     Raises:
         DataError: an input file is unusable, ids do not match the split, or `output` exists.
     """
+    _check_output(options)
+    scores = Scorer.of(options, _predictions(options)).score()
+    _write(options, scores.to_dict())
+    return scores
+
+
+def compare_predictions(options: ScoreOptions) -> Comparison:
+    """Score the file and that of `options.against` over the studies that both have, and their paired differences.
+
+    Raises:
+        DataError: as `score_predictions`, or the two files have no study in common.
+    """
+    _check_output(options)
+    assert options.against is not None
+    columns = ColumnOptions(hypothesis_column=options.against_column, sections=options.columns.sections)
+    others = read_prediction_file(options.against, columns)
+    print(f"{options.against}: {'; '.join(map(str, others.choices))}")
+    scorer, hypotheses = Scorer.of(options, _predictions(options)).beside(others.predictions, options)
+    # One file under two names is told apart.
+    names = [options.predictions.name, options.against.name]
+    if names[0] == names[1]:
+        names[1] += " (against)"
+    scores = dict(zip(names, (scorer.score(), scorer.score(hypotheses)), strict=True))
+    first, other = scores.values()
+    comparison = Comparison(scores, paired_differences(first.paired, other.paired))
+    _write(options, comparison.to_dict())
+    return comparison
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Studies with their references, and how they are scored; labels (n, C): the references' states, None for no labels."""
+
+    options: ScoreOptions
+    labeler: NamedLabeler
+    predictions: list[Prediction]
+    references: list[str]
+    labels: np.ndarray | None
+    training: list[str] | None
+
+    @classmethod
+    def of(cls, options: ScoreOptions, predictions: list[Prediction]) -> Scorer:
+        """Join predictions with their references; DataError where they do not match or there are none."""
+        labeler = make_labeler(options.labeler, default="rule")
+        training, labels = None, None
+        if options.data is not None:
+            splits = read_annotation(options.data, check_files=False, check_reports=False)
+            predictions, labels = _joined(predictions, splits[options.split], options)
+            training = [study.report for study in splits["train"] if not is_empty_report(study.report)]
+        elif options.protocol.startswith("r2gen"):
+            raise DataError(
+                f"protocol {options.protocol} needs --data: rare words of its training reports become <unk>"
+            )
+        predictions, labels = _with_words(predictions, labels, options)
+        return cls(options, labeler, predictions, _references(predictions, options), labels, training)
+
+    def beside(self, others: list[Prediction], options: ScoreOptions) -> tuple[Scorer, list[str]]:
+        """Return the studies that `others` have too, and their hypotheses, joined by id or, where no file has ids, by order."""
+        if all(each.id is None for each in (*self.predictions, *others)):
+            if len(others) != len(self.predictions):
+                raise DataError(
+                    f"{options.against}: expected {len(self.predictions)} reports, as neither file has ids, got {len(others)}"
+                )
+            return self, [each.hypothesis for each in others]
+        by_id = {each.id: each.hypothesis for each in others if each.id is not None}
+        rows = [row for row, each in enumerate(self.predictions) if each.id in by_id]
+        print(
+            f"studies in both files: {len(rows)}; only in the first: {len(self.predictions) - len(rows)}, "
+            f"only in {options.against}: {len(others) - len(rows)}"
+        )
+        if not rows:
+            raise DataError(f"{options.against}: expected studies of {options.predictions}, got no id of them")
+        kept = replace(
+            self,
+            predictions=[self.predictions[row] for row in rows],
+            references=[self.references[row] for row in rows],
+            labels=None if self.labels is None else self.labels[rows],
+        )
+        return kept, [by_id[each.id] for each in kept.predictions]
+
+    def score(self, hypotheses: list[str] | None = None) -> Scores:
+        """Score hypotheses, by default the predictions' own."""
+        hypotheses = hypotheses or [prediction.hypothesis for prediction in self.predictions]
+        said, true = apply_protocol(self.options.protocol, hypotheses, self.references, training=self.training)
+        truth = self.labeler(self.references) if self.labels is None else self.labels
+        return score_reports(
+            said,
+            true,
+            self.labeler(hypotheses),
+            truth,
+            labeler=self.labeler.name,
+            truth_from=self.labeler.name if self.labels is None else "data",
+            radeval=self.options.radeval,
+            texts=(hypotheses, self.references),
+        )
+
+
+def _check_output(options: ScoreOptions) -> None:
     if options.output is not None and options.output.exists():
         raise DataError(f"{options.output}: needed a new file, got one that exists; choose another")
-    labeler = make_labeler(options.labeler, default="rule")
-    predictions = _predictions(options)
-    training, labels = None, None
-    if options.data is not None:
-        splits = read_annotation(options.data, check_files=False, check_reports=False)
-        studies = splits[options.split]
-        predictions, labels = _joined(predictions, studies, options)
-        training = [study.report for study in splits["train"] if not is_empty_report(study.report)]
-    elif options.protocol.startswith("r2gen"):
-        raise DataError(f"protocol {options.protocol} needs --data: rare words of its training reports become <unk>")
-    predictions, labels = _with_words(predictions, labels, options)
-    references = _references(predictions, options)
-    hypotheses = [prediction.hypothesis for prediction in predictions]
-    said, true = apply_protocol(options.protocol, hypotheses, references, training=training)
-    truth, truth_from = (labeler(references), labeler.name) if labels is None else (labels, "data")
-    scores = score_reports(
-        said,
-        true,
-        labeler(hypotheses),
-        truth,
-        labeler=labeler.name,
-        truth_from=truth_from,
-        radeval=options.radeval,
-    )
+
+
+def _write(options: ScoreOptions, content: dict[str, Any]) -> None:
     if options.output is not None:
-        options.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
-    return scores
+        options.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _predictions(options: ScoreOptions) -> list[Prediction]:
@@ -109,8 +206,12 @@ def _joined(
 ) -> tuple[list[Prediction], np.ndarray | None]:
     """The predictions in the split's order with its references; its labels where every study has them."""
     by_id = {prediction.id: prediction for prediction in predictions}
+    if options.against is not None:
+        # Two files are compared over the studies that both have.
+        studies = tuple(study for study in studies if study.id in by_id)
+        by_id = {study.id: by_id[study.id] for study in studies}
     missing = [study.id for study in studies if study.id not in by_id]
-    if missing or len(by_id) != len(studies):
+    if not studies or missing or len(by_id) != len(studies):
         strange = sorted(str(name) for name in by_id if name not in {study.id for study in studies})
         raise DataError(
             f"{options.predictions}: expected the {len(studies)} studies of {options.data}, split {options.split}; "
@@ -134,7 +235,7 @@ def _with_words(
     what = f"{options.predictions}: {len(empty)} of {len(predictions)} references have no word ({shown})"
     if not options.skip_broken or len(empty) == len(predictions):
         raise DataError(f"{what}; correct them, or leave these studies out with --skip-broken")
-    warnings.warn(f"{what}: these studies are left out of the scores", stacklevel=3)
+    warnings.warn(f"{what}: these studies are left out of the scores", stacklevel=4)
     kept = sorted(set(range(len(predictions))) - set(empty))
     return [predictions[row] for row in kept], None if labels is None else labels[kept]
 

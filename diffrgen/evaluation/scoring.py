@@ -12,16 +12,21 @@ from diffrgen.evaluation.baselines import most_frequent_report, random_training_
 from diffrgen.evaluation.statements import Statements, StatementTruth
 from diffrgen.labels import COMMON, DISEASES, FINDINGS
 from diffrgen.metrics import (
+    ClinicalConventions,
     ClinicalScores,
     Interval,
     RadEvalScores,
     ReportDiversity,
+    TemporalScore,
+    clinical_conventions,
     clinical_scores,
     interval_row,
+    paired_numbers,
     radeval_scores,
     report_diversity,
     score_corpus,
     table_row,
+    temporal_score,
 )
 from diffrgen.metrics.clinical import study_counts
 from diffrgen.pipeline.labeler import NamedLabeler
@@ -55,7 +60,9 @@ class Scores:
     severity, rare diseases and copied facts, where the truth is known. prompts: of the states that prompted the reports,
     where they were. per_study: the numbers of each study that corpus and clinical scores are sums or means of, "bleu",
     "rouge_l", "clinical_14" and "clinical_13", with prompts "classifier_13" and "followed_13", with statements too
-    "classifier_rare" (see `score_corpus` and `study_counts`).
+    "classifier_rare" (see `score_corpus` and `study_counts`). conventions: clinical scores as other papers compute them;
+    temporal: of the words of change. states: of the generated reports (n, C >= 14). paired: the numbers of each study that
+    `paired_differences` compares systems by.
     """
 
     corpus: dict[str, float]
@@ -66,6 +73,10 @@ class Scores:
     diversity: ReportDiversity
     labeler: str
     truth_from: str
+    conventions: ClinicalConventions
+    temporal: TemporalScore
+    states: np.ndarray
+    paired: dict[str, np.ndarray]
     radeval: RadEvalScores = field(default_factory=dict)
     statements: Statements | None = None
     prompts: PromptScores | None = None
@@ -94,6 +105,8 @@ class Scores:
             "clinical_14": self.clinical.to_dict(),
             "clinical_13": self.diseases.to_dict(),
             "clinical_5": self.common.to_dict(),
+            "clinical": self.conventions.to_dict(),
+            "temporal_entity_f1": self.temporal.to_dict(),
             "diversity": self.diversity.to_dict(),
             **asked,
         }
@@ -109,14 +122,21 @@ def score_reports(
     truth_from: str,
     radeval: Sequence[str] = (),
     resamples: int = 1000,
+    texts: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Scores:
     """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both.
 
     labeler, truth_from: who read the one and where the other comes from, for the record. radeval: metrics of that
-    package to compute too. resamples: of the 95 % intervals, 0 for none.
+    package to compute too. resamples: of the 95 % intervals, 0 for none. texts: hypotheses and references before the
+    protocol, whose words of change are compared; default: after it.
     """
     corpus = score_corpus(list(hypotheses), list(references), resamples=resamples)
+    texts = texts or (hypotheses, references)
     return Scores(
+        conventions=clinical_conventions(predicted, truth, resamples=resamples),
+        temporal=temporal_score(*texts, resamples=resamples),
+        states=predicted,
+        paired=paired_numbers(corpus.per_study, predicted, truth, texts),
         corpus=corpus.values,
         corpus_intervals=corpus.intervals,
         clinical=finding_scores(predicted, truth, FINDINGS, resamples=resamples),
@@ -127,7 +147,7 @@ def score_reports(
         truth_from=truth_from,
         radeval=radeval_scores(hypotheses, references, radeval),
         per_study={
-            **corpus.per_study,
+            **{name: numbers for name, numbers in corpus.per_study.items() if name != "cider"},
             "clinical_14": study_counts(*_columns(predicted, truth, FINDINGS), findings=FINDINGS),
             "clinical_13": study_counts(*_columns(predicted, truth, DISEASES), findings=DISEASES),
         },
@@ -188,6 +208,7 @@ def score_beside_baselines(
             truth_from=truth_from,
             radeval=radeval if name in hypotheses else (),
             resamples=resamples,
+            texts=(reports, references),
         )
         if statements is not None:
             neighbours = (retrieved or {}).get(name, [()] * count)

@@ -23,7 +23,8 @@ TINY, SMALL = 1e-15, 1e-9
 class CorpusScores:
     """Scores by name, and the 95 % interval over studies of each, None where there is none.
 
-    per_study: the numbers of each study behind them, "bleu" (n, 10) as `bleu_of_sums` takes their sums, "rouge_l" (n, 1).
+    per_study: the numbers of each study behind them, "bleu" (n, 10) as `bleu_of_sums` takes their sums, "rouge_l" and "cider"
+    (n, 1).
     """
 
     values: dict[str, float]
@@ -73,7 +74,7 @@ def score_corpus(
     means = {"rouge_l": Rouge().compute_score(*pairs), "cider": Cider().compute_score(*pairs)}
     values |= {name: float(mean) for name, (mean, _) in means.items()}
     counts = [[study["testlen"], *study["reflen"], *study["guess"], *study["correct"]] for study in scorer.ctest]
-    per_study = {"bleu": np.array(counts), "rouge_l": np.array(means["rouge_l"][1])[:, None]}
+    per_study = {"bleu": np.array(counts)} | {name: np.array(each)[:, None] for name, (_, each) in means.items()}
     intervals: dict[str, Interval | None] = {}
     if resamples:
         intervals |= _bleu_intervals(per_study["bleu"], resamples=resamples, seed=seed)

@@ -15,6 +15,7 @@ from rich.table import Table
 from diffrgen.metrics.bootstrap import Interval
 from diffrgen.metrics.clinical import ClinicalScores
 from diffrgen.metrics.diversity import ReportDiversity
+from diffrgen.metrics.paired import PairedDifference
 
 # A number, a 95 % interval, or in words why there is none.
 Cell = float | Interval | str | None
@@ -71,6 +72,44 @@ def interval_row(
         for key in COLUMNS
         if key != "distinct"
     }
+
+
+def difference_rows(differences: Mapping[str, Mapping[str, PairedDifference]]) -> dict[str, dict[str, str]]:
+    """Return a row a score and a column a system, each with the difference, its 95 % interval and p.
+
+    differences: by the system that is compared with, then by score.
+    """
+    scores = dict.fromkeys(name for each in differences.values() for name in each)
+    return {
+        COLUMNS.get(score, score): {name: _in_words(each.get(score)) for name, each in differences.items()}
+        for score in scores
+    }
+
+
+def difference_table(differences: Mapping[str, Mapping[str, PairedDifference]], *, first: str) -> str:
+    """Return the differences of `first` minus each other system as a Markdown table."""
+    rows = difference_rows(differences)
+    lines = [[f"{first} minus", *differences], ["---", *["---:"] * len(differences)]]
+    lines += [[score, *row.values()] for score, row in rows.items()]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines) + "\n"
+
+
+def difference_terminal_table(differences: Mapping[str, Mapping[str, PairedDifference]], *, first: str) -> Table:
+    """Return the differences as a rich table."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), title=f"{escape(first)} minus: difference (95 % interval), p")
+    table.add_column("score")
+    for name in differences:
+        table.add_column(escape(name), justify="right")
+    for score, row in difference_rows(differences).items():
+        table.add_row(escape(score), *map(escape, row.values()))
+    return table
+
+
+def _in_words(difference: PairedDifference | None) -> str:
+    if difference is None or difference.difference is None:
+        return "not defined"
+    low, high = difference.interval or (float("nan"), float("nan"))
+    return f"{difference.difference:+.3f} ({low:+.3f} to {high:+.3f}), p {difference.p:.4f}"
 
 
 def published_rows(dataset: PublishedData) -> dict[str, dict[str, Cell]]:
