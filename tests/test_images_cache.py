@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zlib
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -267,13 +268,18 @@ def plan_again(plan: CachePlan) -> CachePlan:
 
 
 def test_a_fault_that_only_decoding_finds_is_kept_too(images, tmp_path):
-    """Values beyond 16 bits, which the check of a file does not look at."""
-    wide = tmp_path / "wide.tif"
-    Image.fromarray(np.full((40, 40), 70000, dtype=np.int32)).save(wide)
-    cache = open_image_cache(tmp_path / "cache", plan_of(*images, wide))
-    assert list(cache.faults) == [wide]
-    assert "expected pixels in 0..65535" in cache.faults[wide]
-    assert ImageCache.load(cache.folder, plan_of(*images, wide)) is not None
+    """Pixels that end early behind a checksum that is right, which the check of a file does not look at."""
+    short = tmp_path / "short.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).save(short)
+    content = short.read_bytes()
+    at, end = content.find(b"IDAT"), content.find(b"IEND") - 4
+    body = content[at : at + 400]
+    head = content[: at - 4] + (len(body) - 4).to_bytes(4, "big")
+    short.write_bytes(head + body + zlib.crc32(body).to_bytes(4, "big") + content[end:])
+    cache = open_image_cache(tmp_path / "cache", plan_of(*images, short))
+    assert list(cache.faults) == [short]
+    assert "the image is damaged or cut off" in cache.faults[short]
+    assert ImageCache.load(cache.folder, plan_of(*images, short)) is not None
 
 
 def test_a_disk_that_is_too_small_is_said_before_and_on_the_way(images, tmp_path, monkeypatch):

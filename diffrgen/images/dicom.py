@@ -5,27 +5,40 @@ Of its tags nothing is kept, and no message quotes one: any of them may hold the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
 from diffrgen.errors import DataError
+from diffrgen.images.attributes import NEEDED, number_of, text_of, value_of, whole_number
+from diffrgen.images.codestream import jpeg2000_frame, jpeg_frames
+from diffrgen.images.depth import depth_of
+from diffrgen.images.display import is_padding, shown
 from diffrgen.images.silence import silent_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 INSTALL = 'DICOM needs pydicom and its decoders: pip install "diffrgen[dicom]"'
 # The bytes that tell whether a file has the mark of a DICOM file: its preamble, then the mark.
 START = 132
-# Its data set is compressed as a whole, so that a small file may claim any amount of memory.
-DEFLATED = "1.2.840.10008.1.2.1.99"
+# How a data set begins that lacks the mark: with a tag of the group 0002 or 0008.
+UNMARKED = (b"\x02\x00", b"\x08\x00")
 GREY, COLOUR = (
     ("MONOCHROME1", "MONOCHROME2"),
     ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
 )
+FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
+# Reads of a file, some two an element: a radiograph has some hundred elements, a private sequence may have thousands.
+MAX_READS = 100_000
+# Pieces that one compressed picture may come in, and bytes of the table before them: one picture has one entry.
+MAX_FRAGMENTS, MAX_OFFSETS = 10_000, 4_096
+# Rows converted at a time.
+STRIP = 256
 
 
 def has_dicom_mark(start: bytes) -> bool:
@@ -36,23 +49,21 @@ def has_dicom_mark(start: bytes) -> bool:
 def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
     """Return the picture of the DICOM file `file` as mode "L".
 
-    stored values -> modality LUT or rescale -> VOI LUT or window (the first one) -> 0..255, dark to bright. Without
-    a VOI LUT or window the least value becomes 0 and the greatest 255. MONOCHROME1 is inverted. Colour becomes luma.
+    Grey values are shown as `diffrgen.images.display` says, padding black. Colour becomes luma, of the bits that it has.
 
     Raises:
-        DataError: pydicom or a decoder is missing, no picture or several frames, over `max_pixels`, or damaged.
+        DataError: pydicom or a decoder is missing, no picture or several frames, an attribute without which nothing can
+            be shown is missing or odd (by its name), over `max_pixels`, by the tags or by the compressed picture itself,
+            or damaged.
     """
     try:
-        import pydicom
+        import pydicom  # noqa: F401
     except ImportError as error:
         raise DataError(f"{file}: {INSTALL}") from error
     try:
         with silent_dicom():
-            if pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
-                raise DataError(f"{file}: expected pixel data that are at most compressed, got a deflated data set")
-            dataset = pydicom.dcmread(file)
-            _check(dataset, file, max_pixels)
-            return _picture(dataset)
+            dataset = _dataset(file)
+            return _picture(dataset, file, _checked_syntax(dataset, file, max_pixels))
     except DataError:
         raise
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on damaged files
@@ -64,66 +75,192 @@ def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
     )
 
 
-def _check(dataset: Dataset, file: Path, max_pixels: int) -> None:
+class CountedReads:
+    """A file that ends its reader after MAX_READS reads: one of millions of elements would take minutes and gigabytes.
+
+    It does not hand out all of its bytes at once either, which pydicom asks for to inflate a data set that is compressed as
+    a whole: a small file may claim any amount of memory so.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._left = stream, MAX_READS
+        self.fault: str | None = None
+        self.name = stream.name
+        self.tell: Callable[[], int] = stream.tell
+        self.seek: Callable[..., int] = stream.seek
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; EOFError, and `fault` says why, where a limit is reached."""
+        self._left -= 1
+        if size < 0:
+            self.fault = "expected pixel data that are at most compressed, got a deflated data set"
+        elif self._left < 0:
+            self.fault = f"the DICOM file has elements over the limit of {MAX_READS:,} reads"
+        if self.fault is not None:
+            raise EOFError(self.fault)
+        return self._stream.read(size)
+
+
+def _dataset(file: Path) -> Dataset:
+    """Return what of the data set a picture needs; its transfer syntax is guessed where the file has none."""
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    with file.open("rb") as stream:
+        unmarked = stream.read(2) in UNMARKED
+        stream.seek(0)
+        counted = CountedReads(stream)
+        try:
+            dataset = read_partial(
+                cast(BinaryIO, counted), specific_tags=[Tag(name) for name in NEEDED], force=unmarked
+            )
+        finally:
+            # pydicom takes the end of a file for the end of its data, and turns other errors into its own.
+            if counted.fault is not None:
+                raise DataError(f"{file}: {counted.fault}") from None
+    if not value_of(dataset.file_meta, "TransferSyntaxUID"):
+        if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+            raise DataError(f"{file}: expected the attribute TransferSyntaxUID of a compressed picture, got none")
+        implicit, little = dataset.original_encoding
+        guessed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else guessed
+    return dataset
+
+
+def _checked_syntax(dataset: Dataset, file: Path, max_pixels: int) -> UID:
+    """Check what decoding needs to know, set what is missing and has a default, and return the transfer syntax."""
     from pydicom.pixels import get_decoder
 
-    if "PixelData" not in dataset:
+    keyword = next((name for name in ("PixelData", *FLOAT_BITS) if name in dataset), None)
+    if keyword is None:
         raise DataError(f"{file}: expected a picture, got a DICOM file without pixel data")
-    if dataset.PhotometricInterpretation not in GREY + COLOUR:
-        raise DataError(f"{file}: expected a photometric interpretation out of {', '.join(GREY + COLOUR)}, got another")
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    photometric = text_of(dataset, "PhotometricInterpretation")
+    if photometric not in GREY + COLOUR:
+        raise DataError(
+            f"{file}: expected a photometric interpretation out of {', '.join(GREY + COLOUR)} in the attribute "
+            "PhotometricInterpretation, got another"
+        )
+    frames = int(number_of(dataset, "NumberOfFrames") or 1)
     if frames != 1:
         raise DataError(f"{file}: expected one picture, got {frames} frames")
-    samples = int(dataset.get("SamplesPerPixel", 1))
-    if dataset.PhotometricInterpretation in GREY and samples != 1:
-        raise DataError(f"{file}: expected one value a pixel in {dataset.PhotometricInterpretation}, got {samples}")
-    # Values wider than 16 bits are converted as float64, pixel by pixel.
-    limit = max_pixels if dataset.BitsAllocated <= 16 else max_pixels // 4
-    columns, rows = int(dataset.Columns), int(dataset.Rows)
-    if rows * columns > limit:
-        raise DataError(f"{file}: {columns} x {rows} pixels are over the limit of {limit}")
+    place = str(file)
+    samples = whole_number(dataset, "SamplesPerPixel", place, range(1, 5), default=1)
+    needed = 1 if photometric in (*GREY, "PALETTE COLOR") else 3
+    if samples != needed:
+        words = "one value" if needed == 1 else "three values"
+        raise DataError(f"{file}: expected {words} a pixel in {photometric}, got {samples}")
+    bits = FLOAT_BITS.get(keyword) or whole_number(dataset, "BitsAllocated", place, (1, 8, 16, 32, 64))
+    known = {
+        "PhotometricInterpretation": photometric,
+        "SamplesPerPixel": samples,
+        "NumberOfFrames": 1,
+        "BitsAllocated": bits,
+        "BitsStored": bits if keyword in FLOAT_BITS else whole_number(dataset, "BitsStored", place, range(1, bits + 1)),
+        "PixelRepresentation": whole_number(dataset, "PixelRepresentation", place, (0, 1), default=0),
+        "PlanarConfiguration": whole_number(dataset, "PlanarConfiguration", place, (0, 1), default=0),
+        "Rows": whole_number(dataset, "Rows", place, range(1, 65536)),
+        "Columns": whole_number(dataset, "Columns", place, range(1, 65536)),
+    }
+    for name, value in known.items():
+        setattr(dataset, name, value)
+    # Wide values are converted as float64 pixel by pixel, and colours by float32.
+    limit = max_pixels if bits <= 16 and samples == 1 and photometric in GREY else max_pixels // 4
+    if dataset.Rows * dataset.Columns > limit:
+        raise DataError(f"{file}: {dataset.Columns} x {dataset.Rows} pixels are over the limit of {limit}")
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and not get_decoder(syntax).is_available:
-        raise DataError(f"{file}: no decoder for {get_decoder(syntax).UID.name} is installed; {INSTALL}")
+    if syntax.is_compressed:
+        if not get_decoder(syntax).is_available:
+            raise DataError(f"{file}: no decoder for {get_decoder(syntax).UID.name} is installed; {INSTALL}")
+        _check_codestream(dataset, syntax, file)
+    return syntax
 
 
-def _picture(dataset: Dataset) -> Image.Image:
-    from pydicom.pixels import apply_color_lut
+def _check_codestream(dataset: Dataset, syntax: UID, file: Path) -> None:
+    """Compare the size that the compressed picture says with that of the tags: a decoder allocates what the picture says."""
+    from pydicom.encaps import get_frame
+    from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 
-    values = dataset.pixel_array
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)
+    _check_fragments(dataset.PixelData, file)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    if syntax == RLELossless:
+        # Its pixels follow from the tags, and at worst it is a little longer than they are.
+        most = 2 * dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * max(dataset.BitsAllocated // 8, 1) + 1024
+        if len(frame) > most:
+            raise DataError(f"{file}: expected a compressed picture of at most {most:,} bytes, got {len(frame):,}")
+        return
+    if syntax in JPEG2000TransferSyntaxes or "2000" in syntax.name:
+        single = jpeg2000_frame(frame, str(file))
+        found = [] if single is None else [single]
+    else:
+        found = jpeg_frames(frame, str(file))
+    if not found:
+        raise DataError(f"{file}: the compressed picture is damaged or cut off: it says no size")
+    expected = (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel)
+    for each in found:
+        if (each.width, each.height, each.samples) != expected:
+            raise DataError(
+                f"{file}: expected a compressed picture of {expected[0]} x {expected[1]} pixels and {expected[2]} value(s) a "
+                f"pixel, as the tags say, got {each.width} x {each.height} and {each.samples}"
+            )
+
+
+def _check_fragments(data: bytes, file: Path) -> None:
+    position = count = 0
+    while len(head := data[position : position + 8]) == 8:
+        length = int.from_bytes(head[4:], "little")
+        if count == 0 and length > MAX_OFFSETS:
+            raise DataError(f"{file}: expected the offset table of one picture, got one of {length:,} bytes")
+        count += 1
+        if count > MAX_FRAGMENTS:
+            raise DataError(f"{file}: the compressed picture has over the limit of {MAX_FRAGMENTS:,} fragments")
+        position += 8 + length
+
+
+def _picture(dataset: Dataset, file: Path, syntax: UID) -> Image.Image:
+    from pydicom.pixels import apply_color_lut, get_decoder
+
+    values, _ = get_decoder(syntax).as_array(dataset, index=0, correct_unused_bits=False)
     if dataset.PhotometricInterpretation not in GREY:
-        depth = 8 * values.dtype.itemsize
-        return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("L")
-    if values.dtype.itemsize > 2:
-        return Image.fromarray(_shown(dataset, values))
-    # Each value that occurs is converted once. Negative ones wrap round, in the table and out of it.
-    levels = np.unique(values)
-    table = np.zeros(1 << 16, dtype=np.uint8)
-    table[levels.astype(np.uint16)] = _shown(dataset, levels[None])[0]
-    return Image.fromarray(table[values.astype(np.uint16)])
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            values = apply_color_lut(values, dataset)
+        return _luma(values, dataset.BitsStored)
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+        return _by_levels(dataset, values)
+    return Image.fromarray(_shown(dataset, values))
 
 
 def _shown(dataset: Dataset, values: np.ndarray) -> np.ndarray:
-    """Return stored values (H, W) as the station shows them, uint8."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    values = apply_voi_lut(apply_modality_lut(values, dataset), dataset).astype(np.float64)
-    low, high = _shown_range(dataset, values)
-    share = np.clip((values - low) / (high - low), 0.0, 1.0) if high > low else np.zeros_like(values)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        share = 1.0 - share
-    return np.round(255.0 * share).astype(np.uint8)
+    stored = _stored(values, dataset.BitsStored)
+    padding = is_padding(dataset, values) | is_padding(dataset, stored)
+    return shown(dataset, stored, padding, stored=dataset.BitsStored)
 
 
-def _shown_range(dataset: Dataset, values: np.ndarray) -> tuple[float, float]:
-    """The values shown as black and as white: the ends that a VOI LUT or window maps to, else the extremes."""
-    if dataset.get("VOILUTSequence"):
-        return 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
-    if dataset.get("WindowCenter") is None or "ModalityLUTSequence" in dataset:
-        return float(values.min()), float(values.max())
-    half = 2.0 ** (dataset.BitsStored - 1)
-    ends = np.array([-half, half - 1] if dataset.PixelRepresentation else [0.0, 2 * half - 1])
-    ends = ends * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
-    return float(ends.min()), float(ends.max())
+def _stored(values: np.ndarray, bits: int) -> np.ndarray:
+    """Return integers without what stands in their unused bits, overlays for example, and with their sign."""
+    shift = 8 * values.dtype.itemsize - bits
+    return values if values.dtype.kind == "f" or shift <= 0 else (values << shift) >> shift
+
+
+def _by_levels(dataset: Dataset, values: np.ndarray) -> Image.Image:
+    """Convert each of the 65,536 possible values that occurs once, then look every pixel up, a strip at a time."""
+    unsigned = values.view(f"u{values.dtype.itemsize}")
+    occurs = np.zeros(1 << 16, dtype=bool)
+    for row in range(0, len(values), STRIP):
+        occurs[unsigned[row : row + STRIP]] = True
+    patterns = np.flatnonzero(occurs)
+    table = np.zeros(1 << 16, dtype=np.uint8)
+    table[patterns] = _shown(dataset, patterns.astype(unsigned.dtype).view(values.dtype))
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for row in range(0, len(values), STRIP):
+        grey[row : row + STRIP] = table[unsigned[row : row + STRIP]]
+    return Image.fromarray(grey)
+
+
+def _luma(values: np.ndarray, stored: int) -> Image.Image:
+    """Return colours (H, W, 3) as luma; 16-bit ones may have 12 bits, by their tag or by their greatest value."""
+    if values.dtype.itemsize == 1:
+        return Image.fromarray(values).convert("L")
+    depth = min(max(stored, 8), 16) if stored < 16 else 16
+    depth = min(depth, depth_of(int(values.max()))) if depth == 16 else max(depth, depth_of(int(values.max())))
+    return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("L")

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from diffrgen.errors import DataError
+from diffrgen.images.codestream import JPEG_SIGNATURE, MAX_EXIF, PNG_SIGNATURE, check_png, jpeg_frames
+from diffrgen.images.depth import depth_of
 from diffrgen.images.dicom import START, has_dicom_mark, read_dicom
 
 # A detector of 43 x 43 cm at 0.1 mm has 18.5 million pixels; this leaves room for five of them.
 MAX_PIXELS = 89_478_485
 
-DEPTHS = (8, 10, 12, 14, 16)
+# Rows converted at a time, so that a picture is in memory once in its own mode and once in grey.
+STRIP = 256
+
 WIDE_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
-# What Pillow's decoders raise on damaged files: the first three were seen on 12,000 cut off or altered PNG,
-# JPEG, TIFF, GIF, BMP and WebP files, IndexError on a PNG without pixels; its own plugins guard against the others.
+# What Pillow's decoders raise on damaged files: the first three were seen on 12,000 cut off or altered files, IndexError on
+# a PNG without pixels; its own plugins guard against the others.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError)
 
 
 def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
-    """Return the image file `path` as mode "L", upright as its EXIF orientation says.
+    """Return the PNG or JPEG file `path` as mode "L", upright as its EXIF orientation says.
 
     8-bit grey, RGB, palette and CMYK are converted by Pillow's luma; what is transparent becomes black.
     16-bit grey v is scaled to round(255 v / (2^b - 1)), b the least of 8, 10, 12, 14, 16 with max(v) < 2^b.
@@ -36,8 +42,8 @@ def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
 
     A DICOM file is shown as `diffrgen.images.dicom.read_dicom` says.
 
-    DataError names the file and what came: missing, a folder, empty, no image, damaged, over `MAX_PIXELS`
-    pixels, a pixel type with no known range (32-bit float).
+    DataError names the file and what came: missing, a folder, empty, no image, another format, damaged, over `MAX_PIXELS`
+    pixels or the limits of `diffrgen.images.codestream`.
     """
     file = Path(path)
     if _is_dicom(file):
@@ -47,14 +53,14 @@ def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
             image.draft(None, (at_least, at_least))
         # Wide greys are reduced first: turning them after is the same, and not every mode can be turned.
         grey = _grey(image, file)
-        return _upright(grey, image)
+        return _upright(grey, image, file)
 
 
 def probe_grey(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Raise the DataError that `read_grey(path)` would raise for a damaged file, without decoding all of it.
 
-    PNG: every chunk's checksum. JPEG: decoded at 1/8 size, which reads every coefficient. Others: read in
-    full. max_pixels: a tighter limit than that of `read_grey`.
+    PNG: every chunk's checksum. JPEG: decoded at 1/8 size, which reads every coefficient. DICOM: read in full.
+    max_pixels: a tighter limit than that of `read_grey`.
     """
     file = Path(path)
     if _is_dicom(file):
@@ -62,7 +68,6 @@ def probe_grey(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
         return
     if not probe_png(file, max_pixels=max_pixels):
         with _opened(file, max_pixels) as image:
-            _check_mode(image, file)
             image.draft(None, (1, 1))
             image.load()
 
@@ -75,7 +80,6 @@ def probe_png(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> bool:
     with _opened(file, max_pixels) as image:
         if image.format != "PNG":
             return False
-        _check_mode(image, file)
         image.verify()
         return True
 
@@ -89,23 +93,44 @@ def _opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     try:
         if not _start(file, 1):
             raise DataError(f"{file}: expected an image, got an empty file (0 bytes)")
-        with Image.open(file) as image:
-            if image.width * image.height > max_pixels:
-                raise DataError(f"{file}: {image.width} x {image.height} pixels are over the limit of {max_pixels}")
+        # Of Pillow's 43 formats these two are meant: others bring interpreters (EPS starts Ghostscript) and risks of their own.
+        with Image.open(file, formats=[_checked_format(file, max_pixels)]) as image:
+            _check_size(file, image.width, image.height, max_pixels)
             yield image
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{file}: over the limit of {MAX_PIXELS} pixels: {error}") from error
     except UnidentifiedImageError as error:
-        # No more than a mark of its kind: a file may be a headless DICOM, which begins with the patient's tags.
-        start = _start(file, 4)
-        raise DataError(f"{file}: expected an image (PNG, JPEG), got a file that begins with {start!r}") from error
+        raise DataError(_other_format(file)) from error
     except DECODER_ERRORS as error:
         # The system's own errors carry a number, Pillow's carry none.
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
         raise DataError(f"{file}: the image is damaged or cut off ({type(error).__name__}: {error})") from error
+
+
+def _checked_format(file: Path, max_pixels: int) -> Literal["PNG", "JPEG"]:
+    """Return the format that `file` begins like, once its segments are within the limits that hold before decoding."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[: len(PNG_SIGNATURE)] == PNG_SIGNATURE:
+            check_png(data, str(file), max_bytes=4 * MAX_PIXELS)
+            return "PNG"
+        if data[: len(JPEG_SIGNATURE)] != JPEG_SIGNATURE:
+            raise DataError(_other_format(file))
+        for frame in jpeg_frames(data, str(file)):
+            _check_size(file, frame.width, frame.height, max_pixels)
+        return "JPEG"
+
+
+def _check_size(file: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DataError(f"{file}: {width} x {height} pixels are over the limit of {max_pixels}")
+
+
+def _other_format(file: Path) -> str:
+    # No more than a mark of its kind: a file may be a headless DICOM, which begins with the patient's tags.
+    return f"{file}: expected an image (PNG, JPEG), got a file that begins with {_start(file, 4)!r}"
 
 
 def _is_dicom(file: Path) -> bool:
@@ -122,35 +147,45 @@ def _start(file: Path, count: int) -> bytes:
         return stream.read(count)
 
 
-def _check_mode(image: Image.Image, file: Path) -> None:
-    if image.mode == "F":
-        raise DataError(f"{file}: expected 8- or 16-bit pixels, got 32-bit float, whose range is not known")
-
-
 def _grey(image: Image.Image, file: Path) -> Image.Image:
-    _check_mode(image, file)
+    image.load()
     if image.mode in WIDE_MODES:
-        return _narrowed(np.asarray(image), file)
+        return _narrowed(image, file)
     if image.mode in ALPHA_MODES or "transparency" in image.info:
-        opaque = image.convert("RGBA")
-        black = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, opaque).convert("L")
+        return _on_black(image)
     return image.convert("L")
 
 
-def _narrowed(values: np.ndarray, file: Path) -> Image.Image:
-    """Return 16-bit grey `values` (H, W) as 8-bit by the depth that their maximum implies."""
+def _on_black(image: Image.Image) -> Image.Image:
+    """Return `image` as grey with what is transparent black, a strip at a time."""
+    grey = Image.new("L", image.size)
+    for top in range(0, image.height, STRIP):
+        # A crop keeps what a palette calls transparent.
+        opaque = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        black = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
+        grey.paste(Image.alpha_composite(black, opaque).convert("L"), (0, top))
+    return grey
+
+
+def _narrowed(image: Image.Image, file: Path) -> Image.Image:
+    """Return 16-bit grey as 8-bit by the depth that its maximum implies."""
+    values = np.asarray(image)  # (H, W)
     least, most = int(values.min()), int(values.max())
     if least < 0 or most > 65535:
         raise DataError(f"{file}: expected pixels in 0..65535, got {least}..{most}")
-    depth = next(depth for depth in DEPTHS if most < 1 << depth)
-    top = (1 << depth) - 1
+    top = (1 << depth_of(most)) - 1
     table = np.round(np.arange(top + 1) * (255.0 / top)).astype(np.uint8)
-    return Image.fromarray(table[values])
+    grey = np.empty(values.shape, dtype=np.uint8)
+    for row in range(0, len(values), STRIP):
+        grey[row : row + STRIP] = table[values[row : row + STRIP]]
+    return Image.fromarray(grey)
 
 
-def _upright(grey: Image.Image, image: Image.Image) -> Image.Image:
+def _upright(grey: Image.Image, image: Image.Image, file: Path) -> Image.Image:
     """Return `grey` turned as the EXIF orientation of `image` says."""
+    # ImageMagick writes EXIF into a PNG's texts as hexadecimal digits.
+    if len(image.info.get("Raw profile type exif", "")) > 2 * MAX_EXIF:
+        raise DataError(f"{file}: the PNG's EXIF block is over the limit of {MAX_EXIF:,} bytes")
     orientation = image.getexif().get(0x0112, 1)
     if orientation == 1:
         return grey

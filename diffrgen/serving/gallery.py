@@ -50,7 +50,7 @@ def make_gallery(folder: Path, options: PhantomOptions, count: int) -> tuple[Exa
 
 
 def _data_uri(path: Path, side: int | None) -> str:
-    with Image.open(path) as image:
+    with Image.open(path, formats=("PNG",)) as image:
         if side is not None:
             image.thumbnail((side, side), Image.Resampling.LANCZOS)
         stream = io.BytesIO()
