@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_network import FINDINGS, NEIGHBOURS, random_batch, random_batch_with_prior, tiny_network
 
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
+from diffrgen.model.views import recognition_loss
 
 FRONTAL, LATERAL = 1, 2
 PATCHES = 16
@@ -166,7 +168,55 @@ def test_reports_are_generated_from_several_views():
         assert torch.equal(alone, written.sequences[study, : len(alone)])
 
 
+def test_the_recogniser_learns_from_known_views_alone():
+    logits = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0))
+    kinds = torch.tensor([[LATERAL, 0, FRONTAL], [0, LATERAL, 0]])
+    expected = -sum(F.log_softmax(logits[place], -1)[kinds[place] - 1] for place in ((0, 0), (0, 2), (1, 1))) / 3
+    torch.testing.assert_close(recognition_loss(logits, kinds), expected)
+    assert recognition_loss(logits, torch.zeros(2, 3, dtype=torch.int64)) == 0
+
+
+def test_unknown_views_are_recognised_outside_training():
+    network, batch = network_of_views(view_recogniser=True), with_views(random_batch(), [2, 2, 2])
+    del batch["view_mask"]
+    batch["view_kinds"] = torch.tensor([[0, FRONTAL], [LATERAL, 0], [0, 0]])
+    with torch.no_grad():
+        pooled, head = network.image_encoder(batch["pixel_values"].flatten(0, 1)).pooled, network.view_marks.recogniser
+        # Half of the views are on each side.
+        head.bias[0] += (head(pooled) @ torch.tensor([-1.0, 1.0])).median() + 1e-4
+        encoded = network.encode(StudyInputs.of(batch))
+        found = 1 + network.view_marks.recogniser(pooled).argmax(-1).view(3, 2)
+        known = network.encode(StudyInputs.of({**batch, "view_kinds": encoded.view_kinds}))
+        written = network.write_reports(StudyInputs.of(batch), max_new_tokens=3)
+    assert {FRONTAL, LATERAL} == set(found.flatten().tolist())
+    assert torch.equal(encoded.view_kinds, torch.where(batch["view_kinds"] == 0, found, batch["view_kinds"]))
+    assert torch.equal(encoded.last_hidden_state, known.last_hidden_state)
+    assert torch.equal(written.view_kinds, encoded.view_kinds)
+    assert torch.equal(network.train().encode(StudyInputs.of(batch)).view_kinds, batch["view_kinds"])
+
+
+def test_the_recogniser_gives_nothing_else_a_gradient():
+    batch, gradients = with_views(random_batch(), [2, 1, 3]), []
+    for recogniser in (False, True):
+        network = network_of_views(view_recogniser=recogniser).eval()
+        if recogniser:
+            network.load_state_dict(network_of_views().state_dict(), strict=False)
+        output = network(**batch)
+        output.loss.backward()
+        gradients.append({name: p.grad for name, p in network.named_parameters()})
+    head = {name: gradients[1].pop(name) for name in list(gradients[1]) if "recogniser" in name}
+    assert len(head) == 2
+    assert all(gradient.abs().max() > 0 for gradient in head.values())
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+    parts = output.language_loss + 4 * output.disease_loss + 0.1 * output.contrast_loss + 0.1 * output.view_loss
+    torch.testing.assert_close(output.loss, parts)
+
+
 def test_wrong_views_are_refused():
+    with pytest.raises(ValueError, match="expected no view_recogniser for a network of one view"):
+        tiny_network(view_recogniser=True)
     network, batch = tiny_network(views=2), with_views(random_batch(), [2, 1, 2])
     batch["view_mask"][1] = False
     with pytest.raises(ValueError, match="expected at least one view a study, got view_mask"):

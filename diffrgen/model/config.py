@@ -25,7 +25,8 @@ class DiffRGenConfig(PretrainedConfig):
     ValueError with the value that came. A saved configuration that lacks a choice means what the network did before
     there was one (`VERSION_0_1`).
 
-    `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind.
+    `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind,
+    which `view_recogniser` finds for views of unknown kind.
 
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
@@ -43,6 +44,7 @@ class DiffRGenConfig(PretrainedConfig):
         *,
         image_size: int = 224,
         views: int = 1,
+        view_recogniser: bool = False,
         width: int = 512,
         heads: int = 8,
         masks_per_layer: tuple[int, ...] = (2, 3),
@@ -77,7 +79,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.encoder = ResNetConfig(**encoder) if isinstance(encoder, dict) else encoder or ResNetConfig()
         self.decoder = BertConfig(**decoder) if isinstance(decoder, dict) else decoder or BertConfig()
         self.decoder.is_decoder = self.decoder.add_cross_attention = True
-        self.image_size, self.views = image_size, views
+        self.image_size, self.views, self.view_recogniser = image_size, views, view_recogniser
         self.width, self.heads = width, heads
         self.masks_per_layer = tuple(masks_per_layer)
         self.neighbours, self.retrieved, self.retrieved_width = neighbours, retrieved, retrieved_width
@@ -113,6 +115,8 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError(f"expected width to be a multiple of heads, got {self.width} and {self.heads}")
         if self.views < 1:
             raise ValueError(f"expected at least one view, got {self.views}")
+        if self.view_recogniser and self.views == 1:
+            raise ValueError("expected no view_recogniser for a network of one view, whose kind it does not use, got one")
         if any(masks < 1 for masks in self.masks_per_layer):
             raise ValueError(f"expected at least one mask a layer, got {self.masks_per_layer}")
         if self.retrieved == "embeddings" and self.prior_width != self.retrieved_width:

@@ -28,6 +28,8 @@ from diffrgen.model.processes import weight_of
 from diffrgen.model.views import ViewMarks, encode_views
 
 IGNORED = -100
+# Of a view recogniser's loss. It is small, for all gradients are clipped by their common norm.
+VIEW_WEIGHT = 0.1
 # Names that tensors had in version 0.1.
 FORMER_NAMES = {r"^classifier\.prior$": "classifier.class_prior"}
 
@@ -49,7 +51,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.image_encoder = PatchEncoder(config.encoder)
         image_width = config.encoder.hidden_sizes[-1]
         self.patch_projection = nn.Sequential(nn.Linear(image_width, config.width), nn.LayerNorm(config.width))
-        self.view_marks = ViewMarks(config) if config.views > 1 else None
+        self.view_marks = ViewMarks(config, image_width) if config.views > 1 else None
         self.report_projection = nn.Sequential(
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
@@ -85,8 +87,11 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         The prior's states are passed on: they prompt the decoder. Raises ValueError for a prior or for more views than
         the network takes.
         """
-        image = encode_views(self.image_encoder, inputs.pixel_values, inputs.view_mask)
-        patches = self._marked(self.patch_projection(image.patches), inputs)  # F (B, V m, d)
+        image = encode_views(self.image_encoder, inputs.pixel_values, inputs.view_mask, most=self.config.views)
+        patches, views = self.patch_projection(image.patches), None  # F (B, V m, d)
+        if self.view_marks is not None:
+            views = self.view_marks.kinds(image.pooled_views, inputs.view_kinds)
+            patches = self.view_marks(patches, views.kinds)
         reports = self.report_projection(inputs.retrieved)  # Z (B, N, d)
         earlier = self._prior_rows(inputs.prior)  # (B, R, d)
         retrieved_mask = mask = _given_or_true(inputs.retrieved_mask, reports)
@@ -121,6 +126,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             similar=mean_similar,
             difference=mean_difference,
             prior_states=inputs.prior_states,
+            view_kinds=None if views is None else views.kinds,
+            view_loss=None if views is None else views.loss,
             prompt_rows=prompt_rows,
         )
 
@@ -130,16 +137,6 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         if self.finding_queries is not None:
             z, mask = self.finding_queries.beside(z, mask)
         return self.fam(z, routes, mask).tensor_split((rows,), dim=1)
-
-    def _marked(self, patches: Tensor, inputs: StudyInputs) -> Tensor:
-        """Add to patches (B, V m, d) what tells the kind of each view."""
-        views = 1 if inputs.pixel_values.dim() == 4 else inputs.pixel_values.shape[1]
-        if views > self.config.views:
-            raise ValueError(f"expected at most {self.config.views} views a study (config.views), got {views}")
-        if self.view_marks is None:
-            return patches
-        kinds = inputs.view_kinds
-        return self.view_marks(patches, patches.new_zeros(len(patches), views, dtype=torch.int64) if kinds is None else kinds)
 
     def _difference(
         self, reports: Tensor, earlier: Tensor | None, patches: Tensor, patch_mask: Tensor | None
@@ -204,7 +201,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     def _with_losses(
         self, output: DiffRGenOutput, encoded: EncodedStudy, states: Tensor | None, labels: Tensor
     ) -> DiffRGenOutput:
-        """Add L = L_LM + lambda L_SDL + gamma L_SCL and its terms; without states, L_LM alone."""
+        """Add L = L_LM + lambda L_SDL + gamma L_SCL and its terms; without states, L_LM alone.
+
+        NOTE: a view recogniser adds a loss of its own, whose gradient reaches nothing but the recogniser.
+        """
         language_loss = F.cross_entropy(
             output.logits.float().flatten(0, 1),
             labels.flatten(),
@@ -222,6 +222,9 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
                 + self.config.disease_weight * output.disease_loss
                 + self.config.contrast_weight * output.contrast_loss
             )
+        if encoded.view_loss is not None:
+            output.view_loss = encoded.view_loss
+            output.loss = output.loss + VIEW_WEIGHT * output.view_loss
         return output
 
     def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor:
@@ -269,6 +272,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             states=states,
             positive_probability=encoded.disease_logits.float().softmax(1)[:, State.POSITIVE],
             routing=encoded.routing,
+            view_kinds=encoded.view_kinds,
         )
 
     def _padded(self, sequences: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ class EncodedStudy(ModelOutput):
     layer, for S, then for D where it has a FAM of its own; pooled (B, E), similar and difference (B, d): the means over
     the views and over the retrieved reports that Eq. 8 compares, difference None without D. prior_states (B, C): as they
     were given, None where they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
-    (`FindingQueries`), None without finding queries.
+    (`FindingQueries`), None without finding queries. view_kinds (B, V): places in
+    `records.VIEW_KINDS`, recognised ones among them, None in a network for one image; view_loss: the recogniser's.
     """
 
     last_hidden_state: Tensor | None = None
@@ -31,6 +32,8 @@ class EncodedStudy(ModelOutput):
     similar: Tensor | None = None
     difference: Tensor | None = None
     prior_states: Tensor | None = None
+    view_kinds: Tensor | None = None
+    view_loss: Tensor | None = None
     prompt_rows: Tensor | None = None
 
 
@@ -47,6 +50,7 @@ class DiffRGenOutput(OutputWithCache):
     language_loss: Tensor | None = None
     disease_loss: Tensor | None = None
     contrast_loss: Tensor | None = None
+    view_loss: Tensor | None = None
     logits: Tensor | None = None
     disease_logits: Tensor | None = None
     routing: tuple[Tensor, ...] | None = None
@@ -58,10 +62,11 @@ class GeneratedReports:
     """Reports as token ids (B, T) without prompt, padded, and what the model based them on.
 
     states (B, C): the disease states that prompted the decoder; positive_probability (B, C): P(positive);
-    routing as in `EncodedStudy`.
+    routing and view_kinds as in `EncodedStudy`.
     """
 
     sequences: Tensor
     states: Tensor
     positive_probability: Tensor
     routing: tuple[Tensor, ...]
+    view_kinds: Tensor | None = None

@@ -79,7 +79,13 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
 
 
 def model_config(
-    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int, views: int = 1
+    options: TrainOptions,
+    tokenizer: PreTrainedTokenizerFast,
+    retriever: Retriever,
+    *,
+    findings: int,
+    views: int = 1,
+    view_recogniser: bool = False,
 ) -> DiffRGenConfig:
     """Return the configuration of the network for this tokenizer, retriever and numbers of findings and of views."""
     model = options.model
@@ -92,6 +98,7 @@ def model_config(
         decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
         image_size=options.image.size,
         views=views,
+        view_recogniser=view_recogniser,
         neighbours=options.retriever.neighbours,
         retrieved_width=retriever.token_width if tokens else retriever.embedding_width,
         prior_width=retriever.embedding_width,
@@ -104,10 +111,16 @@ def model_config(
 
 
 def build_model(
-    options: TrainOptions, tokenizer: PreTrainedTokenizerFast, retriever: Retriever, *, findings: int, views: int = 1
+    options: TrainOptions,
+    tokenizer: PreTrainedTokenizerFast,
+    retriever: Retriever,
+    *,
+    findings: int,
+    views: int = 1,
+    view_recogniser: bool = False,
 ) -> DiffRGenForReportGeneration:
     """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked."""
-    config = model_config(options, tokenizer, retriever, findings=findings, views=views)
+    config = model_config(options, tokenizer, retriever, findings=findings, views=views, view_recogniser=view_recogniser)
     model = DiffRGenForReportGeneration(config)
     if options.model.encoder not in ENCODERS:
         model.image_encoder = PatchEncoder.from_pretrained(options.model.encoder)

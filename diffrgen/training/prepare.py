@@ -117,7 +117,15 @@ def prepare(
     train, val = dataset("train", sources), dataset("val", evaluation)
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
     set_seed(options.seed)
-    model = build_model(options, tokenizer, retriever, findings=sources.findings, views=_most_views(source, say))
+    views = _most_views(source, say)
+    model = build_model(
+        options,
+        tokenizer,
+        retriever,
+        findings=sources.findings,
+        views=views,
+        view_recogniser=views > 1 and _names_both_kinds(source),
+    )
     # And that the noise of training does not depend on what parts were drawn.
     set_seed(options.seed)
     model.classifier.class_prior.copy_(initial_class_prior(train.states))
@@ -143,6 +151,11 @@ def _most_views(source: StudySource, say: Callable[[str], None]) -> int:
         kinds = ", ".join(f"{counts[kind]} {kind}" for kind in VIEW_KINDS if counts[kind])
         say(f"views: {several} of {len(studies)} studies have several images; {kinds}")
     return MAX_VIEWS if several else 1
+
+
+def _names_both_kinds(source: StudySource) -> bool:
+    """Return whether training studies have frontal and lateral views, so that a recogniser can learn which is which."""
+    return {"frontal", "lateral"} <= {kind for study in source.splits.train for kind in study.views}
 
 
 def _without_missing_priors(options: TrainOptions, source: StudySource, say: Callable[[str], None]) -> TrainOptions:
