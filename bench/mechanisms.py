@@ -26,7 +26,7 @@ from diffrgen.errors import DataError
 from diffrgen.metrics.bootstrap import mean_interval
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.model.fam import FlexiRouteAggregation
-from diffrgen.model.modeling import IGNORED
+from diffrgen.model.language import IGNORED
 from diffrgen.model.outputs import EncodedStudy
 from diffrgen.model.router import Router
 from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader

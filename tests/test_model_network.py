@@ -98,6 +98,33 @@ def test_language_loss_scores_report_tokens_only_after_the_true_prompt():
         torch.testing.assert_close(network(**batch).language_loss, torch.stack(losses).mean())
 
 
+def test_words_of_findings_weigh_more_in_training_alone():
+    """By hand: the mean over tokens, those of the list counting three times."""
+    changes = {"finding_weight": 3.0, "label_smoothing": 0.0, "dropout": 0.0, "masks_per_layer": (1, 1)}
+    batch = random_batch(size=2)
+    listed = tuple({int(batch["labels"][0, 1]), int(batch["labels"][1, 4])})
+    network = tiny_network(finding_token_ids=listed, **changes)
+    network.config.decoder.hidden_dropout_prob = network.config.decoder.attention_probs_dropout_prob = 0.0
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with torch.no_grad():
+        plain = network(**batch)
+        # The image encoder stays as in evaluation: its batch statistics would change the logits.
+        network.training = network.classifier.training = network.contrast.training = True
+        weighted = network(**batch)
+    total = weights = 0.0
+    for row, logits in zip(batch["labels"].tolist(), plain.logits.log_softmax(-1), strict=True):
+        for token, scores in zip(row, logits, strict=True):
+            if token != -100:
+                weight = 3.0 if token in listed else 1.0
+                total, weights = total - weight * float(scores[token]), weights + weight
+    torch.testing.assert_close(weighted.logits, plain.logits)
+    assert float(weighted.language_loss) == pytest.approx(total / weights, rel=1e-5)
+    plain_mean = F.cross_entropy(plain.logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
+    torch.testing.assert_close(plain.language_loss, plain_mean)
+
+
 def test_absent_neighbours_do_not_matter_and_none_at_all_is_finite():
     network, batch = tiny_network(), random_batch()
     batch["retrieved_mask"][:, 3:] = False
@@ -222,6 +249,7 @@ def test_keys_and_values_of_the_image_are_projected_once(monkeypatch):
         ({"difference_metrics": (), "contrast_form": "printed"}, "whose negatives are D"),
         ({"difference_metrics": ("l3",)}, "got \\('l3',\\)"),
         ({"contrast_form": "other"}, "got 'other'"),
+        ({"finding_weight": 0.0}, "expected a finding_weight above 0, got 0.0"),
         ({"difference": "both"}, "expected difference 'scalars' or 'content', got 'both'"),
     ],
 )

@@ -19,7 +19,7 @@ from diffrgen.training.build import build_model, model_config
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "pleural", "effusion", ".", "##s"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "left", "pleural", "effusion", ".", "##s"]
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,12 @@ def test_a_bert_too_short_for_prompt_and_report_is_an_error(bert, retriever):
     options = replace(options, text=replace(options.text, max_tokens=200))
     with pytest.raises(DataError, match="at least 215 positions"):
         build_model(options, load_tokenizer(bert), retriever, findings=14)
+
+
+def test_the_tokens_of_findings_are_listed_where_they_weigh_more(bert, retriever):
+    tokenizer = load_tokenizer(bert)
+    plain, heavy = (
+        model_config(with_model(finding_weight=weight), tokenizer, retriever, findings=14) for weight in (1.0, 2.0)
+    )
+    assert (plain.finding_token_ids, heavy.finding_weight) == ((), 2.0)
+    assert tokenizer.convert_ids_to_tokens(list(heavy.finding_token_ids)) == ["left"]

@@ -28,6 +28,9 @@ class DiffRGenConfig(PretrainedConfig):
     `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind,
     which `view_recogniser` finds for views of unknown kind.
 
+    `finding_weight`: of the tokens `finding_token_ids`, those of severity, side, zone and change, in the language loss of
+    training; 1 for the others.
+
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
     all patches, without a router; `masks_per_layer=()` leaves out the aggregation module: S = Z and D = dif, which the
@@ -72,6 +75,8 @@ class DiffRGenConfig(PretrainedConfig):
         contrast_width: int = 128,
         contrast_form: Literal["supervised", "printed"] = "supervised",
         label_smoothing: float = 0.1,
+        finding_weight: float = 1.0,
+        finding_token_ids: tuple[int, ...] = (),
         prompt_token_ids: tuple[int, int, int, int] = (5, 6, 7, 8),
         prior_prompt_token_ids: tuple[tuple[int, ...], ...] = (),
         **kwargs: Any,
@@ -95,6 +100,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.contrast_weight, self.contrast_temperature = contrast_weight, contrast_temperature
         self.contrast_width, self.contrast_form = contrast_width, contrast_form
         self.label_smoothing = label_smoothing
+        self.finding_weight, self.finding_token_ids = finding_weight, tuple(finding_token_ids)
         self.prompt_token_ids = tuple(prompt_token_ids)
         self.prior_prompt_token_ids = tuple(map(tuple, prior_prompt_token_ids))
         kwargs["is_encoder_decoder"] = True
@@ -134,6 +140,8 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError(f"expected contrast_form 'supervised' or 'printed', got {self.contrast_form!r}")
         if self.contrast_form == "printed" and not self.difference_metrics:
             raise ValueError("expected difference metrics for contrast_form 'printed', whose negatives are D, got none")
+        if not self.finding_weight > 0:
+            raise ValueError(f"expected a finding_weight above 0, got {self.finding_weight}")
         if len(self.prompt_token_ids) != 4:
             raise ValueError(f"expected 4 prompt tokens, one a state, got {self.prompt_token_ids}")
         if self.prior_prompt_token_ids and [len(row) for row in self.prior_prompt_token_ids] != [4] * 4:

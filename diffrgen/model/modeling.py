@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertLMHeadModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
@@ -22,12 +21,13 @@ from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.findings import FindingQueries
 from diffrgen.model.initial import draw_initial_weights
 from diffrgen.model.inputs import StudyInputs
+from diffrgen.model.language import IGNORED, token_weights, weighted_language_loss
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
 from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
+from diffrgen.model.rows import given_or_true, masked_mean
 from diffrgen.model.views import ViewMarks, encode_views
 
-IGNORED = -100
 # Of a view recogniser's loss. It is small, for all gradients are clipped by their common norm.
 VIEW_WEIGHT = 0.1
 # Names that tensors had in version 0.1.
@@ -94,11 +94,11 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             patches = self.view_marks(patches, views.kinds)
         reports = self.report_projection(inputs.retrieved)  # Z (B, N, d)
         earlier = self._prior_rows(inputs.prior)  # (B, R, d)
-        retrieved_mask = mask = _given_or_true(inputs.retrieved_mask, reports)
+        retrieved_mask = mask = given_or_true(inputs.retrieved_mask, reports)
         z = reports
         if earlier is not None:
             z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
-            mask = torch.cat([mask, _given_or_true(inputs.prior_mask, earlier)], dim=1)
+            mask = torch.cat([mask, given_or_true(inputs.prior_mask, earlier)], dim=1)
 
         routes, own_routes = self.fam.route(patches, image.grid, image.mask), ()
         similar, finding_rows = self._aggregate(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
@@ -109,14 +109,14 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             if self.difference_fam is not None:
                 fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid, image.mask)
             difference = fam(difference, own_routes or routes, mask)  # D (B, N + R, d), Eq. 2-7
-            memory, mean_difference = [*memory, difference], _masked_mean(difference, retrieved_mask)
+            memory, mean_difference = [*memory, difference], masked_mean(difference, retrieved_mask)
 
-        mean_similar = _masked_mean(similar, retrieved_mask)
+        mean_similar = masked_mean(similar, retrieved_mask)
         disease_logits, prompt_rows = self.classifier(image.pooled, mean_similar), None
         if self.finding_queries is not None:
             disease_logits = disease_logits + self.finding_queries.logits(finding_rows)
             prompt_rows = self.finding_queries.prompt_rows(finding_rows)
-        present = _given_or_true(image.mask, patches)
+        present = given_or_true(image.mask, patches)
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
             memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
@@ -205,22 +205,21 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
         NOTE: a view recogniser adds a loss of its own, whose gradient reaches nothing but the recogniser.
         """
-        language_loss = F.cross_entropy(
-            output.logits.float().flatten(0, 1),
-            labels.flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.config.label_smoothing if self.training else 0.0,
-        )
+        config, weights = self.config, (labels != IGNORED).float()
         if self.training:
-            language_loss = language_loss * weight_of((labels != IGNORED).sum())
+            weights = token_weights(labels, config.finding_token_ids, config.finding_weight)
+        smoothing = config.label_smoothing if self.training else 0.0
+        language_loss = weighted_language_loss(output.logits, labels, weights, label_smoothing=smoothing)
+        if self.training:
+            language_loss = language_loss * weight_of(weights.sum())
         output.loss = output.language_loss = language_loss
         if states is not None:
             output.disease_loss = self.classifier.loss(encoded.disease_logits, states)
             output.contrast_loss = self.contrast(encoded.pooled, encoded.similar, encoded.difference, states)
             output.loss = (
                 output.language_loss
-                + self.config.disease_weight * output.disease_loss
-                + self.config.contrast_weight * output.contrast_loss
+                + config.disease_weight * output.disease_loss
+                + config.contrast_weight * output.contrast_loss
             )
         if encoded.view_loss is not None:
             output.view_loss = encoded.view_loss
@@ -306,14 +305,3 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 def _predicted_states(disease_logits: Tensor) -> Tensor:
     """Return the most likely state of each disease (B, C) from logits (B, 4, C)."""
     return disease_logits.argmax(dim=1)
-
-
-def _given_or_true(mask: Tensor | None, tokens: Tensor) -> Tensor:
-    """Return `mask`, or where there is none one (B, N) that says that all tokens (B, N, d) are real."""
-    return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
-
-
-def _masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean (B, d) of the first N of tokens (B, N + R, d) where mask (B, N); zero where none is real."""
-    weights = mask.to(tokens).unsqueeze(-1)
-    return (tokens[:, : mask.shape[1]] * weights).sum(1) / weights.sum(1).clamp_min(1)

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
-from diffrgen.model.modeling import IGNORED
+from diffrgen.model.language import IGNORED
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.records import Study

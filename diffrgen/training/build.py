@@ -14,6 +14,7 @@ from diffrgen.errors import DataError
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.initial import draw_initial_weights
+from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
 from diffrgen.training.options import ModelOptions, TrainOptions
@@ -104,6 +105,7 @@ def model_config(
         prior_width=retriever.embedding_width,
         operator_backend="auto" if options.fused_kernels else "reference",
         findings=findings,
+        finding_token_ids=finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
         prompt_token_ids=_ids(tokenizer, PROMPT_TOKENS),
         prior_prompt_token_ids=tuple(_ids(tokenizer, row) for row in PRIOR_PROMPT_TOKENS) if model.prior else (),
         **choices,

@@ -68,6 +68,8 @@ class ModelOptions:
     """Khosla's loss, or Eq. 8 to the letter."""
     label_smoothing: float = 0.1
     """Of the language modelling loss."""
+    finding_weight: float = 1.0
+    """Weight of words of severity, side, zone and change in the language modelling loss; that of the others is 1."""
 
 
 @dataclass(frozen=True)
