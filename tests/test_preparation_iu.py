@@ -13,7 +13,7 @@ from diffrgen.preparation import IuXrayOptions, prepare_iu_xray
 from diffrgen.preparation.iu_splits import hash_split
 from diffrgen.preparation.openi import parse_report
 from diffrgen.prepare import main, parse_options
-from diffrgen.records import SPLITS, read_annotation
+from diffrgen.records import SPLITS, read_annotation, view_kind
 
 HEART = "Heart size is normal & lungs are clear."
 
@@ -83,10 +83,12 @@ def test_kaggles_projections_order_the_images_and_tell_views(tmp_path: Path) -> 
         ("CXR4", ["4_IM-2050-2001.dcm.png", "4_IM-2050-1001.dcm.png"], "Frontal"),
     ]
     assert test[0]["report"] == HEART
+    assert [r.get("views") for r in test] == [["Frontal", "Lateral"], None, ["Frontal", "Lateral"]]
     # Beside the XML they do the same; the image that they do not name comes between frontal and lateral.
     both = prepare(write_kaggle(write_openi(tmp_path / "both")), tmp_path / "xml", split="whole")["test"]
     assert both[0]["image_path"] == ["CXR1_1_IM-0001-4001.png", "CXR1_1_IM-0001-3001.png"]
     assert both[2]["image_path"] == [f"CXR4_IM-2050-{n}001.png" for n in (2, 3, 1)]
+    assert both[2]["views"] == ["Frontal", "", "Lateral"]
 
 
 def test_options_choose_section_entries_views_and_images(tmp_path: Path) -> None:
@@ -102,6 +104,21 @@ def test_options_choose_section_entries_views_and_images(tmp_path: Path) -> None
     assert [len(r["image_path"]) for r in frontal] == [1, 1, 1]
     two = prepare(archive, tmp_path / "two", split="whole", min_images=2)["test"]
     assert [r["id"] for r in two] == ["CXR1", "CXR4"]
+
+
+def test_a_study_keeps_its_first_four_images(tmp_path: Path) -> None:
+    archive = write_kaggle(tmp_path / "kaggle")
+    more = "".join(f"3,3_IM-1384-{n}001.dcm.png,{'Lateral' if n < 6 else 'Frontal'}\n" for n in range(2, 7))
+    with (archive / "indiana_projections.csv").open("a", encoding="utf-8") as table:
+        table.write(more)
+    record = prepare(archive, tmp_path / "out", split="whole")["test"][1]
+    assert record["views"] == ["Frontal", "Frontal", "Lateral", "Lateral"]
+    assert record["image_path"] == [f"3_IM-1384-{n}001.dcm.png" for n in (1, 6, 2, 3)]
+    assert summary_of(tmp_path / "out")["dropped"]["images"] == {
+        "image beyond the first 4 of a study": {"count": 2, "examples": [f"3_IM-1384-{n}001.dcm.png" for n in (4, 5)]}
+    }
+    assert len(prepare(archive, tmp_path / "each", split="whole", entries="image")["test"]) == 10
+    assert [view_kind(name) for name in record["views"]] == ["frontal", "frontal", "lateral", "lateral"]
 
 
 def test_a_split_list_is_a_table_too(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_the_annotation_reads_back_with_images_and_priors(archive: Path, tmp_pat
         ("s50000002", 2, DAYS[1], "PA", "s50000001"),
         ("s50000003", 1, DAYS[2], None, "s50000002"),
     ]
+    assert [s.views for s in splits.train] == [("frontal", "lateral"), ("frontal", "lateral"), ("unknown",)]
     assert splits.train[1].images[0] == archive / JPG / "files/p10/p10000032/s50000002/bbbb-pa.jpg"
     assert splits.train[1].labels == (0, 0, 0, 0, 3, 0, 0, 0, 0, 1, 0, 2, 0, 0)
     assert [(s.id, s.report, s.patient_id) for s in splits.test] == [("s52000001", "Lungs are clear.", "12000012")]

@@ -15,7 +15,7 @@ from diffrgen.preparation.kaggle_iu import PROJECTIONS, REPORTS, read_kaggle, re
 from diffrgen.preparation.openi import TARBALLS, openi_source, read_openi
 from diffrgen.preparation.options import IuSource, IuXrayOptions
 from diffrgen.preparation.summary import Summary
-from diffrgen.preparation.views import ViewedImage, ordered_images, wanted_views
+from diffrgen.preparation.views import ViewedImage, most_images, named_views, ordered_images, wanted_views
 from diffrgen.preparation.writer import AnnotationWriter
 from diffrgen.records import SPLITS, Split
 from diffrgen.records.location import images_folder
@@ -28,9 +28,9 @@ def prepare_iu_xray(options: IuXrayOptions, *, progress: bool = False) -> Summar
     """Write annotation.json and summary.json to `options.out` and return the summary.
 
     From Open-i and Kaggle a record holds `id` (R2Gen's where its annotation is in the archive, else CXR and the
-    study's number), `patient_id`, `report`, `image_path` (file names) and, where known, `view`. R2Gen's own
-    annotation is checked and its records are passed on as they are. DataError names the file, what was needed and
-    what came.
+    study's number), `patient_id`, `report`, `image_path` (file names, at most 4) and, where known, `view` and `views`.
+    R2Gen's own annotation is checked and its records are passed on as they are. DataError names the file, what was
+    needed and what came.
     """
     archive = Archive.scan(options.archive, without=options.out)
     summary = Summary("iu-xray", _plain(options))
@@ -137,7 +137,7 @@ def _images(archive: Archive, study: IuStudy, options: IuXrayOptions, summary: S
     if len(images) < least:
         summary.drop("studies", f"study with fewer than {least} image(s) of the wanted views", name)
         return []
-    return images
+    return most_images(images, summary) if options.entries == "study" else images
 
 
 def _records(study: IuStudy, images: list[ViewedImage], options: IuXrayOptions, splits: IuSplits) -> Iterator[Record]:
@@ -151,7 +151,7 @@ def _records(study: IuStudy, images: list[ViewedImage], options: IuXrayOptions, 
             "report": study.text(options.section),
             "image_path": [image.name for image in group],
         }
-        yield record | ({"view": group[0].view} if group[0].view else {})
+        yield record | named_views(group)
 
 
 def _passed_on(archive: Archive, options: IuXrayOptions, summary: Summary) -> dict[Split, list[Record]]:

@@ -17,7 +17,7 @@ from diffrgen.preparation.options import MimicCxrOptions
 from diffrgen.preparation.report_files import ReportFiles, open_reports, study_folder
 from diffrgen.preparation.sections import choose_text
 from diffrgen.preparation.summary import Summary
-from diffrgen.preparation.views import ViewedImage, ordered_images, wanted_views
+from diffrgen.preparation.views import ViewedImage, most_images, named_views, ordered_images, wanted_views
 from diffrgen.preparation.writer import AnnotationWriter
 from diffrgen.records import SPLITS
 
@@ -31,7 +31,7 @@ def prepare_mimic_cxr(options: MimicCxrOptions, *, progress: bool = False) -> Su
 
     Image paths are p10/p10000032/s50414267/DICOM.jpg, below the archive's files/. A record holds `id`, `study_id`,
     `patient_id`, `report`, `image_path`, and where known `labels` (14 states), `study_date` (YYYY-MM-DD), `days`
-    (day since year 1, the time of day as its fraction), `view` and `prior_id` (the first record of the patient's
+    (day since year 1, the time of day as its fraction), `view`, `views` and `prior_id` (the first record of the patient's
     latest earlier study). DataError names the file, what was needed and what came.
     """
     archive = Archive.scan(options.archive, without=options.out)
@@ -89,6 +89,7 @@ class MimicEntries:
         if not text:
             return
         one_each = self._options.entries == "image"
+        images = images if one_each else most_images(images, self._summary)
         groups = [[image] for image in images] if one_each else [images]
         first = images[0].name if one_each else f"s{study.id}"
         prior = self._priors.next(study, first)
@@ -138,7 +139,7 @@ class MimicEntries:
             "labels": None if labels is None else list(labels),
             "study_date": study.date,
             "days": study.days,
-            "view": images[0].view or None,
+            **named_views(images),
             "prior_id": prior,
         }
         return record | {key: value for key, value in known.items() if value is not None}

@@ -35,7 +35,8 @@ class MimicCxrOptions:
     last_paragraph: bool = False
     """Use the last paragraph of a report that has neither section, instead of dropping it."""
     entries: EntryUnit = "image"
-    """image: an entry for each image, as R2Gen and the paper count; study: one with all images, frontal first."""
+    """image: an entry for each image, as R2Gen and the paper count; study: one with all images (4 at most),
+    frontal first."""
     views: tuple[str, ...] = ()
     """Views to keep, as in ViewPosition (PA AP LATERAL LL ...), or frontal, lateral, unknown; default all."""
     labels: LabelSource = "auto"
@@ -62,7 +63,7 @@ class IuXrayOptions:
     section: SectionChoice = "findings"
     """Section of the report that becomes the text; both: findings, then impression, where at least one is there."""
     entries: EntryUnit = "study"
-    """study: an entry with all images, frontal first, as R2Gen; image: an entry for each image."""
+    """study: an entry with all images (4 at most), frontal first, as R2Gen; image: an entry for each image."""
     views: tuple[str, ...] = ()
     """Views to keep: frontal, lateral, unknown; default all. The XML alone does not tell views."""
     min_images: int | None = None
