@@ -14,10 +14,21 @@ import tyro
 from rich.console import Console
 
 from diffrgen.errors import DataError
+from diffrgen.evaluation.contenders import contender_files, read_contenders
+from diffrgen.evaluation.human_labels import HumanLabels, HumanScores, human_scores, read_human_labels
 from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
-from diffrgen.evaluation.scoring import Scores, score_beside_baselines
+from diffrgen.evaluation.scoring import BASELINES, Scores, score_beside_baselines
 from diffrgen.evaluation.statements import StatementTruth
-from diffrgen.metrics import PublishedData, markdown_table, published_rows, terminal_table
+from diffrgen.metrics import (
+    PairedDifference,
+    PublishedData,
+    difference_table,
+    difference_terminal_table,
+    markdown_table,
+    paired_differences,
+    published_rows,
+    terminal_table,
+)
 from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
@@ -63,6 +74,12 @@ class EvaluateOptions:
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
     both_marks: bool = False
     """Also evaluate with the other choice of --generation.suppress-marks, as a row of its own."""
+    contender: tuple[str, ...] = ()
+    """NAME=FILE: reports of another system for the same studies, as `python -m diffrgen.score` takes them, as a row of the
+    table, with the run's paired differences to it. Several may be given."""
+    human_labels: Path | None = None
+    """CSV of findings that people labelled: an id and a column a finding (CheXpert's names or NIH ChestX-ray14's). Scores the
+    classifier's probabilities by AUROC, and all reports by F1, against them."""
     baselines: bool = True
     """Score the two blind baselines beside."""
     resamples: int = 1000
@@ -81,7 +98,8 @@ class EvaluateOptions:
 @dataclass(frozen=True)
 class Evaluation:
     """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies, what the
-    model wrote for them, and the decoding of each row that it wrote.
+    model wrote for them, the decoding of each row that it wrote, its paired differences to each contender, and each row's
+    scores against human labels, where these were given.
     """
 
     scores: dict[str, Scores]
@@ -89,6 +107,8 @@ class Evaluation:
     studies: Sequence[Study]
     written: Sequence[WrittenReport]
     decodings: Mapping[str, Decoding]
+    differences: Mapping[str, Mapping[str, PairedDifference]]
+    human: Mapping[str, HumanScores]
     published: PublishedData | None = None
 
     @property
@@ -103,7 +123,12 @@ class Evaluation:
 
     def print(self, *, title: str) -> None:
         """Print the columns of the paper's Table 1."""
-        Console().print(terminal_table(self.rows(), title=f"{title}; states read by {self.model.labeler}"))
+        console = Console()
+        console.print(terminal_table(self.rows(), title=f"{title}; states read by {self.model.labeler}"))
+        if self.differences:
+            console.print(difference_terminal_table(self.differences, first=MODEL_ROW))
+        for name, scores in self.human.items():
+            console.print(f"{name}: {scores}", markup=False, highlight=False)
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -113,6 +138,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
     _check_may_write(options.output or run.evaluation_path)
+    contenders = contender_files(options.contender, taken=(MODEL_ROW, SHUFFLED_ROW, MARKS_ROW, UNMARKED_ROW, *BASELINES))
+    human = None if options.human_labels is None else read_human_labels(options.human_labels)
     model = run.model(fused_kernels=options.fused_kernels)
     # Limits that this run cannot meet are refused before any data are read.
     run_decoding(model, options.generation, max_tokens=settings.max_tokens)
@@ -127,6 +154,10 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     studies = source.splits[options.split]
     if not studies:
         raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
+    ids = [study.id for study in studies]
+    others = read_contenders(contenders, ids)
+    if human is not None:
+        human.matrix(ids)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -147,7 +178,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         decodings[SHUFFLED_ROW] = decodings[MODEL_ROW]
 
     scores = score_beside_baselines(
-        {name: [w.report for w in reports] for name, reports in written.items()},
+        {name: [w.report for w in reports] for name, reports in written.items()} | others,
         [study.report for study in studies],
         dataset.states.numpy(),
         labeler=source.labeler,
@@ -162,7 +193,19 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         resamples=options.resamples,
     )
     folder = options.output or _new_folder(run.evaluation_path, key)
-    evaluation = Evaluation(scores, folder, studies, written[MODEL_ROW], decodings, options.published)
+    evaluation = Evaluation(
+        scores=scores,
+        folder=folder,
+        studies=studies,
+        written=written[MODEL_ROW],
+        decodings=decodings,
+        differences={
+            name: paired_differences(scores[MODEL_ROW].paired, scores[name].paired, resamples=options.resamples)
+            for name in others
+        },
+        human=_human_scores(human, ids, scores, written, resamples=options.resamples),
+        published=options.published,
+    )
     _write(evaluation, dataset)
     record = EvaluationRecord(
         split=options.split,
@@ -175,6 +218,33 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     )
     save_json(record, folder / RECORD)
     return evaluation
+
+
+def _human_scores(
+    labels: HumanLabels | None,
+    ids: Sequence[str],
+    scores: Mapping[str, Scores],
+    written: Mapping[str, Sequence[WrittenReport]],
+    *,
+    resamples: int,
+) -> dict[str, HumanScores]:
+    """Score each row of the table against human labels, where there are any."""
+    if labels is None:
+        return {}
+    return {
+        name: human_scores(labels, ids, row.states, _probabilities(written.get(name)), resamples=resamples)
+        for name, row in scores.items()
+    }
+
+
+def _probabilities(reports: Sequence[WrittenReport] | None) -> dict[str, np.ndarray] | None:
+    """Return the classifier's P(positive) (n,) by finding; None for reports that came without."""
+    if reports is None:
+        return None
+    return {
+        name: np.array([report.positive_probability[name] for report in reports])
+        for name in reports[0].positive_probability
+    }
 
 
 def _training_reports(studies: IndexedStudies) -> list[str]:
@@ -213,7 +283,16 @@ def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
     metrics = {name: scores.to_dict() for name, scores in evaluation.scores.items()}
     for name, decoding in evaluation.decodings.items():
         metrics[name]["decoding"] = asdict(decoding)
+    for name, differences in evaluation.differences.items():
+        metrics[name]["model_minus_this"] = {score: each.to_dict() for score, each in differences.items()}
+    for name, human in evaluation.human.items():
+        metrics[name]["human_labels"] = human.to_dict()
     (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     intervals = markdown_table({name: scores.interval_row() for name, scores in evaluation.scores.items()})
     table = f"{markdown_table(evaluation.rows())}\n95 % intervals (bootstrap over studies):\n\n{intervals}"
+    if evaluation.differences:
+        table += f"\nPaired differences (95 % interval, p):\n\n{difference_table(evaluation.differences, first=MODEL_ROW)}"
+    if evaluation.human:
+        lines = "".join(f"- {name}: {scores}\n" for name, scores in evaluation.human.items())
+        table += f"\nAgainst human labels:\n\n{lines}"
     (evaluation.folder / "table.md").write_text(table, encoding="utf-8")

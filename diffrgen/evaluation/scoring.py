@@ -32,6 +32,8 @@ from diffrgen.metrics.clinical import study_counts
 from diffrgen.pipeline.labeler import NamedLabeler
 from diffrgen.text import Protocol, apply_protocol
 
+BASELINES = FREQUENT_ROW, RANDOM_ROW = "blind: most frequent report", "blind: random training report"
+
 
 @dataclass(frozen=True)
 class PromptScores:
@@ -193,8 +195,8 @@ def score_beside_baselines(
     count = len(references)
     rows = dict(hypotheses)
     if baselines:
-        rows["blind: most frequent report"] = most_frequent_report(training_reports, count)
-        rows["blind: random training report"] = random_training_reports(training_reports, count)
+        rows[FREQUENT_ROW] = most_frequent_report(training_reports, count)
+        rows[RANDOM_ROW] = random_training_reports(training_reports, count)
     scores = {}
     for name, reports in rows.items():
         said, true = apply_protocol(protocol, reports, references, training=training_reports)

@@ -31,7 +31,7 @@ def bootstrap_interval(
     if len(per_study) < 2 or not resamples:
         return None
     numbers = np.asarray(per_study, dtype=np.float64)
-    values = np.concatenate([statistic(weights @ numbers) for weights in _weights(len(numbers), resamples, seed)])
+    values = np.concatenate([statistic(weights @ numbers) for weights in study_weights(len(numbers), resamples, seed)])
     values = values[~np.isnan(values)]
     if not len(values):
         return None
@@ -50,7 +50,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole != 0)
 
 
-def _weights(studies: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def study_weights(studies: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield how often each study is drawn, (<= AT_ONCE, n) float64."""
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, AT_ONCE):

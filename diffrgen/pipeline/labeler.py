@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HTTPError
 
 from diffrgen.errors import DataError
 from diffrgen.labels import Labeler, RuleLabeler
 from diffrgen.labels.chexbert import CheXbertLabeler
 from diffrgen.phantom import GrammarParser
+
+HUB = Path("hub")
+"""In place of a checkpoint: the one on the Hugging Face hub."""
+CHECKPOINT = ("StanfordAIMI/RRG_scorers", "chexbert.pth")
+VOCABULARY = ("google-bert/bert-base-uncased", "vocab.txt")
 
 LabelerName = Literal["phantom", "rule", "chexbert"]
 
@@ -25,9 +33,10 @@ class LabelerOptions:
     """`phantom`: the phantom grammar's exact parser; `rule`: phrase tables; `chexbert`: the published network. Default:
     what the run was trained with, else phantom for the phantom and rule for all other data."""
     chexbert: Path | None = None
-    """CheXbert's published checkpoint, chexbert.pth."""
+    """CheXbert's published checkpoint, chexbert.pth; `hub` downloads it from StanfordAIMI/RRG_scorers on the Hugging Face
+    hub, and is the only way in which it is downloaded."""
     chexbert_vocabulary: Path | None = None
-    """BERT-base-uncased's vocab.txt, or the folder that holds it."""
+    """BERT-base-uncased's vocab.txt, or the folder that holds it; not needed with --chexbert hub, which downloads it too."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,29 @@ class NamedLabeler:
         return self.read(texts)
 
 
+def fetch_chexbert(vocabulary: Path | None = None) -> tuple[Path, Path]:
+    """Return CheXbert's checkpoint and vocabulary in the hub's cache, downloaded where they are missing.
+
+    vocabulary: the user's own, which is used where it is given. Raises DataError where the hub cannot be reached, or does not
+    have a file.
+    """
+    return _fetch(*CHECKPOINT), vocabulary or _fetch(*VOCABULARY)
+
+
+def absolute_checkpoint(file: Path | None) -> Path | None:
+    """Return a file of CheXbert as a run keeps it: absolute, or `HUB`."""
+    return file if file is None or file == HUB else file.resolve()
+
+
+def _fetch(repository: str, file: str) -> Path:
+    print(f"fetching {file} of {repository} from the Hugging Face hub", file=sys.stderr)
+    try:
+        return Path(hf_hub_download(repository, file))
+    # OSError: the disk, and what the hub's library raises where it is offline.
+    except (OSError, HTTPError) as error:
+        raise DataError(f"{repository}: needed {file} from the Hugging Face hub, got: {error}") from error
+
+
 def make_labeler(options: LabelerOptions, *, default: LabelerName) -> NamedLabeler:
     """Return the labeler that `options` name, or `default`.
 
@@ -49,6 +81,8 @@ def make_labeler(options: LabelerOptions, *, default: LabelerName) -> NamedLabel
     """
     name = options.labeler or default
     files = {"--chexbert": options.chexbert, "--chexbert-vocabulary": options.chexbert_vocabulary}
+    if name == "chexbert" and options.chexbert == HUB:
+        return NamedLabeler(name, CheXbertLabeler(*fetch_chexbert(options.chexbert_vocabulary)))
     if name == "chexbert":
         if options.chexbert is None or options.chexbert_vocabulary is None:
             missing = [option for option, path in files.items() if path is None]

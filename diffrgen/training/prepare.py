@@ -16,6 +16,7 @@ from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_class_prior
 from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
+from diffrgen.pipeline.labeler import absolute_checkpoint
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
@@ -173,7 +174,7 @@ def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
         images, view_index = (None if path is None else path.resolve() for path in (data.images, data.view_index))
         data = replace(data, data=str(Path(data.data).resolve()), images=images, view_index=view_index)
     files = (options.labeler.chexbert, options.labeler.chexbert_vocabulary)
-    chexbert, vocabulary = (None if file is None else file.resolve() for file in files)
+    chexbert, vocabulary = map(absolute_checkpoint, files)
     return RunSettings(
         data=data,
         phantom=options.phantom,
