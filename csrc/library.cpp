@@ -1,12 +1,13 @@
-// The operator's two functions, on PyTorch's stable ABI. `lse` is (B, N, P, H) with `needs_grad`, else empty; without
-// `needs_grad` a mask with alpha = 0 is not run. `stream` is the handle of the CUDA stream; the CPU does not use it.
+// The operator's two functions, on PyTorch's stable ABI. `lse` is (B, N, P, H) with `needs_lse`, else empty; without
+// `needs_lse` a mask with alpha = 0 is not run. `windows`: for each mask the patches above (and below) and left (and
+// right) of a window's centre. `stream` is the handle of the CUDA stream; the CPU does not use it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(diffrgen_native, m) {
   m.def(
-      "forward(Tensor q, Tensor k, Tensor v, Tensor alpha, int[] grid, int[] orders, bool exclusive, float scale, "
-      "bool needs_grad, int stream) -> (Tensor out, Tensor lse)");
+      "forward(Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor? centres, Tensor? key_mask, int[] grid, int[] windows, "
+      "bool exclusive, float scale, bool needs_lse, int stream) -> (Tensor out, Tensor lse)");
   m.def(
-      "backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor lse, int[] grid, int[] orders, "
-      "bool exclusive, float scale, int stream) -> (Tensor, Tensor, Tensor, Tensor)");
+      "backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor? centres, Tensor? key_mask, Tensor lse, "
+      "int[] grid, int[] windows, bool exclusive, float scale, int stream) -> (Tensor, Tensor, Tensor, Tensor)");
 }

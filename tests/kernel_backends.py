@@ -23,12 +23,13 @@ def absent(backend: str, device: str, dtype: torch.dtype = torch.float32) -> str
     return unavailable(backend, device, dtype)
 
 
-def unsupported(case: Case, backend: str) -> str | None:
-    """Why a backend does not compute a case, or None."""
+def unsupported(case: Case, backend: str, device: str) -> str | None:
+    """Why a backend does not compute a case on a device, or None."""
     options = case.options_on("cpu")
     spec = MaskSpec(case.grid, case.orders, case.masking == "exclusive", 1.0)
     _, k, _, alpha = case.inputs(torch.float32)
-    return load(backend).unsupported(spec, features_of(k, alpha, options.get("centres"), options.get("key_mask"), spec))
+    features = features_of(k, alpha, options.get("centres"), options.get("key_mask"), spec)
+    return load(backend).unsupported(device, spec, features)
 
 
 PAIRS = [(backend, device) for backend in BACKENDS for device in DEVICES]
@@ -53,7 +54,16 @@ def truth_and_eager(case: Case, inputs: list[Tensor]) -> tuple[list[Tensor], lis
     return exact, results(lambda *x: dense(*x, case), inputs)
 
 
-def error(value: Tensor, truth: Tensor) -> float:
-    """Relative Frobenius error; where the truth is zero, the root mean square."""
-    size = truth.norm().item() or truth.numel() ** 0.5
+def error(value: Tensor, truth: Tensor, least: float = 0.0) -> float:
+    """Relative Frobenius error; where the truth is zero, the root mean square. `least`: what the truth counts as at least."""
+    size = max(truth.norm().item(), least) or truth.numel() ** 0.5
     return (value.double() - truth).norm().item() / size
+
+
+def size_of_alpha_terms(case: Case, inputs: list[Tensor]) -> float:
+    """The norm of all that is summed to alpha's gradient: rounding errors of a sum are relative to its terms."""
+    q, k, v, alpha = (x.detach().double() for x in inputs)
+    masks = torch.eye(alpha.shape[-1], dtype=alpha.dtype, device=alpha.device)
+    heads = torch.stack([dense(q, k, v, mask.expand_as(alpha), case) for mask in masks])  # (P, B, N, H, D)
+    grad = torch.randn(heads.shape[1:], generator=torch.Generator().manual_seed(1)).to(heads.device, inputs[0].dtype)
+    return (heads * grad.double()).norm().item()

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs the native rows of the parity table with the extension compiled under GCC's address and undefined-behaviour
-# sanitizers. The build lies in a temporary folder beside a copy of the package: what is installed is not touched.
+# Runs the native rows of the parity table, and calls with wrong arguments, with the extension compiled under GCC's
+# address and undefined-behaviour sanitizers. The build lies in a temporary folder beside a copy of the package: what is installed is not touched.
 # Usage: tests/sanitize.sh [pytest options]; PYTHON names the interpreter, DIFFRGEN_CPU the instruction set.
 set -euo pipefail
 
@@ -27,4 +27,5 @@ g++ -shared -fsanitize=address,undefined "$folder"/*.o $(paths library_paths -L)
 runtime=$(g++ -print-file-name=libasan.so):$(g++ -print-file-name=libubsan.so):$(g++ -print-file-name=libstdc++.so)
 cd "$root"
 LD_PRELOAD=$runtime ASAN_OPTIONS=detect_leaks=0 PYTHONPATH="$folder:$root" "$python" -m pytest -q \
-  -p no:cacheprovider tests/test_kernels.py -k "(parity or without_gradients) and native and cpu" "$@"
+  -p no:cacheprovider tests/test_kernels.py tests/test_faults_operator.py \
+  -k "((parity or gradients) and native and cpu) or (faults_operator and native)" "$@"

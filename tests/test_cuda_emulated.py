@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffrgen_kernels.windows import half_sizes
 from kernel_backends import NAMES, error, truth_and_eager
 from kernel_cases import CASES, Case, dense
 from torch import Tensor
@@ -68,7 +69,8 @@ def emulated(program: Path, case: Case, inputs: list[Tensor], grad: Tensor, *, g
     sizes = (batch, rows, k.shape[1], heads, dim, alpha.shape[1], own_masks)
     scale = dim**-0.5 if case.scale is None else case.scale
     call = struct.pack("<12if", CODES[q.dtype], gradients, *sizes, *case.grid, case.masking == "exclusive", scale)
-    call += struct.pack(f"<{len(case.orders)}q", *case.orders) + b"".join(map(packed, (q, k, v, alpha, grad)))
+    windows = [size for order in case.orders for size in half_sizes(order, case.grid)]
+    call += struct.pack(f"<{len(windows)}q", *windows) + b"".join(map(packed, (q, k, v, alpha, grad)))
     run = subprocess.run([program], input=call, capture_output=True)
     assert run.returncode == 0, run.stderr.decode()[-4000:]
     shapes = [(torch.Size((batch, rows, heads, dim)), q.dtype)] + [(x.shape, x.dtype) for x in inputs if gradients]

@@ -41,7 +41,7 @@ GENERAL = Case("general", views=2, centres="own", keys="some", row_weights=True,
 
 @on_every_backend
 def test_opcheck_of_a_general_call(backend: str, device: str) -> None:
-    if (reason := unsupported(GENERAL, backend)) is not None:
+    if (reason := unsupported(GENERAL, backend, device)) is not None:
         pytest.skip(reason)
     options = GENERAL.options_on(device)
     inputs = [*GENERAL.inputs(torch.float32, device), options["centres"], options["key_mask"]]
@@ -56,7 +56,7 @@ def test_opcheck_of_a_general_call(backend: str, device: str) -> None:
 @on_every_backend
 def test_general_call_compiles_once_for_all_sizes(backend: str, device: str) -> None:
     """Another number of rows and of studies; lse too."""
-    if (reason := unsupported(GENERAL, backend)) is not None:
+    if (reason := unsupported(GENERAL, backend, device)) is not None:
         pytest.skip(reason)
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
@@ -217,7 +217,10 @@ BAD = {
     "orders_of_floats": ({"orders": (0, 1.5)}, r"orders: expected orders >= 0 .* got \(0, 1.5\)"),
     "orders_of_triples": ({"orders": (0, (1, 2, 3))}, r"orders: expected .* pairs \(height, width\) .* got"),
     "negative_pair": ({"orders": (0, (1, -1))}, r"orders: expected .* pairs \(height, width\) >= 0, got"),
-    "rows_of_alpha": ({"alpha": torch.zeros(2, 4, 2)}, r"alpha: expected \(2, 5, P\) with the rows of q, got \(2, 4, 2\)"),
+    "rows_of_alpha": (
+        {"alpha": torch.zeros(2, 4, 2)},
+        r"alpha: expected \(2, 5, P\) with the rows of q, got \(2, 4, 2\)",
+    ),
     "centres_shape": ({"centres": torch.zeros(2, 4).long()}, r"centres: expected shape \(2 or 1, 5\) .* got \(2, 4\)"),
     "centres_dtype": ({"centres": torch.zeros(2, 5)}, r"centres: expected int64 or int32, got torch.float32"),
     "centres_range": (
@@ -285,7 +288,7 @@ def test_auto_warns_once_where_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> No
 def test_named_backend_refuses_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend without kernels for centres: named it refuses, auto passes it by and says so once."""
     monkeypatch.setattr(load("native"), "unavailable", lambda *_: None)
-    monkeypatch.setattr(load("native"), "unsupported", lambda spec, features: lacking(features, ("views",)))
+    monkeypatch.setattr(load("native"), "unsupported", lambda device, spec, features: lacking(features, ("views",)))
     _forget()
     centres = torch.zeros(1, 5, dtype=torch.int64)
     with pytest.raises(RuntimeError, match=r'backend="native" cannot run .*: it has no kernels for centres\. '):

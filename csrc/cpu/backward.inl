@@ -17,7 +17,7 @@ struct Backward : Group<S, T> {
 
   static int64_t size(const Problem& p) {
     const int64_t width = padded<T>(p.dim);
-    return p.heads_at_once * (3 * p.rows + 4 * p.patches + 2) * width + 2 * panels_size<T>(p) + width + p.rows +
+    return p.heads_at_once * (3 * p.rows + 4 * p.keys + 2) * width + 2 * panels_size<T>(p) + width + p.rows +
            Base::states_size(p) + 2 * weights_size<T>(p) + panels_size<T>(p) / p.dim + 17 * 16;
   }
 
@@ -26,10 +26,10 @@ struct Backward : Group<S, T> {
         q(this->take_rows(p.rows)),
         grad(this->take_rows(p.rows)),
         dq(this->take_rows(p.rows)),
-        k(this->take_rows(p.patches)),
-        v(this->take_rows(p.patches)),
-        dk(this->take_rows(p.patches)),
-        dv(this->take_rows(p.patches)),
+        k(this->take_rows(p.keys)),
+        v(this->take_rows(p.keys)),
+        dk(this->take_rows(p.keys)),
+        dv(this->take_rows(p.keys)),
         dv_all(this->take_rows(1)),
         zeros(this->take_rows(1)),
         k_t(this->take(panels_size<T>(p))),
@@ -42,9 +42,9 @@ struct Backward : Group<S, T> {
         x(this->take(panels_size<T>(p) / p.dim)) {}
 
   void read(int64_t projection) {
-    this->pack_view(p.q, projection, p.rows, T(p.scale), q);
-    this->pack_view(p.k, projection, p.patches, T(1), k);
-    this->pack_view(p.v, projection, p.patches, T(1), v);
+    this->pack_rows(p.q, projection, T(p.scale), q);
+    this->pack_keys(p.k, projection, k);
+    this->pack_keys(p.v, projection, v);
   }
 
   // Weights alpha (P - u) and slopes dS of a tile, and from them dQ; returns the sum of delta.
@@ -52,60 +52,74 @@ struct Backward : Group<S, T> {
     const int64_t first = (h * p.rows + tile.first_row) * width;
     multiply_keys(p, tile, q + first, width, k_t, weight, row, &this->upcoming);
     multiply_keys(p, tile, grad + first, width, v_t, slope, row, &this->upcoming);
-    const T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
     for (int64_t r = 0; r < tile.rows; ++r) {
-      states.top[r] = lse[r * this->lse_row()];
-      states.delta[r] = window_of<T>(p, tile, r).masked ? dot(grad + first + r * width, v_sum, width) : T(0);
+      states.top[r] = this->lse(mask, h, tile.first_row + r);
+      const bool masked = window_of<T>(p, tile, r, this->counts()).masked;
+      states.delta[r] = masked ? dot(grad + first + r * width, v_sum, width) : T(0);
     }
-    differentiate_rows(p, tile, this->alpha(mask), x.of(p, tile), weight, slope, row, states);
+    this->read_alpha(mask, tile, states.alpha);
+    differentiate_rows(p, tile, this->counts(), x.of(p, tile, this->exist()), weight, slope, row, states);
     double delta = 0;
     for (int64_t r = 0; r < tile.rows; ++r) {
       rest[tile.first_row + r] = states.rest[r];
       delta += states.delta[r];
+      if (p.row_alpha) share(h)[this->place(tile.first_row + r)] = states.delta[r];
     }
-    multiply_values(p, tile, slope, row, k + h * p.patches * width, width, {dq + first, width, kLanes<T>, adds()},
+    multiply_values(p, tile, slope, row, k + h * p.keys * width, width, {dq + first, width, kLanes<T>, adds()},
                     &this->upcoming);
     return delta;
+  }
+
+  // Where a head's share of dalpha goes: one number, or one for each row.
+  double* share(int64_t h) const {
+    return p.dalpha + ((this->batch * p.masks + mask) * p.heads + head + h) * (p.row_alpha ? p.rows : 1);
   }
 
   // dK and dV of `keys` keys = or += what `rows` query rows give them; weight and slope are those of the first row and
   // key.
   void add_keys(int64_t h, int64_t first_key, int64_t keys, int64_t first_row, int64_t rows, const T* weight,
                 const T* slope, int64_t row, bool add) {
-    const int64_t queries = (h * p.rows + first_row) * width, target = (h * p.patches + first_key) * width;
+    const int64_t queries = (h * p.rows + first_row) * width, target = (h * p.keys + first_key) * width;
     const Shape shape{keys, width / kLanes<T>, rows, 1, &this->upcoming};
     product<T>(shape, {slope, 1, row, 0}, {q + queries, width, kLanes<T>, 0}, {dk + target, width, kLanes<T>, add});
     product<T>(shape, {weight, 1, row, 0}, {grad + queries, width, kLanes<T>, 0}, {dv + target, width, kLanes<T>, add});
   }
 
-  // A full tile, or a tile of pieces. Returns its delta and goes on to the next row.
+  // One tile. Returns its delta and goes on to the next row.
   double add_single(int64_t h, int64_t& next_row) {
-    const Tile tile = tile_at<T>(p, p.orders[mask], next_row);
-    const bool add = tile.reach == Reach::kPieces || next_row > 0 || adds();
-    const int64_t row = tile.reach == Reach::kAll ? patch_row<T>(p) : tile.columns();
-    if (tile.reach == Reach::kPieces && next_row == 0 && !adds()) clear_keys(h, 0, p.patches);
+    const Tile tile = tile_at<T>(p, p.windows[mask], next_row, this->centres());
+    const bool all = tile.reach == Reach::kAll, add = !all || next_row > 0 || adds();
+    const int64_t row = all ? key_row<T>(p) : tile.columns();
+    if (!all && next_row == 0 && !adds()) clear_keys(h, 0, p.keys);
     const double delta = add_tile(h, tile, weights, slopes, row);
-    for (int64_t piece = 0; piece < tile.pieces; ++piece)
-      add_keys(h, tile.first_key + piece * p.grid_width, tile.length, tile.first_row, tile.rows,
-               weights + piece * tile.stride, slopes + piece * tile.stride, row, add);
+    for (int64_t view = 0, column = 0; view < tile.views; ++view)
+      for (int64_t piece = 0; piece < tile.pieces; ++piece, column += tile.stride)
+        add_keys(h, view * p.patches() + tile.first_key + piece * p.grid_width, tile.length, tile.first_row, tile.rows,
+                 weights + column, slopes + column, row, add);
     next_row += tile.rows;
     return delta;
+  }
+
+  // Whether tiles are worked on in bands.
+  bool has_bands() const {
+    return reach_of(p, p.windows[mask]) == Reach::kGridRows && p.views == 1 && p.centres == nullptr;
   }
 
   // Tiles of whole grid rows, as many as their weights are held for: then each grid row of keys takes all its rows at
   // once.
   double add_band(int64_t h, int64_t& next_row) {
-    const int64_t begin = next_row, row = patch_row<T>(p), grid = p.grid_width, order = p.orders[mask];
+    const WindowSize window = p.windows[mask];
+    const int64_t begin = next_row, row = key_row<T>(p), grid = p.grid_width;
     const bool add = begin > 0 || adds();
     double delta = 0;
     do {
-      const Tile tile = tile_at<T>(p, order, next_row);
+      const Tile tile = tile_at<T>(p, window, next_row, nullptr);
       const int64_t at = (next_row - begin) * row + tile.first_key;
       delta += add_tile(h, tile, weights + at, slopes + at, row);
       next_row += tile.rows;
-    } while (next_row < p.rows && next_row % p.patches != 0 && next_row - begin + grid <= band_rows<T>(p));
+    } while (next_row < p.rows && next_row % p.keys != 0 && next_row - begin + grid <= band_rows<T>(p));
     for (int64_t y = 0; y < p.grid_height; ++y) {
-      const int64_t above = (y - order) * grid - begin % p.patches, below = above + (2 * order + 1) * grid;
+      const int64_t above = (y - window.height) * grid - begin % p.keys, below = above + (2 * window.height + 1) * grid;
       const int64_t first = above > 0 ? above : 0, end = below < next_row - begin ? below : next_row - begin;
       const int64_t at = first * row + y * grid;
       if (first < end) {
@@ -121,20 +135,19 @@ struct Backward : Group<S, T> {
   bool adds() const { return p.shared && mask > 0; }
 
   void clear_keys(int64_t h, int64_t first, int64_t keys) {
-    const int64_t begin = (h * p.patches + first) * width;
+    const int64_t begin = (h * p.keys + first) * width;
     for (int64_t i = begin; i < begin + keys * width; ++i) dk[i] = dv[i] = T(0);
   }
 
-  // Returns the head's share of dalpha.
+  // Returns the sum of delta.
   double add_head(int64_t h) {
-    const int64_t order = p.orders[mask], keys = h * p.patches * width;
-    const Panels panels = panels_of<T>(p, order);
+    const int64_t keys = h * p.keys * width;
+    const Panels panels = panels_of<T>(p, p.windows[mask]);
     transpose_keys(p, panels, k + keys, width, k_t);
     transpose_keys(p, panels, v + keys, width, v_t);
-    sum_rows(v + keys, width, p.patches, v_sum);
+    sum_rows(v + keys, width, p.keys, v_sum);
     double delta = 0;
-    for (int64_t row = 0; row < p.rows;)
-      delta += reach_of(p, order) == Reach::kGridRows ? add_band(h, row) : add_single(h, row);
+    for (int64_t row = 0; row < p.rows;) delta += has_bands() ? add_band(h, row) : add_single(h, row);
     product<T>({1, width / kLanes<T>, p.rows, 1}, {rest, 0, 1, 0}, {grad + h * p.rows * width, width, kLanes<T>, 0},
                {dv_all + h * width, width, kLanes<T>, adds()});
     return delta;
@@ -142,20 +155,23 @@ struct Backward : Group<S, T> {
 
   void write(int64_t projection) {
     const int64_t row = (p.shared ? 1 : p.masks) * p.heads * p.dim, own = (projection * p.heads + head) * p.dim;
-    const int64_t row_start = this->batch * p.rows * row + own, patch_start = this->batch * p.patches * row + own;
+    const int64_t row_start = this->batch * p.rows * row + own, key_start = this->batch * p.keys * row + own;
+    const RowList rows{p.rows, this->row_order(), nullptr}, keys{p.keys, nullptr, this->exist()};
     const bool past = p.past_caches;
-    unpack(dq, width, p.rows, count, p.dim, T(p.scale), zeros, static_cast<S*>(p.dq) + row_start, row, past);
-    unpack(dk, width, p.patches, count, p.dim, T(1), zeros, static_cast<S*>(p.dk) + patch_start, row, past);
-    unpack(dv, width, p.patches, count, p.dim, T(1), dv_all, static_cast<S*>(p.dv) + patch_start, row, past);
+    unpack(dq, width, rows, count, p.dim, T(p.scale), zeros, static_cast<S*>(p.dq) + row_start, row, past);
+    unpack(dk, width, keys, count, p.dim, T(1), zeros, static_cast<S*>(p.dk) + key_start, row, past);
+    unpack(dv, width, keys, count, p.dim, T(1), dv_all, static_cast<S*>(p.dv) + key_start, row, past);
   }
 
   void run() {
     for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
-    this->pack_view(p.grad, 0, p.rows, T(1), grad);
+    this->pack_rows(p.grad, 0, T(1), grad);
     for (mask = 0; mask < p.masks; ++mask) {
       if (!p.shared || mask == 0) read(p.shared ? 0 : mask), this->fetch_after(mask);
-      double* share = p.dalpha + (this->batch * p.masks + mask) * p.heads + head;
-      for (int64_t h = 0; h < count; ++h) share[h] = add_head(h);
+      for (int64_t h = 0; h < count; ++h) {
+        const double delta = add_head(h);
+        if (!p.row_alpha) *share(h) = delta;
+      }
       if (!p.shared || mask == p.masks - 1) write(p.shared ? 0 : mask);
     }
   }

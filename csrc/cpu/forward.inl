@@ -13,15 +13,15 @@ struct Forward : Group<S, T> {
 
   static int64_t size(const Problem& p) {
     const int64_t width = padded<T>(p.dim);
-    return p.heads_at_once * (2 * p.rows + 2 * p.patches + 1) * width + panels_size<T>(p) + width +
+    return p.heads_at_once * (2 * p.rows + 2 * p.keys + 1) * width + panels_size<T>(p) + width +
            Base::states_size(p) + weights_size<T>(p) + panels_size<T>(p) / p.dim + 12 * 16;
   }
 
   Forward(const Problem& problem, T* memory)
       : Base(problem, memory),
         q(this->take_rows(p.rows)),
-        k(this->take_rows(p.patches)),
-        v(this->take_rows(p.patches)),
+        k(this->take_rows(p.keys)),
+        v(this->take_rows(p.keys)),
         out(this->take_rows(p.rows)),
         zeros(this->take_rows(1)),
         k_t(this->take(panels_size<T>(p))),
@@ -31,36 +31,37 @@ struct Forward : Group<S, T> {
         x(this->take(panels_size<T>(p) / p.dim)) {}
 
   void read(int64_t mask) {
-    this->pack_view(p.q, mask, p.rows, T(p.scale), q);
-    this->pack_view(p.k, mask, p.patches, T(1), k);
-    this->pack_view(p.v, mask, p.patches, T(1), v);
+    this->pack_rows(p.q, mask, T(p.scale), q);
+    this->pack_keys(p.k, mask, k);
+    this->pack_keys(p.v, mask, v);
   }
 
   void add_tile(int64_t h, int64_t mask, const Tile& tile, bool first) {
     const int64_t columns = tile.columns(), row = (h * p.rows + tile.first_row) * width;
     multiply_keys(p, tile, q + row, width, k_t, weights, columns, &this->upcoming);
-    softmax_rows(p, tile, this->alpha(mask), x.of(p, tile), weights, states);
+    this->read_alpha(mask, tile, states.alpha);
+    softmax_rows(p, tile, this->counts(), x.of(p, tile, this->exist()), weights, states);
     for (int64_t r = 0; r < tile.rows; ++r) {
       T* target = out + row + r * width;
       for (int64_t d = 0; d < width; d += kLanes<T>)
         store(target + d, (first ? Vector<T>{} : load(target + d)) + splat(states.rest[r]) * load(v_sum + d));
     }
     if (p.lse != nullptr) save_lse(h, mask, tile);
-    multiply_values(p, tile, weights, columns, v + h * p.patches * width, width, {out + row, width, kLanes<T>, true},
+    multiply_values(p, tile, weights, columns, v + h * p.keys * width, width, {out + row, width, kLanes<T>, true},
                     &this->upcoming);
   }
 
   void save_lse(int64_t h, int64_t mask, const Tile& tile) {
-    T* lse = this->lse(mask, h) + tile.first_row * this->lse_row();
-    for (int64_t r = 0; r < tile.rows; ++r) lse[r * this->lse_row()] = states.top[r] + std::log(states.sum[r]);
+    for (int64_t r = 0; r < tile.rows; ++r)
+      this->lse(mask, h, tile.first_row + r) = states.top[r] + std::log(states.sum[r]);
   }
 
   void add_mask(int64_t mask, bool first) {
     for (int64_t h = 0; h < count; ++h) {
-      transpose_keys(p, panels_of<T>(p, p.orders[mask]), k + h * p.patches * width, width, k_t);
-      sum_rows(v + h * p.patches * width, width, p.patches, v_sum);
+      transpose_keys(p, panels_of<T>(p, p.windows[mask]), k + h * p.keys * width, width, k_t);
+      sum_rows(v + h * p.keys * width, width, p.keys, v_sum);
       for (int64_t row = 0; row < p.rows;) {
-        const Tile tile = tile_at<T>(p, p.orders[mask], row);
+        const Tile tile = tile_at<T>(p, p.windows[mask], row, this->centres());
         add_tile(h, mask, tile, first);
         row += tile.rows;
       }
@@ -70,7 +71,7 @@ struct Forward : Group<S, T> {
   void run() {
     bool first = true;
     for (int64_t j = 0; j < p.masks; ++j) {
-      if (p.lse == nullptr && this->alpha(j) == T(0)) continue;
+      if (p.lse == nullptr && this->all_zero(j)) continue;
       if (!p.shared || first) read(p.shared ? 0 : j), this->fetch_after(j);
       add_mask(j, first);
       first = false;
@@ -79,7 +80,7 @@ struct Forward : Group<S, T> {
       for (int64_t i = 0; i < count * p.rows * width; ++i) out[i] = T(0);
     S* target = static_cast<S*>(p.out) + (this->batch * p.rows * p.heads + head) * p.dim;
     for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
-    unpack(out, width, p.rows, count, p.dim, T(1), zeros, target, p.heads * p.dim, false);
+    unpack(out, width, {p.rows, this->row_order(), nullptr}, count, p.dim, T(1), zeros, target, p.heads * p.dim, false);
   }
 };
 

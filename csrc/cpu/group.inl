@@ -32,20 +32,34 @@ struct Group : Part {
     return here;
   }
 
-  // Six arrays of the rows of a tile, in whole vectors.
-  static int64_t states_size(const Problem& p) { return 6 * (p.rows + 2 * 16); }
+  // Seven arrays of the rows of a tile, in whole vectors.
+  static int64_t states_size(const Problem& p) { return 7 * (p.rows + 2 * 16); }
 
   RowState<T> take_states() {
-    T* all[6];
+    T* all[7];
     for (T*& each : all) each = take(padded<T>(p.rows));
-    return {all[0], all[1], all[2], all[3], all[4], all[5]};
+    return {all[0], all[1], all[2], all[3], all[4], all[5], all[6]};
   }
 
   T* take_rows(int64_t rows) { return take(p.heads_at_once * rows * width); }
 
-  void pack_view(const View& view, int64_t mask, int64_t rows, T factor, T* to) const {
+  // What each study has of its own, or null: its rows' centres and their order, its keys that exist and their counts.
+  const int64_t* centres() const { return of_study(p.centres, p.centres_batch); }
+  const int64_t* row_order() const { return of_study(p.row_order, p.centres_batch); }
+  const bool* exist() const { return of_study(p.key_mask, p.keys); }
+  const int64_t* counts() const { return of_study(p.key_counts, p.counts_size()); }
+
+  // Place in storage of the i-th row that is worked on.
+  int64_t place(int64_t i) const { return row_order() == nullptr ? i : row_order()[i]; }
+
+  void pack_rows(const View& view, int64_t mask, T factor, T* to) const {
     const Strides strides{view.row, view.head, view.dim};
-    pack(start_of<S>(view, batch, mask, head), strides, rows, count, p.dim, factor, to, width);
+    pack(start_of<S>(view, batch, mask, head), strides, {p.rows, row_order(), nullptr}, count, p.dim, factor, to, width);
+  }
+
+  void pack_keys(const View& view, int64_t mask, T* to) const {
+    const Strides strides{view.row, view.head, view.dim};
+    pack(start_of<S>(view, batch, mask, head), strides, {p.keys, nullptr, exist()}, count, p.dim, T(1), to, width);
   }
 
   // Has fetched while the products of a projection are computed what is read after it: the next one, or the next unit's
@@ -60,17 +74,30 @@ struct Group : Part {
       const Strides strides{view.row, view.head, view.dim};
       upcoming.add(start_of<S>(view, next.batch, mask, next.head), strides, rows, next.count, p.dim);
     };
-    add(p.q, p.rows), add(p.k, p.patches), add(p.v, p.patches);
+    add(p.q, p.rows), add(p.k, p.keys), add(p.v, p.keys);
     if (ends && p.grad.data != nullptr) add(p.grad, p.rows);
   }
 
-  T alpha(int64_t mask) const { return static_cast<const T*>(p.alpha)[batch * p.masks + mask]; }
-
-  // The saved log-sum-exp of one head's first row, and the distance of rows: (B, N, P, H).
-  T* lse(int64_t mask, int64_t h) const {
-    return static_cast<T*>(p.lse) + (batch * p.rows * p.masks + mask) * p.heads + head + h;
+  // alpha of a mask and the i-th row that is worked on.
+  T alpha(int64_t mask, int64_t i) const {
+    const int64_t row = p.row_alpha ? batch * p.rows + place(i) : batch;
+    return static_cast<const T*>(p.alpha)[row * p.masks + mask];
   }
-  int64_t lse_row() const { return p.masks * p.heads; }
+
+  bool all_zero(int64_t mask) const {
+    for (int64_t i = 0; i < (p.row_alpha ? p.rows : 1); ++i)
+      if (!(alpha(mask, i) == T(0))) return false;
+    return true;
+  }
+
+  void read_alpha(int64_t mask, const Tile& tile, T* to) const {
+    for (int64_t r = 0; r < tile.rows; ++r) to[r] = alpha(mask, tile.first_row + r);
+  }
+
+  // The saved log-sum-exp (B, N, P, H) of one head and the i-th row that is worked on.
+  T& lse(int64_t mask, int64_t h, int64_t i) const {
+    return static_cast<T*>(p.lse)[((batch * p.rows + place(i)) * p.masks + mask) * p.heads + head + h];
+  }
 
   // The units [begin, end): `run` is called with the group set.
   template <class Run>
@@ -80,5 +107,11 @@ struct Group : Part {
       static_cast<Part&>(*this) = part_of(p, unit);
       run();
     }
+  }
+
+ private:
+  template <class Element>
+  const Element* of_study(const Element* all, int64_t distance) const {
+    return all == nullptr ? nullptr : all + batch * distance;
   }
 };

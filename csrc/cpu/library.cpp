@@ -1,5 +1,4 @@
-// diffrgen_native::forward and ::backward on the CPU, on PyTorch's stable ABI. Shapes, dtypes and devices have been
-// checked by the Python side; what is asserted here only keeps a direct caller from reading outside the tensors.
+// diffrgen_native::forward and ::backward on the CPU, on PyTorch's stable ABI.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -9,18 +8,18 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "../checks.h"
 #include "huge_pages.h"
 #include "instruction_sets.h"
 
 namespace diffrgen {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // DIFFRGEN_CPU=avx2 or portable keeps the better instruction sets out, for tests and comparisons.
 std::string instruction_set() {
@@ -67,25 +66,73 @@ View view_of(const Tensor& x) {
   return {x.const_data_ptr(), x.stride(0), x.stride(1), x.stride(2), x.stride(3), x.stride(4)};
 }
 
-Problem problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& alpha,
-                   const std::vector<int64_t>& grid, const std::vector<int64_t>& orders, bool exclusive, double scale) {
-  STD_TORCH_CHECK(q.dim() == 5 && k.dim() == 5 && v.dim() == 5, "q, k, v: expected 5 axes each");
-  STD_TORCH_CHECK(grid.size() == 2 && grid[0] * grid[1] == k.size(1), "grid: expected gh * gw = M = ", k.size(1));
-  STD_TORCH_CHECK(alpha.dim() == 2 && alpha.size(1) == static_cast<int64_t>(orders.size()) && alpha.is_contiguous(),
-                  "alpha: expected contiguous (B, P) with P = ", orders.size());
+// The problem of a call, and what of it lies in memory of its own.
+struct Prepared {
   Problem p{};
-  p.batches = q.size(0), p.rows = q.size(1), p.patches = k.size(1), p.heads = q.size(3), p.dim = q.size(4);
-  p.masks = alpha.size(1), p.shared = q.size(2) == 1;
-  p.grid_height = grid[0], p.grid_width = grid[1], p.orders = orders.data();
-  p.exclusive = exclusive, p.scale = scale, p.alpha = alpha.const_data_ptr();
-  p.q = view_of(q), p.k = view_of(k), p.v = view_of(v);
-  return p;
+  std::vector<WindowSize> windows;
+  Tensor alpha, key_mask;
+  std::vector<int64_t> centres, row_order, key_counts;
+};
+
+// Rows in the order of their centres, so that those with centres in the same grid row follow each other.
+void sort_rows(const Tensor& given, Prepared& x) {
+  const int64_t studies = given.size(0), rows = given.size(1), patches = x.p.patches();
+  const Tensor whole = torch::stable::contiguous(given);
+  const int64_t* centres = static_cast<const int64_t*>(whole.const_data_ptr());
+  for (int64_t i = 0; i < studies * rows; ++i)
+    STD_TORCH_CHECK(centres[i] >= 0 && centres[i] < patches, "centres: expected patches from 0 to ", patches - 1, ", got ",
+                    centres[i]);
+  for (int64_t b = 0; b < studies; ++b, centres += rows) {
+    const auto begin = static_cast<std::ptrdiff_t>(x.row_order.size());
+    x.row_order.resize(x.row_order.size() + rows);
+    std::iota(x.row_order.begin() + begin, x.row_order.end(), int64_t{0});
+    std::stable_sort(x.row_order.begin() + begin, x.row_order.end(),
+                     [&](int64_t i, int64_t j) { return centres[i] < centres[j]; });
+    for (auto at = x.row_order.begin() + begin; at != x.row_order.end(); ++at) x.centres.push_back(centres[*at]);
+  }
+  x.p.centres = x.centres.data(), x.p.row_order = x.row_order.data();
+  x.p.centres_batch = studies > 1 ? rows : 0;
+}
+
+void count_keys(Prepared& x) {
+  Problem& p = x.p;
+  p.key_mask = static_cast<const bool*>(x.key_mask.const_data_ptr());
+  x.key_counts.assign(static_cast<size_t>(p.batches * p.counts_size()), 0);
+  for (int64_t b = 0; b < p.batches; ++b) {
+    const bool* exist = p.key_mask + b * p.keys;
+    int64_t *above = x.key_counts.data() + b * p.counts_size(), *below = above + p.grid_width + 1;
+    for (int64_t y = 0; y < p.grid_height; ++y, above = below, below += p.grid_width + 1)
+      for (int64_t column = 0, in_row = 0; column < p.grid_width; ++column) {
+        for (int64_t view = 0; view < p.views; ++view)
+          in_row += exist[view * p.patches() + y * p.grid_width + column] ? 1 : 0;
+        below[column + 1] = above[column + 1] + in_row;
+      }
+  }
+  p.key_counts = x.key_counts.data();
+}
+
+Prepared prepare(const Call& call, bool exclusive, double scale) {
+  Prepared x;
+  Problem& p = x.p;
+  p.batches = call.batches(), p.rows = call.rows(), p.keys = call.keys(), p.heads = call.heads(), p.dim = call.dim();
+  p.masks = call.masks(), p.shared = call.q.size(2) == 1;
+  p.grid_height = call.grid[0], p.grid_width = call.grid[1], p.views = p.keys / call.patches();
+  for (int64_t j = 0; j < p.masks; ++j)  // beyond the grid nothing changes
+    x.windows.push_back({std::min(call.windows[2 * j], p.grid_height), std::min(call.windows[2 * j + 1], p.grid_width)});
+  p.windows = x.windows.data();
+  p.exclusive = exclusive, p.scale = scale;
+  x.alpha = torch::stable::contiguous(call.alpha);
+  p.alpha = x.alpha.const_data_ptr(), p.row_alpha = call.row_alpha();
+  p.q = view_of(call.q), p.k = view_of(call.k), p.v = view_of(call.v);
+  if (call.centres.has_value()) sort_rows(*call.centres, x);
+  if (call.key_mask.has_value()) x.key_mask = torch::stable::contiguous(*call.key_mask), count_keys(x);
+  return x;
 }
 
 // Heads whose rows are read together: as many as leave their buffers, and what is fetched for the next ones, in a
 // second-level cache of a megabyte, while every thread has two units or more.
 int64_t heads_at_once(const Problem& p) {
-  const int64_t bytes = 4 * (4 * p.rows + 6 * p.patches) * p.dim, for_cache = (int64_t{384} << 10) / bytes;
+  const int64_t bytes = 4 * (4 * p.rows + 6 * p.keys) * p.dim, for_cache = (int64_t{384} << 10) / bytes;
   const int64_t for_threads = p.batches * p.heads / (2 * static_cast<int64_t>(torch::stable::get_num_threads()));
   const int64_t limit = std::clamp<int64_t>(std::min(for_cache, for_threads), 1, p.heads);
   const int64_t groups = (p.heads + limit - 1) / limit;
@@ -130,57 +177,72 @@ std::vector<Tensor> empty_together(const std::vector<std::vector<int64_t>>& shap
 }
 
 std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& alpha,
-                                   std::vector<int64_t> grid, std::vector<int64_t> orders, bool exclusive, double scale,
-                                   bool needs_grad, int64_t stream) {
-  const Tensor weights = torch::stable::contiguous(alpha);
-  Problem p = problem_of(q, k, v, weights, grid, orders, exclusive, scale);
-  Tensor out = empty({p.batches, p.rows, p.heads, p.dim}, q.scalar_type());
-  Tensor lse = empty(needs_grad ? std::vector<int64_t>{p.batches, p.rows, p.masks, p.heads} : std::vector<int64_t>{0},
-                     alpha.scalar_type());
+                                   const std::optional<Tensor>& centres, const std::optional<Tensor>& key_mask,
+                                   std::vector<int64_t> grid, std::vector<int64_t> windows, bool exclusive, double scale,
+                                   bool needs_lse, int64_t stream) {
+  const Call call{q, k, v, alpha, centres, key_mask, grid, windows};
+  check_call(call);
+  Tensor out = empty({call.batches(), call.rows(), call.heads(), call.dim()}, q.scalar_type());
+  const std::vector<int64_t> lse_shape{call.batches(), call.rows(), call.masks(), call.heads()};
+  Tensor lse = empty(needs_lse ? lse_shape : std::vector<int64_t>{0}, alpha.scalar_type());
+  if (call.batches() == 0) return {out, lse};
+  Prepared prepared = prepare(call, exclusive, scale);
+  Problem& p = prepared.p;
   p.out = out.mutable_data_ptr();
-  p.lse = needs_grad ? lse.mutable_data_ptr() : nullptr;
+  p.lse = needs_lse ? lse.mutable_data_ptr() : nullptr;
   run(p, kernels_for(q.scalar_type()).forward);
   return {out, lse};
 }
 
-Tensor sum_heads(const Problem& p, const std::vector<double>& shares, ScalarType dtype) {
-  Tensor dalpha = empty({p.batches, p.masks}, dtype);
+template <class T>
+void sum_heads(const Problem& p, const std::vector<double>& shares, T* dalpha) {
+  const int64_t rows = p.row_alpha ? p.rows : 1;
   for (int64_t b = 0; b < p.batches; ++b)
-    for (int64_t j = 0; j < p.masks; ++j) {
-      double total = 0;
-      for (int64_t h = 0; h < p.heads; ++h) total += shares[(b * p.masks + j) * p.heads + h];
-      if (dtype == ScalarType::Double) {
-        static_cast<double*>(dalpha.mutable_data_ptr())[b * p.masks + j] = total;
-      } else {
-        static_cast<float*>(dalpha.mutable_data_ptr())[b * p.masks + j] = static_cast<float>(total);
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < p.masks; ++j) {
+        double total = 0;
+        for (int64_t h = 0; h < p.heads; ++h) total += shares[((b * p.masks + j) * p.heads + h) * rows + i];
+        dalpha[(b * rows + i) * p.masks + j] = static_cast<T>(total);
       }
-    }
+}
+
+// Contiguous gradient of alpha from the heads' shares.
+Tensor sum_heads(const Problem& p, const std::vector<double>& shares, const Tensor& alpha) {
+  Tensor dalpha = empty({alpha.sizes().begin(), alpha.sizes().end()}, alpha.scalar_type());
+  if (alpha.scalar_type() == ScalarType::Double) {
+    sum_heads(p, shares, static_cast<double*>(dalpha.mutable_data_ptr()));
+  } else {
+    sum_heads(p, shares, static_cast<float*>(dalpha.mutable_data_ptr()));
+  }
   return dalpha;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const Tensor& k,
-                                                    const Tensor& v, const Tensor& alpha, const Tensor& lse,
-                                                    std::vector<int64_t> grid, std::vector<int64_t> orders,
+                                                    const Tensor& v, const Tensor& alpha,
+                                                    const std::optional<Tensor>& centres,
+                                                    const std::optional<Tensor>& key_mask, const Tensor& lse,
+                                                    std::vector<int64_t> grid, std::vector<int64_t> windows,
                                                     bool exclusive, double scale, int64_t stream) {
-  const Tensor weights = torch::stable::contiguous(alpha);
-  Problem p = problem_of(q, k, v, weights, grid, orders, exclusive, scale);
-  STD_TORCH_CHECK(grad.dim() == 4, "grad: expected 4 axes");
-  const Tensor saved = torch::stable::contiguous(lse);
-  STD_TORCH_CHECK(saved.numel() == p.batches * p.rows * p.masks * p.heads && saved.scalar_type() == alpha.scalar_type(),
-                  "lse: expected what forward returned with needs_grad");
-  p.lse = const_cast<void*>(saved.const_data_ptr());
-  const ScalarType dtype = q.scalar_type();
-  const std::vector<int64_t> of_rows{p.batches, p.rows, q.size(2), p.heads, p.dim};
-  const std::vector<int64_t> of_patches{p.batches, p.patches, q.size(2), p.heads, p.dim};
-  const std::vector<Tensor> gradients = empty_together({of_rows, of_patches, of_patches}, q);
+  const Call call{q, k, v, alpha, centres, key_mask, grid, windows};
+  check_call(call);
+  check_backward(call, grad, lse);
+  const std::vector<int64_t> of_rows{call.batches(), call.rows(), q.size(2), call.heads(), call.dim()};
+  const std::vector<int64_t> of_keys{call.batches(), call.keys(), q.size(2), call.heads(), call.dim()};
+  const std::vector<Tensor> gradients = empty_together({of_rows, of_keys, of_keys}, q);
   const Tensor &dq = gradients[0], &dk = gradients[1], &dv = gradients[2];
-  std::vector<double> shares(static_cast<size_t>(p.batches * p.heads * p.masks));
-  p.grad = {grad.const_data_ptr(), grad.stride(0), grad.stride(1), 0, grad.stride(2), grad.stride(3)};
-  p.dq = dq.mutable_data_ptr(), p.dk = dk.mutable_data_ptr(), p.dv = dv.mutable_data_ptr();
-  p.dalpha = shares.data();
-  p.past_caches = static_cast<size_t>(dq.numel()) * dq.element_size() > kCaches;
-  run(p, kernels_for(dtype).backward);
-  return {dq, dk, dv, sum_heads(p, shares, alpha.scalar_type())};
+  Prepared prepared = prepare(call, exclusive, scale);
+  Problem& p = prepared.p;
+  std::vector<double> shares(static_cast<size_t>(p.batches * p.heads * p.masks * (p.row_alpha ? p.rows : 1)));
+  if (p.batches > 0) {
+    const Tensor saved = torch::stable::contiguous(lse);
+    p.lse = const_cast<void*>(saved.const_data_ptr());
+    p.grad = {grad.const_data_ptr(), grad.stride(0), grad.stride(1), 0, grad.stride(2), grad.stride(3)};
+    p.dq = dq.mutable_data_ptr(), p.dk = dk.mutable_data_ptr(), p.dv = dv.mutable_data_ptr();
+    p.dalpha = shares.data();
+    p.past_caches = static_cast<size_t>(dq.numel()) * dq.element_size() > kCaches;
+    run(p, kernels_for(q.scalar_type()).backward);
+  }
+  return {dq, dk, dv, sum_heads(p, shares, alpha)};
 }
 
 }  // namespace

@@ -19,15 +19,32 @@ inline void pack_row(const S* from, int64_t step, int64_t dim, T factor, T* to, 
   for (; d < width; ++d) to[d] = T(0);
 }
 
+// Which rows of storage there are: the i-th is at `order`[i], or i where that is null. `exist`: those that do not exist
+// are zeros, whatever storage holds; null where all do.
+struct RowList {
+  int64_t count;
+  const int64_t* order;
+  const bool* exist;
+
+  int64_t place(int64_t i) const { return order == nullptr ? i : order[i]; }
+  bool has(int64_t i) const { return exist == nullptr || exist[i]; }
+};
+
 // to[h, r, d] = factor * from[r, h, d]; zeros from `dim` to `width`. The heads of `to` follow each other.
 template <class S, class T>
-void pack(const S* from, Strides strides, int64_t rows, int64_t heads, int64_t dim, T factor, T* to, int64_t width) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const S* row = from + r * strides.row;
-    if (r + kAhead < rows && strides.dim == 1)
-      for (int64_t h = 0; h < heads; ++h) fetch(row + kAhead * strides.row + h * strides.head, dim);
-    for (int64_t h = 0; h < heads; ++h)
-      pack_row(row + h * strides.head, strides.dim, dim, factor, to + (h * rows + r) * width, width);
+void pack(const S* from, Strides strides, RowList rows, int64_t heads, int64_t dim, T factor, T* to, int64_t width) {
+  for (int64_t r = 0; r < rows.count; ++r) {
+    const S* row = from + rows.place(r) * strides.row;
+    if (r + kAhead < rows.count && strides.dim == 1)
+      for (int64_t h = 0; h < heads; ++h) fetch(from + rows.place(r + kAhead) * strides.row + h * strides.head, dim);
+    for (int64_t h = 0; h < heads; ++h) {
+      T* target = to + (h * rows.count + r) * width;
+      if (rows.has(r)) {
+        pack_row(row + h * strides.head, strides.dim, dim, factor, target, width);
+      } else {
+        for (int64_t d = 0; d < width; ++d) target[d] = T(0);
+      }
+    }
   }
 }
 
@@ -46,13 +63,18 @@ inline void unpack_row(const T* from, int64_t dim, T factor, const T* all, S* to
 
 // to[r, h, d] = factor * from[h, r, d] + all[h, d], into storage whose heads follow each other.
 template <class S, class T>
-void unpack(const T* from, int64_t width, int64_t rows, int64_t heads, int64_t dim, T factor, const T* all, S* to,
+void unpack(const T* from, int64_t width, RowList rows, int64_t heads, int64_t dim, T factor, const T* all, S* to,
             int64_t row, bool past_caches) {
   const bool aligned = (reinterpret_cast<std::uintptr_t>(to) | row * sizeof(S) | dim * sizeof(S)) % 64 == 0;
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t h = 0; h < heads; ++h)
-      unpack_row(from + (h * rows + r) * width, dim, factor, all + h * width, to + r * row + h * dim,
-                 past_caches && aligned);
+  for (int64_t r = 0; r < rows.count; ++r)
+    for (int64_t h = 0; h < heads; ++h) {
+      S* target = to + rows.place(r) * row + h * dim;
+      if (rows.has(r)) {
+        unpack_row(from + (h * rows.count + r) * width, dim, factor, all + h * width, target, past_caches && aligned);
+      } else {
+        for (int64_t d = 0; d < dim; ++d) target[d] = static_cast<S>(T(0));
+      }
+    }
   if (past_caches) end_stream();
 }
 

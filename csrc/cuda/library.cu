@@ -5,16 +5,15 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <optional>
 #include <tuple>
 #include <vector>
 
+#include "../checks.h"
 #include "launch.h"
 
 namespace diffrgen::cuda {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // The tensors' device is current while this lives.
 class Device {
@@ -47,28 +46,38 @@ View view_of(const Tensor& x) {
   return view;
 }
 
-Problem problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& alpha,
-                   const std::vector<int64_t>& grid, const std::vector<int64_t>& orders, bool exclusive, double scale) {
-  STD_TORCH_CHECK(q.dim() == 5 && k.dim() == 5 && v.dim() == 5, "q, k, v: expected 5 axes each");
-  STD_TORCH_CHECK(grid.size() == 2 && grid[0] * grid[1] == k.size(1), "grid: expected gh * gw = M = ", k.size(1));
-  STD_TORCH_CHECK(alpha.dim() == 2 && alpha.size(1) == static_cast<int64_t>(orders.size()),
-                  "alpha: expected (B, P) with P = ", orders.size());
-  STD_TORCH_CHECK(alpha.scalar_type() == ScalarType::Float, "alpha: expected float32");
-  STD_TORCH_CHECK(orders.size() <= kMaxMasks, "orders: expected at most ", kMaxMasks, " masks on CUDA, got ",
-                  orders.size());
-  constexpr int64_t kMostRows = int64_t{1} << 30;
-  STD_TORCH_CHECK(q.size(1) <= kMostRows && k.size(1) <= kMostRows, "expected at most 2^30 rows, got N = ", q.size(1),
-                  " and M = ", k.size(1));
+// What the kernels here lack is refused: backend="triton" and "reference" have it.
+void check_features(const Call& call) {
+  check_call(call);
+  STD_TORCH_CHECK(call.q.is_cuda(), "q: expected a CUDA tensor");
+  STD_TORCH_CHECK(call.keys() == call.patches(), "grid: expected gh * gw = M = ", call.keys(),
+                  ": the CUDA kernels have no views");
+  STD_TORCH_CHECK(!call.centres.has_value(), "centres: the CUDA kernels have none");
+  STD_TORCH_CHECK(!call.key_mask.has_value(), "key_mask: the CUDA kernels have none");
+  STD_TORCH_CHECK(!call.row_alpha(), "alpha: expected (B, P): the CUDA kernels have no weights of rows");
+  STD_TORCH_CHECK(call.masks() <= kMaxMasks, "windows: expected at most ", kMaxMasks, " masks on CUDA, got ",
+                  call.masks());
+  for (int64_t j = 0; j < call.masks(); ++j) {
+    const int64_t height = call.windows[2 * j], width = call.windows[2 * j + 1];
+    const bool whole = height >= call.grid[0] - 1 && width >= call.grid[1] - 1;
+    STD_TORCH_CHECK(whole || (height == width && height > 0),
+                    "windows: expected squares of order 1 and more, or the whole grid, got half sizes ", height, " and ",
+                    width);
+  }
+}
+
+Problem problem_of(const Call& call, bool exclusive, double scale) {
   Problem p{};
-  p.batches = static_cast<int>(q.size(0)), p.rows = static_cast<int>(q.size(1));
-  p.patches = static_cast<int>(k.size(1)), p.heads = static_cast<int>(q.size(3)), p.dim = static_cast<int>(q.size(4));
-  p.masks = static_cast<int>(orders.size()), p.own_masks = static_cast<int>(q.size(2));
-  p.grid_height = static_cast<int>(grid[0]), p.grid_width = static_cast<int>(grid[1]);
-  for (int j = 0; j < p.masks; ++j) p.orders[j] = order_on_grid(orders[j], grid[0], grid[1]);
+  p.batches = static_cast<int>(call.batches()), p.rows = static_cast<int>(call.rows());
+  p.patches = static_cast<int>(call.keys()), p.heads = static_cast<int>(call.heads());
+  p.dim = static_cast<int>(call.dim()), p.masks = static_cast<int>(call.masks());
+  p.own_masks = static_cast<int>(call.q.size(2));
+  p.grid_height = static_cast<int>(call.grid[0]), p.grid_width = static_cast<int>(call.grid[1]);
+  for (int j = 0; j < p.masks; ++j) p.orders[j] = order_on_grid(call.windows[2 * j], call.windows[2 * j + 1], p);
   p.exclusive = exclusive, p.scale = static_cast<float>(scale);
-  p.q = view_of(q), p.k = view_of(k), p.v = view_of(v);
-  p.alpha = static_cast<const float*>(alpha.const_data_ptr());
-  p.alpha_batch = alpha.stride(0), p.alpha_mask = alpha.stride(1);
+  p.q = view_of(call.q), p.k = view_of(call.k), p.v = view_of(call.v);
+  p.alpha = static_cast<const float*>(call.alpha.const_data_ptr());
+  p.alpha_batch = call.alpha.stride(0), p.alpha_mask = call.alpha.stride(1);
   return p;
 }
 
@@ -80,40 +89,48 @@ Tensor empty(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
 float* floats(Tensor& x) { return static_cast<float*>(x.mutable_data_ptr()); }
 
 std::tuple<Tensor, Tensor> run_forward(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& alpha,
-                                       std::vector<int64_t> grid, std::vector<int64_t> orders, bool exclusive,
-                                       double scale, bool needs_grad, int64_t stream) {
+                                       const std::optional<Tensor>& centres, const std::optional<Tensor>& key_mask,
+                                       std::vector<int64_t> grid, std::vector<int64_t> windows, bool exclusive,
+                                       double scale, bool needs_lse, int64_t stream) {
+  const Call call{q, k, v, alpha, centres, key_mask, grid, windows};
+  check_features(call);
   const Device device(q);
-  Problem p = problem_of(q, k, v, alpha, grid, orders, exclusive, scale);
-  p.skip_zero = !needs_grad;
+  Problem p = problem_of(call, exclusive, scale);
+  p.skip_zero = !needs_lse;
   Tensor out = empty(q, {p.batches, p.rows, p.heads, p.dim}, q.scalar_type());
   const std::vector<int64_t> lse_shape = {p.batches, p.rows, p.masks, p.heads};
-  Tensor lse = empty(q, needs_grad ? lse_shape : std::vector<int64_t>{0}, ScalarType::Float);
+  Tensor lse = empty(q, needs_lse ? lse_shape : std::vector<int64_t>{0}, ScalarType::Float);
+  if (p.batches == 0) return {out, lse};
   Tensor value_sums = empty(q, {p.batches, p.own_masks, p.heads, p.dim}, ScalarType::Float);
   p.out = out.mutable_data_ptr();
-  if (needs_grad) p.lse = floats(lse);
+  if (needs_lse) p.lse = floats(lse);
   if (any_key_outside(p)) p.value_sums = floats(value_sums);
   forward(p, dtype_of(q), reinterpret_cast<Stream>(stream));
   return {out, lse};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Tensor& grad, const Tensor& q, const Tensor& k,
-                                                        const Tensor& v, const Tensor& alpha, const Tensor& lse,
-                                                        std::vector<int64_t> grid, std::vector<int64_t> orders,
+                                                        const Tensor& v, const Tensor& alpha,
+                                                        const std::optional<Tensor>& centres,
+                                                        const std::optional<Tensor>& key_mask, const Tensor& lse,
+                                                        std::vector<int64_t> grid, std::vector<int64_t> windows,
                                                         bool exclusive, double scale, int64_t stream) {
+  const Call call{q, k, v, alpha, centres, key_mask, grid, windows};
+  check_features(call);
+  check_backward(call, grad, lse);
   const Device device(q);
-  Problem p = problem_of(q, k, v, alpha, grid, orders, exclusive, scale);
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.scalar_type() == q.scalar_type(), "grad: expected 4 axes and the dtype of q");
-  STD_TORCH_CHECK(lse.numel() == int64_t{p.batches} * p.rows * p.masks * p.heads && lse.is_contiguous(),
-                  "lse: expected forward's contiguous (B, N, P, H), got ", lse.numel(), " elements");
+  Problem p = problem_of(call, exclusive, scale);
   Tensor dq = empty(q, {p.batches, p.rows, p.own_masks, p.heads, p.dim}, q.scalar_type());
   Tensor dk = empty(q, {p.batches, p.patches, p.own_masks, p.heads, p.dim}, q.scalar_type());
   Tensor dv = empty(q, {p.batches, p.patches, p.own_masks, p.heads, p.dim}, q.scalar_type());
   Tensor dalpha = empty(q, {p.batches, p.masks}, ScalarType::Float);
+  if (p.batches == 0) return {dq, dk, dv, dalpha};
+  const Tensor saved = torch::stable::contiguous(lse);
   Tensor value_sums = empty(q, {p.batches, p.own_masks, p.heads, p.dim}, ScalarType::Float);
   Tensor grad_sums = empty(q, {p.batches, p.masks, p.heads, p.dim}, ScalarType::Float);
   Tensor statistics = empty(q, {p.batches, p.rows, p.masks, p.heads, 4}, ScalarType::Float);
   p.grad = view_of(grad);
-  p.lse = static_cast<float*>(lse.data_ptr());
+  p.lse = static_cast<float*>(saved.data_ptr());
   p.dq = dq.mutable_data_ptr(), p.dk = dk.mutable_data_ptr(), p.dv = dv.mutable_data_ptr();
   p.dalpha = floats(dalpha);
   p.statistics = static_cast<RowStatistics*>(statistics.mutable_data_ptr());

@@ -53,9 +53,9 @@ inline bool reads_vectors(const View& view, int dim, int element_bytes) {
   return aligned;
 }
 
-// An order whose windows all cover the grid means the same as 0.
-inline int order_on_grid(int64_t order, int64_t height, int64_t width) {
-  return order >= height - 1 && order >= width - 1 ? 0 : static_cast<int>(order);
+// The order of windows of a half height and width, which are squares or cover the whole grid: 0 where they cover it.
+inline int order_on_grid(int64_t height, int64_t width, const Problem& p) {
+  return height >= p.grid_height - 1 && width >= p.grid_width - 1 ? 0 : static_cast<int>(height);
 }
 
 inline bool any_key_outside(const Problem& p) {

@@ -80,8 +80,8 @@ class Backend(Protocol):
     def unavailable(self, device_type: str, dtype: torch.dtype) -> str | None:
         """Why this backend cannot run there, or None."""
 
-    def unsupported(self, spec: MaskSpec, features: frozenset[str]) -> str | None:
-        """Why it cannot compute a call that uses `features` (names of FEATURES), or None."""
+    def unsupported(self, device_type: str, spec: MaskSpec, features: frozenset[str]) -> str | None:
+        """Why it cannot compute a call that uses `features` (names of FEATURES) there, or None."""
 
     def forward(
         self,

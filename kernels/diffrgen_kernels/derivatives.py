@@ -58,7 +58,9 @@ class RoutedCoattention(torch.autograd.Function):
         """The tangent of out, by the reference's dense formula; lse has none."""
         *inputs, centres, key_mask = ctx.saved_tensors
         spec = spec_of(*ctx.options[:4])
-        d_inputs = [torch.zeros_like(x) if d is None else d for x, d in zip(inputs, changes[: len(inputs)], strict=True)]
+        d_inputs = [
+            torch.zeros_like(x) if d is None else d for x, d in zip(inputs, changes[: len(inputs)], strict=True)
+        ]
         return reference.tangent(*inputs, centres, key_mask, spec, tuple(d_inputs)), None
 
     @staticmethod
@@ -69,7 +71,10 @@ class RoutedCoattention(torch.autograd.Function):
         options[4] = options[4] or needs_grad(*tensors[:4])
         out, lse = apply(*tensors, *options)
         saved = lse.dim() > 1
-        return (_unfold(out, info.batch_size), _unfold(lse, info.batch_size) if saved else lse), (0, 0 if saved else None)
+        return (_unfold(out, info.batch_size), _unfold(lse, info.batch_size) if saved else lse), (
+            0,
+            0 if saved else None,
+        )
 
 
 class RoutedCoattentionBackward(torch.autograd.Function):

@@ -73,7 +73,7 @@ def resolve(
 
 
 def _unable(name: str, device_type: str, dtype: torch.dtype, spec: MaskSpec, features: frozenset[str]) -> str | None:
-    return unavailable(name, device_type, dtype) or load(name).unsupported(spec, features)
+    return unavailable(name, device_type, dtype) or load(name).unsupported(device_type, spec, features)
 
 
 def _first_able(device_type: str, dtype: torch.dtype, spec: MaskSpec, features: frozenset[str]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffrgen_kernels.contract import MaskSpec, lacking
 
 LSE_UNIT = 1.0
+MAX_CUDA_MASKS = 64  # kMaxMasks of csrc/cuda/problem.h
 _FOLDER = Path(__file__).parent
 
 
@@ -56,8 +57,16 @@ def _stream(q: Tensor) -> int:
     return torch.cuda.current_stream(q.device).cuda_stream if q.is_cuda else 0
 
 
-def unsupported(spec: MaskSpec, features: frozenset[str]) -> str | None:
-    """Why the extension cannot compute such a call, or None."""
+def _windows(spec: MaskSpec) -> list[int]:
+    return [size for window in spec.windows for size in window]
+
+
+def unsupported(device_type: str, spec: MaskSpec, features: frozenset[str]) -> str | None:
+    """Why the extension cannot compute such a call, or None: on the CPU it computes every call."""
+    if device_type == "cpu":
+        return None
+    if len(spec.orders) > MAX_CUDA_MASKS:
+        return f"its CUDA kernels take at most {MAX_CUDA_MASKS} masks, and this call has {len(spec.orders)}"
     return lacking(features)
 
 
@@ -74,7 +83,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: the exact shortcut; without `needs_lse` a mask with alpha = 0 is not run."""
     out, lse = torch.ops.diffrgen_native.forward(
-        q, k, v, alpha, spec.grid, spec.orders, spec.exclusive, spec.scale, needs_lse, _stream(q)
+        q, k, v, alpha, centres, key_mask, spec.grid, _windows(spec), spec.exclusive, spec.scale, needs_lse, _stream(q)
     )
     return out, lse
 
@@ -92,6 +101,6 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: logits are recomputed from the inputs and the log-sum-exp of forward."""
     dq, dk, dv, dalpha = torch.ops.diffrgen_native.backward(
-        grad, q, k, v, alpha, lse, spec.grid, spec.orders, spec.exclusive, spec.scale, _stream(q)
+        grad, q, k, v, alpha, centres, key_mask, lse, spec.grid, _windows(spec), spec.exclusive, spec.scale, _stream(q)
     )
     return dq, dk, dv, dalpha

@@ -109,7 +109,7 @@ def unavailable(device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def unsupported(spec: MaskSpec, features: frozenset[str]) -> str | None:
+def unsupported(device_type: str, spec: MaskSpec, features: frozenset[str]) -> str | None:
     """The reference computes every call."""
     return None
 

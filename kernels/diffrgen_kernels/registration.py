@@ -173,7 +173,11 @@ def cast_for_autocast(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> tuple[T
     The dtype is autocast's, but float64 if one of q, k, v is: autocast leaves float64 as it is.
     """
     kind = q.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind) or not all(x.is_floating_point() for x in (q, k, v, alpha)):
+    if (
+        kind == "meta"
+        or not torch.is_autocast_enabled(kind)
+        or not all(x.is_floating_point() for x in (q, k, v, alpha))
+    ):
         return q, k, v, alpha
     double = any(x.dtype == torch.float64 for x in (q, k, v))
     dtype = torch.float64 if double else torch.get_autocast_dtype(kind)

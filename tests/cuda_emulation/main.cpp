@@ -51,9 +51,9 @@ Problem read_problem(const Header& h, int element_bytes) {
   p.batches = h.batches, p.rows = h.rows, p.patches = h.patches, p.heads = h.heads, p.dim = h.dim, p.masks = h.masks;
   p.own_masks = h.own_masks, p.grid_height = h.grid_height, p.grid_width = h.grid_width;
   p.exclusive = h.exclusive != 0, p.skip_zero = h.gradients == 0, p.scale = h.scale;
-  std::vector<int64_t> orders(p.masks);
-  read(orders.data(), p.masks * sizeof(int64_t));
-  for (int j = 0; j < p.masks; ++j) p.orders[j] = order_on_grid(orders[j], p.grid_height, p.grid_width);
+  std::vector<int64_t> windows(2 * p.masks);
+  read(windows.data(), windows.size() * sizeof(int64_t));
+  for (int j = 0; j < p.masks; ++j) p.orders[j] = order_on_grid(windows[2 * j], windows[2 * j + 1], p);
   p.q = read_view(p.dim, element_bytes), p.k = read_view(p.dim, element_bytes), p.v = read_view(p.dim, element_bytes);
   const View alpha = read_view(1, 4);
   p.alpha = static_cast<const float*>(alpha.data), p.alpha_batch = alpha.batch, p.alpha_mask = alpha.mask;

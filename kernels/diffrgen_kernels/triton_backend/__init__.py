@@ -52,7 +52,7 @@ def _kernels(q: Tensor, k: Tensor, alpha: Tensor) -> tuple[ModuleType, ModuleTyp
     return shared_forward, shared_backward
 
 
-def unsupported(spec: MaskSpec, features: frozenset[str]) -> str | None:
+def unsupported(device_type: str, spec: MaskSpec, features: frozenset[str]) -> str | None:
     """Why these kernels cannot compute such a call, or None."""
     return lacking(features)
 
