@@ -22,11 +22,10 @@ FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
 
 
 class Upload(NamedTuple):
-    """What is sent; dicom: under a name that says DICOM."""
+    """What is sent, and what it is."""
 
     name: str
     content: bytes
-    dicom: bool = False
 
 
 def hostile_uploads(folder: Path, seed: int = 0) -> list[Upload]:
@@ -38,11 +37,11 @@ def hostile_uploads(folder: Path, seed: int = 0) -> list[Upload]:
         for number in range(count):
             path = files[number % len(files)]
             content = damaged(path.read_bytes(), path.name, rng)
-            uploads.append(Upload(f"damaged {number}, {path.name}", content, path.suffix == ".dcm"))
+            uploads.append(Upload(f"damaged {number}, {path.name}", content))
     for path in (*pictures, *dicoms):
         whole = path.read_bytes()
         for part in (0.1, 0.5, 0.98):
-            uploads.append(Upload(f"{part:.0%} of {path.name}", whole[: int(part * len(whole))], path.suffix == ".dcm"))
+            uploads.append(Upload(f"{part:.0%} of {path.name}", whole[: int(part * len(whole))]))
     return uploads
 
 
@@ -106,8 +105,7 @@ def disguises() -> Iterator[Upload]:
         "JSON": '{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}',
     }
     for kind, text in texts.items():
-        yield Upload(f"{kind} named .png", text.encode())
-        yield Upload(f"{kind} named .dcm", text.encode(), dicom=True)
+        yield Upload(kind, text.encode())
     yield Upload("a pickle", b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
     yield Upload("a ZIP", b"PK\x03\x04" + bytes(200))
     yield Upload("an ELF program", b"\x7fELF" + bytes(200))
@@ -155,8 +153,7 @@ def polyglots(pictures: list[Path]) -> Iterator[Upload]:
 def empty_ones() -> Iterator[Upload]:
     """Nothing, or next to nothing."""
     for content in (b"", b"\0", b"\xff", b"\0" * 131, bytes(4096), bytes(128) + b"DICM", PNG, b"\xff\xd8\xff", b"\n" * 3):
-        for dicom in (False, True):
-            yield Upload(f"{len(content)} bytes of nothing", content, dicom)
+        yield Upload(f"{len(content)} bytes of nothing", content)
 
 
 def dicom_tricks(dicoms: list[Path]) -> Iterator[Upload]:
@@ -173,23 +170,23 @@ def dicom_tricks(dicoms: list[Path]) -> Iterator[Upload]:
         dataset.save_as(stream)
         return stream.getvalue()
 
-    yield Upload("DICOM of 65535 x 65535", edited(Rows=65535, Columns=65535), dicom=True)
-    yield Upload("DICOM without rows", edited(Rows=0), dicom=True)
-    yield Upload("DICOM of 1000 frames", edited(NumberOfFrames=1000), dicom=True)
-    yield Upload("DICOM of 64 bits", edited(BitsAllocated=64, BitsStored=64, HighBit=63), dicom=True)
-    yield Upload("DICOM without pixels", edited(PixelData=b""), dicom=True)
-    yield Upload("DICOM with a slope of no number", edited(RescaleSlope="nan", RescaleIntercept="-inf"), dicom=True)
-    yield Upload("DICOM with a window of nothing", edited(WindowCenter="0", WindowWidth="0"), dicom=True)
+    yield Upload("DICOM of 65535 x 65535", edited(Rows=65535, Columns=65535))
+    yield Upload("DICOM without rows", edited(Rows=0))
+    yield Upload("DICOM of 1000 frames", edited(NumberOfFrames=1000))
+    yield Upload("DICOM of 64 bits", edited(BitsAllocated=64, BitsStored=64, HighBit=63))
+    yield Upload("DICOM without pixels", edited(PixelData=b""))
+    yield Upload("DICOM with a slope of no number", edited(RescaleSlope="nan", RescaleIntercept="-inf"))
+    yield Upload("DICOM with a window of nothing", edited(WindowCenter="0", WindowWidth="0"))
     codestream = bytearray(by_name["JPEG2000"].read_bytes())
     size = codestream.index(b"\xff\x51") + 6
     for tile in (False, True):
         codestream[size : size + 8] = struct.pack(">II", HUGE, HUGE)
         if tile:
             codestream[size + 16 : size + 24] = struct.pack(">II", HUGE, HUGE)
-        yield Upload(f"DICOM around a JPEG 2000 of {HUGE} x {HUGE}, tile {tile}", bytes(codestream), dicom=True)
+        yield Upload(f"DICOM around a JPEG 2000 of {HUGE} x {HUGE}, tile {tile}", bytes(codestream))
     for name in ("SC_rgb_jpeg_gdcm", "MR_small_jpeg_ls_lossless"):
         stream = bytearray(by_name[name].read_bytes())
         start = stream.index(b"\xff\xd8\xff")
         frame = next(at for at in range(start, len(stream)) if stream[at] == 0xFF and stream[at + 1] in FRAMES) + 5
         stream[frame : frame + 4] = b"\xff\xff\xff\xff"
-        yield Upload(f"DICOM around a larger picture, {name}", bytes(stream), dicom=True)
+        yield Upload(f"DICOM around a larger picture, {name}", bytes(stream))

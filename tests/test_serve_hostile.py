@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import sys
@@ -21,11 +22,12 @@ httpx = pytest.importorskip("httpx", reason="a visitor without a browser needs h
 from page_server import Visitor, serving, spoken  # noqa: E402
 
 from diffrgen.errors import DataError  # noqa: E402
+from diffrgen.images import ResizedImages  # noqa: E402
 from diffrgen.pipeline.options import GenerationOptions  # noqa: E402
 from diffrgen.serving import ServeOptions, UploadLimits, serve  # noqa: E402
 from diffrgen.serving.gallery import Example  # noqa: E402
+from diffrgen.serving.held_images import HeldImages  # noqa: E402
 from diffrgen.serving.service import ReportService  # noqa: E402
-from diffrgen.serving.shelf import Shelf  # noqa: E402
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from Linux's /proc")
 NAME, NUMBER, BORN = "ZZYZXOV^PETRONELLA", "PN-77123-Q", "19410203"
@@ -73,7 +75,7 @@ def test_two_hundred_hostile_uploads(server, visitor, film, tmp_path):
     before, files = server.resident_megabytes(), server.files()
     reports = 0
     for upload in uploads:
-        answer = visitor.report(upload.content, dicom=upload.dicom)
+        answer = visitor.report(upload.content)
         check_answer(answer, server)
         reports += is_report(answer)
     assert is_report(visitor.report(film))
@@ -122,7 +124,7 @@ def test_a_model_without_earlier_studies_says_so():
     explainer = SimpleNamespace(reporter=SimpleNamespace(takes_priors=False))
     example = Example(Path("a.png"), "a", "", "")
     service = ReportService(explainer, [example], UploadLimits(), GenerationOptions())
-    answer = service.answer({"example": 0, "prior_report": "The heart is large."})
+    answer = asyncio.run(service.answer({"example": 0, "prior_report": "The heart is large."}, "client"))
     assert "trained without earlier studies" in answer
 
 
@@ -193,7 +195,7 @@ def test_no_tag_of_a_patient_reaches_the_page_a_file_or_the_log(server, visitor,
     if replaced:
         content = content.replace(replaced, NAME[: len(replaced)].encode())
     files = server.files()
-    answer = visitor.report(content, dicom=True)
+    answer = visitor.report(content)
     # A number that is none is taken as absent.
     assert is_report(answer) is (replaced != b"MONOCHROME2")
     for told in (answer, server.log.read_text()):
@@ -224,16 +226,32 @@ def test_a_taken_port_and_a_folder_that_is_no_run_are_named(server, tmp_path):
         serve(ServeOptions(tmp_path, port=0))
 
 
-def test_the_shelf_holds_a_few_uploads_for_a_while():
+def held_image(side: int) -> ResizedImages:
+    return ResizedImages({side: Image.new("L", (side, side))})
+
+
+def test_images_are_held_for_a_while_and_taken_once():
     now = [0.0]
-    shelf = Shelf(UploadLimits(held_images=2, held_seconds=10), clock=lambda: now[0])
-    first, _ = shelf.put(b"first"), shelf.put(b"second")
-    with pytest.raises(DataError, match="busy"):
-        shelf.put(b"third")
-    assert shelf.take(first) == b"first"
-    now[0] = 11.0
-    third = shelf.put(b"third")
-    assert len(shelf) == 1
-    assert shelf.take(third) == b"third"
-    with pytest.raises(DataError, match="no longer here"):
-        shelf.take(third)
+    held = HeldImages(UploadLimits(held_seconds=10), clock=lambda: now[0])
+    first, image = held.put(held_image(3), "a"), held_image(4)
+    assert held.take(first).pixels == 9
+    second, now[0] = held.put(image, "a"), 11.0
+    third = held.put(image, "a")
+    assert len(held) == 1
+    assert held.take(third) is image
+    for token in (first, second, third, "", "x"):
+        with pytest.raises(DataError, match="no longer here"):
+            held.take(token)
+
+
+def test_the_client_that_holds_most_images_loses_its_oldest():
+    """Ten images of 100 kB fit, small ones count as 100 kB."""
+    held = HeldImages(UploadLimits(held_megabytes=1))
+    (mine,) = [held.put(held_image(1), "a visitor")]
+    theirs = [held.put(held_image(1), "another") for _ in range(30)]
+    assert len(held) == 10
+    assert held.take(mine).pixels == 1
+    for token in theirs[:21]:
+        with pytest.raises(DataError, match="no longer here"):
+            held.take(token)
+    assert [held.take(token).pixels for token in theirs[21:]] == [1] * 9

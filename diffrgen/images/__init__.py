@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffrgen.images.collection import Collection, collect_images
 from diffrgen.images.grey import MAX_PIXELS, probe_grey, read_grey
 from diffrgen.images.integrity import check_images, raise_broken
-from diffrgen.images.resized import ReadImage, read_resized
+from diffrgen.images.resized import ReadImage, ResizedImages, read_resized
 from diffrgen.images.transform import ImageTransform
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Collection",
     "ImageTransform",
     "ReadImage",
+    "ResizedImages",
     "check_images",
     "collect_images",
     "probe_grey",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import PIL
@@ -55,6 +56,24 @@ def read_resized(path: Path, resize: int | None = None) -> Image.Image:
     """
     image = read_grey(path, at_least=resize)
     return image if resize is None else resized(image, resize)
+
+
+@dataclass(frozen=True)
+class ResizedImages:
+    """An image that was decoded elsewhere: what `read_resized` gives for each `resize` that networks ask for."""
+
+    by_size: Mapping[int | None, Image.Image]
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of all sizes together."""
+        return sum(image.width * image.height for image in self.by_size.values())
+
+    def at(self, resize: int | None) -> Image.Image:
+        """Return the image for `resize`; ValueError where that was not asked for when it was decoded."""
+        if resize not in self.by_size:
+            raise ValueError(f"expected one of the sizes {list(self.by_size)}, got {resize}")
+        return self.by_size[resize]
 
 
 def read_checked(path: Path, resize: int) -> Image.Image:

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from diffrgen.errors import DataError
+from diffrgen.images import ResizedImages
 
 REPORT_SUFFIX = ".txt"
 # The longest report of MIMIC-CXR has some 10 kB.
@@ -17,9 +18,9 @@ MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class PriorStudy:
-    """The earlier image (a file, or a grey picture, mode "L"), the earlier report, or both; DataError for neither."""
+    """The earlier image (a file, or a grey picture, mode "L", or one decoded before), its report, or both; else DataError."""
 
-    image: Path | Image.Image | None = None
+    image: Path | Image.Image | ResizedImages | None = None
     report: str | None = None
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffrgen.errors import DataError
-from diffrgen.images import read_resized
+from diffrgen.images import ResizedImages, read_resized
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
@@ -26,8 +26,8 @@ from diffrgen.retrieval.neighbours import embed_views
 from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
 from diffrgen.retrieval.retriever import EvaluationTransform
 
-Picture = str | Path | Image.Image
-"""An image file, or a grey image (mode "L")."""
+Picture = str | Path | Image.Image | ResizedImages
+"""An image file, a grey image (mode "L"), or one that was decoded elsewhere for `Reporter.image_sizes`."""
 
 Unreadable = Callable[[int, DataError], None]
 """Is told the position of an image that cannot be read, and why."""
@@ -106,6 +106,11 @@ class Reporter:
                 read = {}
 
     @property
+    def image_sizes(self) -> tuple[int | None, ...]:
+        """What the retriever and the network read of an image: values of `resize` for `read_resized`, without repeats."""
+        return tuple(dict.fromkeys(transform.resize for transform in self._transforms))
+
+    @property
     def takes_priors(self) -> bool:
         """Whether the run's model was trained with earlier studies."""
         return self.model.config.prior
@@ -128,7 +133,7 @@ class Reporter:
     def _read(self, image: Picture, prior: PriorStudy | None) -> ReadStudy:
         """Read an image and its prior for both networks; a file is read once for one size."""
         query, shown = self._transforms
-        pictures = {size: _picture(image, size) for size in {query.resize, shown.resize}}
+        pictures = {size: _picture(image, size) for size in self.image_sizes}
         earlier = None if prior is None else self._read_prior(prior)
         return ReadStudy(query(pictures[query.resize])[None], shown(pictures[shown.resize])[None], earlier)
 
@@ -210,4 +215,6 @@ class Reporter:
 
 
 def _picture(image: Picture, resize: int | None) -> Image.Image:
+    if isinstance(image, ResizedImages):
+        return image.at(resize)
     return image if isinstance(image, Image.Image) else read_resized(Path(image), resize)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from diffrgen.serving.body import DisconnectedError, TooLongError, TooSlowError, receive_body
+from diffrgen.serving.clients import client_of
+from diffrgen.serving.connections import MOST_CONNECTIONS
+from diffrgen.serving.options import UploadLimits
 
 # Gradio has more: uploads to a folder, files of that folder, a proxy, an API and its documentation, monitoring.
 OPEN = re.compile(
@@ -14,6 +20,8 @@ OPEN = re.compile(
 )
 # A request without its images: a report of an earlier study and a few words.
 MOST_BYTES = 100_000
+# Requests of one client that are being answered, event streams of open pages among them.
+MOST_PER_CLIENT = MOST_CONNECTIONS // 2
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
@@ -27,13 +35,15 @@ HEADERS = (
 
 
 class Guard:
-    """ASGI middleware: answers 404 beyond `OPEN`, 413 to a long body, 400 to a strange one.
+    """ASGI middleware: answers 404 beyond `OPEN`, 413 to a long body, 408 to a slow one, 400 to a strange one.
 
-    Every answer tells the browser to call nobody else. unbounded: paths whose handler bounds the body itself.
+    429 goes to a client with `MOST_PER_CLIENT` requests at once. Every answer tells the browser to call nobody else.
+    unbounded: paths whose handler bounds the body itself.
     """
 
-    def __init__(self, app: ASGIApp, unbounded: frozenset[str]) -> None:
-        self._app, self._unbounded = app, unbounded
+    def __init__(self, app: ASGIApp, limits: UploadLimits, *, unbounded: frozenset[str]) -> None:
+        self._app, self._limits, self._unbounded = app, limits, unbounded
+        self._answering: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -41,30 +51,40 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
+        client = client_of(scope)
+        if self._answering[client] >= MOST_PER_CLIENT:
+            await _refuse(send, 429, b"Too many requests at once come from this address.")
+            return
+        self._answering[client] += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._answering[client] -= 1
+            if not self._answering[client]:
+                del self._answering[client]
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not OPEN.fullmatch(scope["path"]) or ".." in scope["path"]:
             await _refuse(send, 404, b"There is nothing here.")
         elif scope["path"] in self._unbounded or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, _with_headers(send))
         else:
-            body = await _read(receive)
-            if body is None:
-                await _refuse(send, 413, b"The request is too long.")
-            elif not _is_plain(body):
-                await _refuse(send, 400, b"The request cannot be read.")
+            limits = self._limits
+            try:
+                body = await receive_body(
+                    receive, most_bytes=MOST_BYTES, idle_seconds=limits.idle_seconds, seconds=limits.body_seconds
+                )
+            except TooLongError as error:
+                await _refuse(send, 413, str(error).encode())
+            except TooSlowError as error:
+                await _refuse(send, 408, str(error).encode(), (b"connection", b"close"))
+            except DisconnectedError:
+                return
             else:
-                await self._app(scope, _again(body, receive), _with_headers(send))
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """The whole body, None where it is over `MOST_BYTES`."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MOST_BYTES:
-            return None
-        if not message.get("more_body"):
-            return body
+                if _is_plain(body):
+                    await self._app(scope, _again(body, receive), _with_headers(send))
+                else:
+                    await _refuse(send, 400, b"The request cannot be read.")
 
 
 def _is_plain(body: bytes) -> bool:
@@ -100,7 +120,7 @@ def _with_headers(send: Send) -> Send:
     return wrapped
 
 
-async def _refuse(send: Send, status: int, reason: bytes) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS]
+async def _refuse(send: Send, status: int, reason: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS, *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": reason})

@@ -15,20 +15,33 @@ class UploadLimits:
     """How much a visitor may send, and for how long the service keeps it."""
 
     max_megabytes: int = 40
-    """Largest image file, 10^6 bytes; an uncompressed film of 43 x 43 cm at 0.1 mm has 37."""
+    """Largest image file, 10^6 bytes; an uncompressed radiograph of 43 x 43 cm at 0.1 mm has 37."""
     max_megapixels: int = 30
     """Largest image, 10^6 pixels."""
     max_report_characters: int = 5000
     """Longest report of an earlier study."""
-    held_images: int = 8
-    """Images that wait for their report at once; further ones are refused until some are done."""
+    held_megabytes: int = 320
+    """Decoded images that wait for a request, 10^6 pixels; over it the oldest of the client with most is forgotten."""
     held_seconds: int = 300
-    """After which an image that no report was asked for is forgotten."""
+    """After which an image that no report was requested for is forgotten."""
+    header_seconds: float = 10.0
+    """Longest time for the headers of a request; connections that take longer are closed."""
+    idle_seconds: float = 5.0
+    """Longest pause within the body of a request."""
+    body_seconds: float = 60.0
+    """Longest time for the body of a request, 40 MB at 5.3 Mbit/s."""
+    decode_seconds: float = 10.0
+    """Processor time to decode one image in; its process is killed after that."""
 
     @property
     def max_bytes(self) -> int:
         """The largest image file in bytes."""
         return self.max_megabytes * 1_000_000
+
+    @property
+    def held_bytes(self) -> int:
+        """The decoded images that wait for a request, in bytes."""
+        return self.held_megabytes * 1_000_000
 
     @property
     def max_pixels(self) -> int:
@@ -48,8 +61,8 @@ class ServeOptions:
     """Port to listen on; 0 takes any free one."""
     examples: int = 6
     """Phantom studies in the gallery."""
-    waiting: int = 8
-    """Requests that wait at once; further ones are told to try again."""
+    waiting: int = 32
+    """Requests that wait at once; further ones are told to try again, those of the client with most of them first."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     limits: tyro.conf.OmitArgPrefixes[UploadLimits] = field(default_factory=UploadLimits)

@@ -12,12 +12,11 @@ Token = Annotated[str, Field(max_length=64)]
 
 
 class SentImage(BaseModel):
-    """An image that was uploaded before: its token, and whether its file was named like a DICOM file."""
+    """An image that was uploaded before, by its token."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     token: Token
-    dicom: bool = False
 
 
 class ReportRequest(BaseModel):

@@ -9,50 +9,47 @@ from typing import TYPE_CHECKING
 
 from diffrgen.errors import DataError
 from diffrgen.serving.options import ServeOptions
-from diffrgen.serving.upload import private_folder
+from diffrgen.serving.private_folder import private_folder
+from diffrgen.serving.signals import ended_by_signals
 
 if TYPE_CHECKING:
-    from uvicorn import Server
+    from diffrgen.serving.uvicorn_server import EndingServer
 
 INSTALL = 'the web page needs Gradio: pip install "diffrgen[serve]"'
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False"}
 
-MOST_CONNECTIONS, STOPS_WITHIN = 256, 2
-
 
 def serve(options: ServeOptions) -> None:
-    """Serve until interrupted; prints the page's address once it can be opened.
+    """Serve until a signal ends the process; prints the page's address once it can be opened.
+
+    SIGINT, SIGTERM and SIGHUP remove every temporary file and end the process that decodes images, then this one, with
+    status 128 + the signal's number, also while a report is generated.
 
     Raises:
         DataError: Gradio is missing, the folder is no run, or the address cannot be listened on.
     """
-    with _listen(options.host, options.port) as listener, private_folder() as folder:
-        # Read when Gradio is imported: it is to call nobody, and to leave no folder of its own behind.
-        os.environ.update(QUIET, GRADIO_TEMP_DIR=str(folder / "gradio"))
-        try:
-            import uvicorn
-
-            from diffrgen.serving.application import make_application
-        except ModuleNotFoundError as error:
-            if error.name not in {"gradio", "uvicorn"}:
-                raise
-            raise DataError(INSTALL) from error
-        application = make_application(options, folder)
-        # No access log: nothing that a visitor sends is written down.
-        server = uvicorn.Server(
-            uvicorn.Config(
-                application,
-                access_log=False,
-                log_level="warning",
-                server_header=False,
-                limit_concurrency=MOST_CONNECTIONS,
-                timeout_graceful_shutdown=STOPS_WITHIN,
-            )
-        )
-        asyncio.run(_run(server, listener, options.host))
+    with ended_by_signals() as ending:
+        with _listen(options.host, options.port) as listener, private_folder() as folder:
+            # Read when Gradio is imported: it is to call nobody, and to leave no folder of its own behind.
+            os.environ.update(QUIET, GRADIO_TEMP_DIR=str(folder / "gradio"))
+            try:
+                from diffrgen.serving.application import made_application
+                from diffrgen.serving.uvicorn_server import make_server
+            except ModuleNotFoundError as error:
+                if error.name not in {"gradio", "uvicorn"}:
+                    raise
+                raise DataError(INSTALL) from error
+            with made_application(options, folder) as application:
+                server = make_server(application, options.limits)
+                ending.stop = server.stop
+                # Not asyncio.run, which would wait for the thread that generates a report.
+                asyncio.new_event_loop().run_until_complete(_run(server, listener, options.host))
+        if not server.started:
+            raise DataError("the web page could not be started; the reason is logged above")
+        ending.exit()
 
 
-async def _run(server: Server, listener: socket.socket, host: str) -> None:
+async def _run(server: EndingServer, listener: socket.socket, host: str) -> None:
     """Run the server, and say where it is once it answers."""
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not task.done():

@@ -1,30 +1,35 @@
-"""Answers one request after another: reads what was uploaded, asks the model, shows the report, keeps nothing."""
+"""Answers one request after another: takes the images, asks the model, shows the report, keeps nothing."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.prior_study import PriorStudy
-from diffrgen.serving.dicom_reader import DicomReader
+from diffrgen.reporting.reporter import Picture
+from diffrgen.serving.clients import Turns
 from diffrgen.serving.gallery import Example
+from diffrgen.serving.held_images import HeldImages
 from diffrgen.serving.options import UploadLimits
-from diffrgen.serving.request import ReportRequest, SentImage
+from diffrgen.serving.refusals import for_visitors
+from diffrgen.serving.request import ReportRequest
 from diffrgen.serving.result import problem_html, result_html
-from diffrgen.serving.shelf import Shelf
-from diffrgen.serving.upload import checked_image, private_folder, told_to_visitors
 
 LOGGER = logging.getLogger(__name__)
 UNEXPECTED = "Something went wrong here, and no report was written. The image was not kept; please try another one."
 
 
 class ReportService:
-    """The model behind the page, asked by one visitor at a time."""
+    """The model behind the page: one report at a time, clients by turns.
+
+    waiting: requests that wait for their turn; their images have been decoded, and no longer expire.
+    """
 
     def __init__(
         self,
@@ -32,17 +37,21 @@ class ReportService:
         examples: Sequence[Example],
         limits: UploadLimits,
         generation: GenerationOptions,
+        *,
+        waiting: int = 32,
     ) -> None:
-        self.shelf = Shelf(limits)
+        self.held = HeldImages(limits)
         self._explainer, self._examples, self._limits, self._generation = explainer, examples, limits, generation
-        self._dicoms = DicomReader()
-        self._lock = threading.Lock()
+        self._turns = Turns(1, per_client=1, waiting=waiting)
+        # A client that goes away gives its turn back while its report is still being generated; the next one waits here.
+        self._model = ThreadPoolExecutor(1, "model")
 
-    def answer(self, content: object) -> str:
+    async def answer(self, content: object, client: str) -> str:
         """Return the HTML that answers what a browser sent: a report with its reasons, or what is wrong, in words."""
         try:
-            with self._lock:
-                return result_html(self._explained(ReportRequest.of(content)))
+            image, prior = self._study(ReportRequest.of(content))
+            async with self._turns.turn(client):
+                return await asyncio.get_running_loop().run_in_executor(self._model, self._html, image, prior)
         except DataError as error:
             return problem_html(str(error))
         except Exception as error:
@@ -50,21 +59,21 @@ class ReportService:
             LOGGER.error("a request failed: %s at %s", type(error).__name__, _place(error))
             return problem_html(UNEXPECTED)
 
-    def _explained(self, request: ReportRequest) -> ExplainedReport:
-        with private_folder() as folder:
-            image, prior = self._study(request, folder)
-            with told_to_visitors(self._limits):
-                (explained,) = self._explainer.explain(
-                    [image], self._generation, priors=None if prior is None else [prior]
-                )
-            return explained
+    def _html(self, image: Picture, prior: PriorStudy | None) -> str:
+        return result_html(self._explained(image, prior))
 
-    def _study(self, request: ReportRequest, folder: Path) -> tuple[Path, PriorStudy | None]:
-        """The image to report and the earlier study, as files of `folder` or of the gallery."""
-        # Both leave the shelf before either is looked at, so that a refused one keeps none there.
-        contents = [None if sent is None else self.shelf.take(sent.token) for sent in (request.image, request.prior_image)]
-        image = self._checked(contents[0], request.image, folder / "image")
-        prior_image = self._checked(contents[1], request.prior_image, folder / "earlier")
+    def _explained(self, image: Picture, prior: PriorStudy | None) -> ExplainedReport:
+        with for_visitors(self._limits):
+            (explained,) = self._explainer.explain(
+                [image], self._generation, priors=None if prior is None else [prior]
+            )
+        return explained
+
+    def _study(self, request: ReportRequest) -> tuple[Picture, PriorStudy | None]:
+        """The image to report and the prior study: uploads, or files of the gallery."""
+        # Both leave the held images before either is looked at, so that a refused one keeps none there.
+        taken = [None if sent is None else self.held.take(sent.token) for sent in (request.image, request.prior_image)]
+        image, prior_image = taken
         if image is None:
             image = self._example(request).image
         if prior_image is None and request.example_prior:
@@ -84,15 +93,6 @@ class ReportService:
         if request.example is None or request.example >= len(self._examples):
             raise DataError("There is no such example; please reload the page.")
         return self._examples[request.example]
-
-    def _checked(self, content: bytes | None, sent: SentImage | None, path: Path) -> Path | None:
-        """Write an upload to `path` and check it; the message of a refusal says which of the two images it is."""
-        if content is None or sent is None:
-            return None
-        try:
-            return checked_image(content, path, self._limits, self._dicoms, dicom=sent.dicom)
-        except DataError as error:
-            raise DataError(f"{'Earlier image: ' if path.name == 'earlier' else ''}{error}") from None
 
 
 def _place(error: Exception) -> str:

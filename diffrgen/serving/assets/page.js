@@ -8,7 +8,6 @@ const [priorReport, examplePrior] = [form.querySelector("#prior-report"), form.q
 const limit = Number(form.dataset.maxBytes);
 let example = null;
 
-const isDicom = (file) => /\.(dcm|dicom)$/i.test(file.name);
 const say = (text) => { status.textContent = text; };
 const complain = (text) => { problem.textContent = text; busy(false); };
 const GONE = "The service cannot be reached.";
@@ -70,12 +69,12 @@ examples.forEach((each, place) => each.addEventListener("click", () => {
   }
 }));
 
-async function send(file) {
-  if (file.size > limit) throw new Error(`The file is too large: at most ${limit / 1e6} MB are accepted.`);
+async function send(file, role = "") {
+  if (file.size > limit) throw new Error(`${role}The file is too large: at most ${limit / 1e6} MB are accepted.`);
   const answer = await fetch("images", { method: "POST", body: file, headers: { "content-type": "application/octet-stream" } });
   const text = await answer.text();
-  if (!answer.ok) throw new Error(text);
-  return { token: text, dicom: isDicom(file) };
+  if (!answer.ok) throw new Error(role + text);
+  return { token: text };
 }
 
 form.addEventListener("submit", async (event) => {
@@ -87,7 +86,7 @@ form.addEventListener("submit", async (event) => {
   busy(true);
   say("Sending the image ...");
   try {
-    const earlier = prior && prior.files[0] ? await send(prior.files[0]) : null;
+    const earlier = prior && prior.files[0] ? await send(prior.files[0], "Earlier image: ") : null;
     const request = { prior_image: earlier, prior_report: priorReport ? priorReport.value : "" };
     trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
     say("Writing the report ...");

@@ -8,6 +8,7 @@ from importlib.resources import files
 import gradio as gr
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from diffrgen.serving.clients import client_name
 from diffrgen.serving.gallery import Example
 from diffrgen.serving.options import ServeOptions
 from diffrgen.serving.service import ReportService
@@ -20,7 +21,7 @@ KEPT_SESSIONS = 1
 def make_page(
     service: ReportService, examples: Sequence[Example], options: ServeOptions, *, takes_prior: bool
 ) -> gr.Blocks:
-    """Return the blocks: what the form asks for goes to `service`, one request after another.
+    """Return the blocks: what the form asks for goes to `service`.
 
     takes_prior: whether the model uses an earlier study, so that the form asks for one.
     """
@@ -29,18 +30,19 @@ def make_page(
         examples=examples, limits=options.limits, takes_prior=takes_prior
     )
 
-    def answer(event: gr.EventData) -> str:
-        return service.answer(event._data)
+    async def answer(event: gr.EventData, request: gr.Request) -> str:
+        return await service.answer(event._data, client_name(request.client.host if request.client else None))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         form = gr.HTML(form_html, js_on_load=asset("page.js"), apply_default_css=False, elem_id="form")
         result = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="answer")
+        # Requests wait in the service, which knows whose turn it is; Gradio's own queue takes them as they come.
         asked = form.submit(
-            answer, None, result, api_visibility="private", show_progress="hidden", concurrency_limit=1
+            answer, None, result, api_visibility="private", show_progress="hidden", concurrency_limit=None
         )
         asked.success(None, result, None, js="(html) => window.diffrgenAnswered(html)")
         asked.failure(None, None, None, js="() => window.diffrgenFailed()")
-    page.queue(max_size=options.waiting, api_open=False)
+    page.queue(max_size=None, api_open=False)
     page.state_session_capacity = KEPT_SESSIONS
     return page
 

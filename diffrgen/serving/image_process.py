@@ -1,0 +1,86 @@
+"""A process of its own that decodes uploads to grey pixels: `python -m diffrgen.serving.image_process`.
+
+Decoders are native code that a hostile file can make crash, run for hours or ask for all memory. Here they take only
+this process with them, and of the file nothing but its grey pixels reaches the service. Takes a line of JSON a file,
+{"file", "sizes", "max_pixels", "seconds"}, and answers one: {"error": null or why it is refused, "shapes": [[width,
+height] an image]}, then the pixels of these images, a byte each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from diffrgen.errors import DataError
+from diffrgen.images import probe_grey, read_resized
+from diffrgen.images.dicom import read_dicom
+from diffrgen.images.resized import resized
+
+# Above what the process holds at its start: a few copies of the largest image, as float64.
+MOST_BYTES = 2 << 30
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Answer file by file until standard input ends."""
+    _end_with_parent()
+    with contextlib.suppress(ImportError):  # without it `read_dicom` says what to install
+        import pydicom.pixels.decoders  # noqa: F401
+    _bound_memory()
+    _answer({"ready": True})
+    for line in sys.stdin:
+        task = json.loads(line)
+        # Counts processor time of all threads; the signal ends the process within a decoder too.
+        signal.setitimer(signal.ITIMER_PROF, task["seconds"])
+        try:
+            images, error = decoded(Path(task["file"]), task["sizes"], task["max_pixels"]), None
+        except DataError as refused:
+            images, error = [], str(refused)
+        except MemoryError:
+            images, error = [], "the image asks for too much memory"
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _answer({"error": error, "shapes": [image.size for image in images]}, *images)
+
+
+def decoded(file: Path, sizes: list[int | None], max_pixels: int) -> list[Image.Image]:
+    """Return what `read_resized` gives for each of `sizes`; DataError for a damaged file or one over `max_pixels`."""
+    if file.suffix == ".dcm":
+        image = read_dicom(file, max_pixels=max_pixels)
+        return [image if size is None else resized(image, size) for size in sizes]
+    probe_grey(file, max_pixels=max_pixels)
+    return [read_resized(file, size) for size in sizes]
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the service ends, however it ends; elsewhere than on Linux its input ends."""
+    if sys.platform.startswith("linux"):
+        service = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != service:
+            sys.exit()
+
+
+def _bound_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform.startswith("linux") else 0
+    limit = pages * resource.getpagesize() + MOST_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _answer(words: dict[str, object], *images: Image.Image) -> None:
+    sys.stdout.buffer.write(json.dumps(words).encode() + b"\n")
+    for image in images:
+        sys.stdout.buffer.write(image.tobytes())
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
