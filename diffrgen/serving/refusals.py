@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +19,7 @@ def for_visitors(limits: UploadLimits) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if "pixels are over the limit" in str(error):
+        if re.search(r"pixels.* over the limit|over the limit of \d+ pixels", str(error)):
             reason = f"The image is too large: at most {limits.max_megapixels} million pixels are accepted."
         elif "pydicom" in str(error):
             reason = "DICOM files cannot be read here: the service lacks the package for them."
