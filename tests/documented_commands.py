@@ -15,6 +15,7 @@ from diffrgen.experiments.__main__ import parse_options as parse_experiment_opti
 from diffrgen.generate import GenerateOptions
 from diffrgen.index import parse_options as parse_index_options
 from diffrgen.prepare import parse_options as parse_prepare_options
+from diffrgen.rexrank import parse_options as parse_rexrank_options
 from diffrgen.score import parse_options as parse_score_options
 from diffrgen.share import parse_options as parse_share_options
 from diffrgen.train import parse_options as parse_train_options
@@ -72,6 +73,7 @@ PARSERS = {
     "train": parse_train_options,
     "evaluate": _evaluate,
     "score": parse_score_options,
+    "rexrank": parse_rexrank_options,
     "generate": lambda arguments: tyro.cli(GenerateOptions, args=arguments),
     "prepare": parse_prepare_options,
     "share": parse_share_options,

@@ -52,7 +52,7 @@ ALLOWED = {
 }
 # Single files that every room may import.
 FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite"}
-COMMANDS = {"score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
+COMMANDS = {"rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 
 def rooms_imported(path: Path) -> set[str]:

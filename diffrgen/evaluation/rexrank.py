@@ -1,0 +1,141 @@
+"""ReXrank's file of studies in, and the same file with a report for each of them out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from diffrgen.errors import DataError
+from diffrgen.images import check_images
+from diffrgen.pipeline.dataset import StudyDataset
+from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.records import MAX_VIEWS, Study, ViewKind, main_view, view_kind
+from diffrgen.records.json_text import parse_json
+from diffrgen.records.location import path_fault
+from diffrgen.reporting.writer import run_decoding, write_reports
+from diffrgen.retrieval import neighbours_of_studies
+from diffrgen.staging import may_write, replace_file
+
+PREDICTION = "model_prediction"
+
+
+@dataclass(frozen=True)
+class ReXrankOptions:
+    """Generate a report for every study of a ReXrank file, and write the file with the reports. Research use only."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    input_json: Path
+    """ReXrank's file: an object by study id, each with image_path (a list), key_image_path and frontal_lateral."""
+    save_json: Path
+    """New file for the same records with `model_prediction`, which `python -m diffrgen.score` reads."""
+    img_root: Path
+    """Folder that the image paths are below."""
+    fused_kernels: bool = True
+    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    workers: int = 0
+    """Processes that read images."""
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+
+def write_rexrank(options: ReXrankOptions) -> int:
+    """Write `options.save_json` and return the number of its studies.
+
+    A run of several views gets all images of a study (of more than it takes the first ones), another one the key image.
+
+    Raises:
+        DataError: the input is not ReXrank's, an image cannot be read (all are tried first), or the output exists.
+    """
+    if options.save_json.exists():
+        raise DataError(f"{options.save_json}: needed a new file, got one that exists; choose another")
+    if not options.save_json.parent.is_dir() or not may_write(options.save_json.parent):
+        raise DataError(f"{options.save_json}: needed a folder that is there and may be written")
+    run = RunFolder.open(options.run)
+    settings, model = run.settings(), run.model(fused_kernels=options.fused_kernels)
+    run_decoding(model, options.generation, max_tokens=settings.max_tokens)
+    records = read_rexrank(options.input_json)
+    states = (0,) * model.config.findings
+    studies = [
+        _study(name, record, options, views=model.config.views, states=states) for name, record in records.items()
+    ]
+    broken = check_images(studies, progress=True)
+    if broken:
+        first = next(iter(broken))
+        raise DataError(f"{options.input_json}: {len(broken)} image(s) cannot be read, such as {first}: {broken[first]}")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    sources = run.sources(model.config, settings)
+    neighbours = neighbours_of_studies(
+        run.retriever().to(model.device), sources.index, studies, split="rexrank", options=settings.retriever
+    )
+    dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
+    written = write_reports(model, dataset, options.generation, workers=options.workers)
+    content = {
+        name: {**record, PREDICTION: report.report}
+        for (name, record), report in zip(records.items(), written, strict=True)
+    }
+    replace_file(options.save_json, json.dumps(content, indent=4, ensure_ascii=False).encode())
+    return len(content)
+
+
+def read_rexrank(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of a ReXrank file by study id; DataError for a file that is none."""
+    try:
+        content = parse_json(path.read_bytes().decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected ReXrank's JSON, an object by study id, got {error}") from error
+    if not isinstance(content, Mapping) or not content:
+        raise DataError(f"{path}: expected an object of records by study id, got {type(content).__name__} of no study")
+    for name, record in content.items():
+        if not isinstance(record, dict):
+            raise DataError(f"{path}, study {name!r}: expected an object with image_path, got {type(record).__name__}")
+    return dict(content)
+
+
+def _study(
+    name: str, record: Mapping[str, Any], options: ReXrankOptions, *, views: int, states: tuple[int, ...]
+) -> Study:
+    """Return the study of a record, with the images that a run of so many `views` takes."""
+    place = f"{options.input_json}, study {name!r}"
+    paths = record.get("image_path")
+    paths = [paths] if isinstance(paths, str) else paths
+    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
+        raise DataError(f"{place}: expected image_path as a list of paths, got {paths!r:.80}")
+    named = record.get("frontal_lateral")
+    kinds: list[ViewKind] = ["unknown"] * len(paths)
+    if isinstance(named, list) and len(named) == len(paths):
+        kinds = [view_kind(str(kind)) for kind in named]
+    views = min(views, MAX_VIEWS)
+    if views == 1:
+        chosen = _key(record, paths, kinds)
+        paths, kinds = [paths[chosen]], [kinds[chosen]]
+    return Study(
+        id=name,
+        report="",
+        images=tuple(options.img_root / _relative(path, place) for path in paths[:views]),
+        split="test",
+        labels=states,
+        views=tuple(kinds[:views]),
+    )
+
+
+def _key(record: Mapping[str, Any], paths: list[str], kinds: list[ViewKind]) -> int:
+    """Return which image is shown to a run of one view: the key image, else the first frontal one, else the first."""
+    if record.get("key_image_path") in paths:
+        return paths.index(record["key_image_path"])
+    return main_view(tuple(kinds))
+
+
+def _relative(path: str, place: str) -> Path:
+    """Return a path below the image folder; ReXrank's begin with a slash, for the two are joined as texts."""
+    relative = path.replace("\\", "/").lstrip("/")
+    fault = path_fault(relative)
+    if fault is not None:
+        raise DataError(f"{place}: expected a path below --img-root, got {fault}")
+    return Path(relative)
