@@ -14,6 +14,7 @@ from diffrgen.evaluation.run import EvaluateOptions
 from diffrgen.experiments.__main__ import parse_options as parse_experiment_options
 from diffrgen.generate import GenerateOptions
 from diffrgen.index import parse_options as parse_index_options
+from diffrgen.mechanisms.__main__ import parse_options as parse_mechanism_options
 from diffrgen.prepare import parse_options as parse_prepare_options
 from diffrgen.rexrank import parse_options as parse_rexrank_options
 from diffrgen.score import parse_options as parse_score_options
@@ -80,4 +81,5 @@ PARSERS = {
     "index": parse_index_options,
     "serve": _serve,
     "experiments": parse_experiment_options,
+    "mechanisms": parse_mechanism_options,
 }

@@ -45,6 +45,7 @@ ALLOWED = {
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
     "serving": {"errors", "images", "phantom", "pipeline", "reporting", "explanation", "page"},
+    "mechanisms": {"errors", "labels", "metrics", "records", "model", "pipeline", "command"},
     "experiments": {
         *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "reporting", "evaluation"),
         *("training", "command"),

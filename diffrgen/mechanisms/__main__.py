@@ -1,0 +1,40 @@
+"""`python -m diffrgen.mechanisms RUN`: what a trained network uses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+
+from diffrgen.command import run_command
+from diffrgen.mechanisms.measure import MechanismOptions, measure
+from diffrgen.mechanisms.table import mechanism_table
+from diffrgen.pipeline.settings import save_json
+
+
+def parse_options(arguments: Sequence[str]) -> MechanismOptions:
+    """Parse the command line."""
+    return tyro.cli(
+        MechanismOptions,
+        args=arguments,
+        prog="python -m diffrgen.mechanisms",
+        config=(tyro.conf.PositionalRequiredArgs,),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure from the command line; return the exit status."""
+    options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    measured = measure(options)
+    title = f"{options.run}, {measured['studies']} studies of {options.split}: nats lost (standard error)"
+    Console().print(mechanism_table(measured, title=title))
+    if options.output is not None:
+        save_json(measured, options.output)
+        print(f"all figures: {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

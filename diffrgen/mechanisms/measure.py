@@ -1,0 +1,123 @@
+"""What a trained network uses: how much worse it gets when one part is that of another study, or the routing another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from diffrgen.errors import DataError
+from diffrgen.labels import CLASSES
+from diffrgen.mechanisms.changes import NOTHING
+from diffrgen.mechanisms.losses import StudyLosses, study_losses
+from diffrgen.metrics.bootstrap import mean_interval
+from diffrgen.pipeline.labeler import LabelerOptions
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.source import load_source
+from diffrgen.pipeline.word_tokens import token_classes
+from diffrgen.records import Split
+
+
+@dataclass(frozen=True)
+class MechanismOptions:
+    """Measure what a trained network uses: take one part after the other from another study, and see what is lost.
+
+    A part whose exchange costs nothing is not used. Losses are those of the reference report after the prompt of the true
+    states, in nats a token, and of the findings' states, in nats a finding.
+    """
+
+    run: Path
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    split: Split = "test"
+    """Split to measure on."""
+    data: str | None = None
+    """`phantom` or an annotation.json; default: what the run was trained on."""
+    images: Path | None = None
+    """Folder of the images of --data."""
+    batch_size: int = 32
+    """Studies at a time; each gets the parts of the study half a batch away."""
+    output: Path | None = None
+    """File for all figures as JSON."""
+    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise DataError(f"--batch-size needs at least 2 studies, that one can take parts of another, got {self.batch_size}")
+
+
+def measure(options: MechanismOptions) -> dict[str, Any]:
+    """Return the losses, and what each change adds to them, as plain values.
+
+    `added` to language_loss and disease_loss: the mean over studies with the 95 % interval of a bootstrap over studies.
+    `words`, by class of word: the mean over its tokens and the standard error over studies. Raises DataError for a folder
+    that is no run, and a split of fewer than two studies.
+    """
+    run = RunFolder.open(options.run)
+    settings, model = run.settings(), run.model()
+    data = settings.data_options(model.config, data=options.data, images=options.images)
+    labeler = settings.labeler_options(options.labeler, same_data=options.data is None)
+    source = load_source(data, settings.phantom, labeler, resize=settings.image.resize)
+    studies = source.splits[options.split]
+    if len(studies) < 2:
+        raise DataError(f"{source.splits.source}: needed two studies in the split {options.split!r}, got {len(studies)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
+    prior = model.config.prior
+    dataset = run.dataset(model.to(device).config, settings, source, studies, key=key, prior=prior, device=device)
+    losses = study_losses(model, dataset, token_classes(run.tokenizer()), batch_size=options.batch_size)
+    return {"split": options.split, "studies": len(studies), **summary(losses)}
+
+
+def summary(losses: dict[str, StudyLosses]) -> dict[str, Any]:
+    """Return the unchanged losses, and what each change adds, of the losses by change."""
+    nothing = losses[NOTHING]
+    return {
+        "language_loss": float(nothing.language.mean()),
+        "disease_loss": float(nothing.disease.mean()),
+        "words": _of_words(nothing),
+        "added": {name: _added(changed, nothing) for name, changed in losses.items() if name != NOTHING},
+    }
+
+
+def _added(changed: StudyLosses, nothing: StudyLosses) -> dict[str, Any]:
+    terms = {
+        "language_loss": changed.language - nothing.language,
+        "disease_loss": changed.disease - nothing.disease,
+    }
+    added: dict[str, Any] = {
+        name: {"mean": float(values.mean()), "interval": mean_interval(values)} for name, values in terms.items()
+    }
+    difference = replace(nothing, word=changed.word - nothing.word, which=changed.which - nothing.which)
+    return added | {"words": _of_words(difference)}
+
+
+def _of_words(losses: StudyLosses) -> dict[str, Any]:
+    found = {}
+    for place, name in enumerate(CLASSES):
+        count = losses.count[:, place]
+        found[name] = {"tokens": int(count.sum())}
+        for term in ("word", "which"):
+            mean, error = mean_of_tokens(getattr(losses, term)[:, place], count)
+            found[name][term] = {"mean": mean, "standard_error": error}
+    return found
+
+
+def mean_of_tokens(sums: np.ndarray, counts: np.ndarray) -> tuple[float | None, float | None]:
+    """Return the mean over tokens and its standard error over studies, from each study's sum and count (n,).
+
+        mean = sum_i x_i / sum_i c_i ;  error = sqrt( n / (n - 1) sum_i (x_i - mean c_i)^2 ) / sum_i c_i
+
+    The tokens of a study depend on each other, studies do not. None for no token, and no error for one study.
+    """
+    total, studies = counts.sum(), int((counts > 0).sum())
+    if not total:
+        return None, None
+    mean = sums.sum() / total
+    if studies < 2:
+        return float(mean), None
+    spread = np.square(sums - mean * counts).sum() * studies / (studies - 1)
+    return float(mean), float(np.sqrt(spread) / total)
