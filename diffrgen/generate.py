@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from diffrgen.page import PageFolder, print_report
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.prior_study import read_prior
 from diffrgen.reporting.reporter import Reporter
+from diffrgen.reporting.study_files import StudyCollection, collect_studies
+from diffrgen.reporting.study_images import StudyImages
 from diffrgen.text import printable
 
 SOME_FAILED, ALL_FAILED = 1, 2
@@ -30,36 +32,41 @@ SOME_FAILED, ALL_FAILED = 1, 2
 class GenerateOptions:
     """Write reports for X-ray images with a trained run, and say why. Research use only, not for diagnosis.
 
-    An image that cannot be read is named on standard error, and the others go on. Exit status: 0, 1 where some images
-    failed, 2 where all did or the command could not start.
+    Each image gets a report of its own; --study names images that are views of one study. An image that cannot be read is
+    named on standard error, and the others go on. Exit status: 0, 1 where some images failed, 2 where all did or the
+    command could not start.
     """
 
     run: tyro.conf.Positional[Path]
     """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: tyro.conf.Positional[tuple[Path, ...]] = ()
     """PNG, JPG and DICOM files, folders of them, and quoted patterns such as "scans/**/*.dcm"."""
+    study: tuple[Path, ...] = ()
+    """Images of one study, at most 4, such as frontal.png lateral.png; or folders, each of them, and each folder in it, a
+    study, where DICOM files are grouped by their study. For a run that was trained on studies of several images."""
     json: bool = False
-    """Print one JSON object a line instead of text: a report with its reasons, or {"image", "error"}."""
+    """Print one JSON object a line instead of text: a report with its reasons, or {"image", "error"}; "images" names
+    all images of a study."""
     html: Path | None = None
     """New or empty folder for a page with pictures for each study, and an index of several."""
     prior: tuple[Path, ...] = ()
-    """The patient's earlier study, for one image: its image, its report as a .txt file, or both."""
+    """The patient's earlier study, for one image or study: its image, its report as a .txt file, or both."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
 
 class Outcomes:
-    """What has become of each image: prints reports and errors in the order of the images, and counts."""
+    """What has become of each study: prints reports and errors in the order of the studies, and counts."""
 
-    def __init__(self, options: GenerateOptions, images: Sequence[Path], bar: tqdm) -> None:
-        self.images, self.json, self.bar = images, options.json, bar
+    def __init__(self, options: GenerateOptions, studies: Sequence[StudyImages], bar: tqdm) -> None:
+        self.studies, self.json, self.bar = studies, options.json, bar
         self.console = Console()
         self.faults: dict[int, str] = {}
         self.done = 0
 
     def fail(self, position: int, error: DataError) -> None:
-        """Name on standard error an image that cannot be read."""
+        """Name on standard error a study that cannot be read."""
         self.faults[position] = str(error)
         self.bar.write(f"error: {printable(str(error))}", file=sys.stderr)
         self.bar.update()
@@ -67,61 +74,77 @@ class Outcomes:
     def succeed(self, explained: ExplainedReport) -> None:
         """Print a report."""
         self.print_faults(before=explained.position)
-        image = self.images[explained.position]
+        study = self.studies[explained.position]
         with self._beside_the_bar():
             if self.json:
-                print(json.dumps({"image": str(image), **explained.to_dict()}), flush=True)
+                print(json.dumps({**_names(study), **explained.to_dict()}), flush=True)
             else:
-                print_report(self.console, printable(str(image)), explained)
+                print_report(self.console, printable(study.name), explained)
         self.done = explained.position + 1
         self.bar.update()
 
     def print_faults(self, *, before: int) -> None:
-        """Print the JSON lines of the images that failed between the last report and position `before`."""
+        """Print the JSON lines of the studies that failed between the last report and position `before`."""
         if self.json:
             with self._beside_the_bar():
                 for position in range(self.done, before):
-                    print(error_line(self.images[position], self.faults[position]), flush=True)
+                    print(error_line(_names(self.studies[position]), self.faults[position]), flush=True)
 
     def _beside_the_bar(self) -> AbstractContextManager[None]:
         return nullcontext() if self.bar.disable else self.bar.external_write_mode(file=sys.stdout)
 
 
-def error_line(image: Path, error: str) -> str:
-    """Return the JSON line of an image that failed."""
-    return json.dumps({"image": str(image), "error": error})
+def error_line(names: Mapping[str, object], error: str) -> str:
+    """Return the JSON line of a study that failed; names: see `_names`."""
+    return json.dumps({**names, "error": error})
+
+
+def _names(study: StudyImages) -> dict[str, object]:
+    """Return the first image of a study, and all of several, for JSON."""
+    images = [str(image) for image in study.images]
+    return {"image": images[0]} if len(images) == 1 else {"image": images[0], "images": images}
+
+
+def _found(options: GenerateOptions) -> StudyCollection:
+    """Return the studies that the command names: each image one, or those of --study."""
+    if bool(options.images) == bool(options.study):
+        given = "images and --study" if options.images else "none"
+        raise DataError(f"needed images (PNG, JPG or DICOM), folders or patterns, or --study, one of both, got {given}")
+    if options.study:
+        return collect_studies(options.study)
+    found = collect_images(options.images)
+    return StudyCollection([StudyImages.of(file) for file in found.files], found.faults)
 
 
 def generate(options: GenerateOptions) -> int:
     """Write, print and explain the reports; return the exit status."""
-    if not options.images:
-        raise DataError("needed at least one image (PNG, JPG or DICOM), folder or pattern, got none")
-    found = collect_images(options.images)
+    found = _found(options)
     pages = PageFolder(options.html) if options.html else None
     for name, fault in found.faults.items():
         print(f"error: {printable(str(fault))}", file=sys.stderr)
         if options.json:
-            print(error_line(name, str(fault)))
-    if not found.files:
+            print(error_line({"image": str(name)}, str(fault)))
+    studies = found.studies
+    if not studies:
         return ALL_FAILED
     priors = None
     if options.prior:
-        if len(found.files) != 1:
-            raise DataError(f"--prior needs one image, whose patient it is of, got {len(found.files)}")
+        if len(studies) != 1:
+            raise DataError(f"--prior needs one image or study, whose patient it is of, got {len(studies)}")
         priors = [read_prior(options.prior)]
     explainer = Explainer(Reporter(options.run, fused_kernels=options.fused_kernels))
-    with tqdm(total=len(found.files), desc="writing reports", unit="image", disable=len(found.files) == 1) as bar:
-        outcomes = Outcomes(options, found.files, bar)
-        for explained in explainer.explain(found.files, options.generation, priors, unreadable=outcomes.fail):
+    with tqdm(total=len(studies), desc="writing reports", unit="study", disable=len(studies) == 1) as bar:
+        outcomes = Outcomes(options, studies, bar)
+        for explained in explainer.explain(studies, options.generation, priors, unreadable=outcomes.fail):
             outcomes.succeed(explained)
             if pages:
-                pages.write(explained, found.files[explained.position])
-        outcomes.print_faults(before=len(found.files))
+                pages.write(explained, *map(Path, studies[explained.position].images))
+        outcomes.print_faults(before=len(studies))
     faults = [*map(str, found.faults.values()), *outcomes.faults.values()]
     if pages:
         index = pages.write_index(faults)
         print(f"pages: {index or pages.path}", file=sys.stderr)
-    if len(outcomes.faults) == len(found.files):
+    if len(outcomes.faults) == len(studies):
         return ALL_FAILED
     return SOME_FAILED if faults else 0
 

@@ -36,7 +36,7 @@ ALLOWED = {
         *("pipeline", "reporting", "staging"),
     },
     "explanation": {
-        *("labels", "images", "text", "model", "pipeline", "reporting", "diffrgen_kernels"),
+        *("labels", "records", "images", "text", "model", "pipeline", "reporting", "diffrgen_kernels"),
     },
     "page": {"errors", "text", "explanation"},
     "training": {

@@ -19,7 +19,7 @@ from diffrgen.explanation.differences import compare_neighbours
 from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.sentences import mark_shared
 from diffrgen.page import NOTICE, PageFolder, render_fragment, render_page
-from diffrgen.page.figures import heat_picture, picture, route_picture
+from diffrgen.page.figures import heat_pictures, picture, route_picture
 from diffrgen.page.words import place_words, prose, route_words, spread_words, strongest
 from diffrgen.reporting.writer import RetrievedReport, WrittenReport
 
@@ -83,10 +83,10 @@ def explained_report(*, said: str = "the heart is normal .", other: str = "", pr
     return ExplainedReport(
         written=written,
         position=0,
-        image=image,
+        images=image[None],
         sentences=(
-            ReportSentence(sentences[0], heat, AttentionShares(0.5, 0.3, 0.2), ()),
-            ReportSentence(sentences[1], heat.T.copy(), AttentionShares(0.4, 0.3, 0.2, 0.1), (0,)),
+            ReportSentence(sentences[0], heat[None], AttentionShares(0.5, 0.3, 0.2), ()),
+            ReportSentence(sentences[1], heat.T.copy()[None], AttentionShares(0.4, 0.3, 0.2, 0.1), (0,)),
         ),
         neighbour_sentences=tuple(mark_shared(text, sentences) for text in told),
         differences=differences,
@@ -235,7 +235,7 @@ def test_places_in_words(row, column, words):
     heat = np.zeros((7, 7))
     heat[row, column] = 1.0
     assert place_words(heat) == words
-    assert spread_words(heat) == f"half of it on 1 of 49 patches, most in the {words}"
+    assert spread_words(heat[None]) == f"half of it on 1 of 49 patches, most in the {words}"
 
 
 def test_sentences_are_spaced_as_one_writes_them():
@@ -254,7 +254,7 @@ def test_heat_is_drawn_on_its_patches_and_enclosed():
     grey = np.full((32, 32), 100, dtype=np.uint8)
     heat = np.full((4, 4), 0.02)
     heat[1, 2] = 0.7
-    drawn = pixels(heat_picture(grey, heat))
+    drawn = pixels(heat_pictures(grey[None], heat[None])[0])
     side = drawn.shape[0] / 4
     warmth = drawn[..., 0] - drawn[..., 2]
     middles = [[warmth[int((r + 0.5) * side), int((c + 0.5) * side)] for c in range(4)] for r in range(4)]
@@ -266,8 +266,43 @@ def test_heat_is_drawn_on_its_patches_and_enclosed():
     assert line[int(2.5 * side), int(3 * side)] < 200  # not further down
 
 
+def with_two_views(report: ExplainedReport) -> ExplainedReport:
+    """The report with a frontal view behind a lateral one, which got most of the attention."""
+    sentences = tuple(
+        replace(sentence, heat=np.concatenate([0.1 * sentence.heat, 0.9 * sentence.heat])) for sentence in report.sentences
+    )
+    images = np.stack([report.image, 255 - report.image])
+    return replace(report, written=replace(report.written, views=("lateral", "frontal")), images=images, sentences=sentences)
+
+
+def test_each_view_is_shown_and_its_share_of_the_heat():
+    report = with_two_views(explained_report())
+    np.testing.assert_array_equal(report.image, report.images[1])
+    page = Page(render_page(report, title="study"))
+    described = [image["alt"] for image in page.named("img")]
+    assert described[:2] == [
+        f"The X-ray, {kind} view, as the network saw it: grey, scaled and cropped" for kind in ("lateral", "frontal")
+    ]
+    words = "half of it on 1 of 8 patches, most in the upper right of the frontal view"
+    assert described[2:4] == [f"Attention to the {kind} view for sentence 1: {words}" for kind in ("lateral", "frontal")]
+    assert "What the network saw: lateral view, frontal view, 32" in page.text
+    assert report.to_dict()["views"] == ("lateral", "frontal")
+    assert np.array(report.to_dict()["sentences"][0]["heat"]).shape == (2, 2, 2)
+
+
+def test_heat_of_two_views_is_drawn_on_one_scale():
+    grey = np.full((2, 32, 32), 100, dtype=np.uint8)
+    heat = np.full((2, 4, 4), 0.01)
+    heat[1, 1, 2] = 0.69
+    cold, warm = (pixels(uri) for uri in heat_pictures(grey, heat))
+    side = warm.shape[0] / 4
+    assert warm[int(1.5 * side), int(2.5 * side), 0] - warm[int(1.5 * side), int(2.5 * side), 2] > 100
+    assert abs(cold[..., 0] - cold[..., 2]).max() < 10
+    assert cold.min(-1).max() < 200  # no line: the half is in the other view
+
+
 def test_an_even_heat_is_no_heat():
-    drawn = pixels(heat_picture(np.full((32, 32), 100, dtype=np.uint8), np.full((4, 4), 1 / 16)))
+    drawn = pixels(heat_pictures(np.full((1, 32, 32), 100, dtype=np.uint8), np.full((1, 4, 4), 1 / 16))[0])
     side = drawn.shape[0] // 8
     assert abs(drawn[side::2, side::2, 0] - drawn[side::2, side::2, 2]).max() < 10
 

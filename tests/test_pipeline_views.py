@@ -1,28 +1,23 @@
-"""Studies of several images as examples, queries and pairs, and a training on them from the command line."""
+"""Studies of several images as examples, queries and pairs."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_training
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from diffrgen import evaluate as evaluate_command
-from diffrgen.images import ImageTransform, read_grey, read_resized
+from diffrgen.images import ImageTransform, read_grey
 from diffrgen.images.cache import CachePlan
 from diffrgen.images.cache_writer import open_image_cache
 from diffrgen.labels import FINDINGS
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset, collate
-from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.records import VIEW_KINDS, Study, read_annotation
+from diffrgen.records import VIEW_KINDS, Study
 from diffrgen.retrieval import Neighbours, RetrieverOptions, neighbours_of_studies
 from diffrgen.retrieval.neighbours import embed_images, embed_views
 from diffrgen.retrieval.pairs import StudyPairs
@@ -179,78 +174,3 @@ def test_training_pairs_draw_a_view_and_others_show_the_main_one(studies, tokeni
     assert all(counts[2, view] > 8 for view in range(3))
     pairs = StudyPairs(studies, transform=ImageTransform(**still), **options)
     assert [drawn(row) for row in range(3)] == [1, 0, 0]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Studies of one, two and three images."""
-    return tiny_training.write_studies(tmp_path_factory.mktemp("views") / "data", views=["LATERAL", "LAO"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DIFFRGEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def losses(run: Path) -> list[float]:
-    return [line["loss"] for line in tiny_training.log_lines(run) if line["phase"] == "val"]
-
-
-def test_a_training_takes_all_views_and_evaluates_on_them(data, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert tiny_training.start(data, run, "--optimiser.epochs", "1") == 0
-    assert "views: 13 of 20 studies have several images; 6 unknown, 20 frontal, 13 lateral" in capsys.readouterr().out
-    folder = RunFolder(run)
-    model, settings = folder.model(), folder.settings()
-    assert model.config.views == 4
-    assert model.view_marks.kind.abs().amax(1).min() > 0
-    assert settings.data_options(model.config).views == "all"
-    assert evaluate_command.main([str(run), "--split", "val", "--resamples", "0"]) == 0
-    lines = (run / "evaluation" / "val" / "predictions.jsonl").read_text().splitlines()
-    assert len(lines) == 4
-
-    # A study of one image and no mark, as before there were several.
-    one = tmp_path / "one"
-    assert tiny_training.start(data, one, "--optimiser.epochs", "1", "--views", "frontal") == 0
-    assert RunFolder(one).model().config.views == 1
-    assert RunFolder(one).settings().data_options(RunFolder(one).model().config).views == "frontal"
-    assert losses(one) != losses(run)
-
-
-def test_a_run_of_one_image_is_evaluated_on_the_first_of_several(data, tmp_path):
-    """On data whose studies have one image all three choices are the same training; a run from before has no choice."""
-    content = json.loads(data.read_text())
-    for record in [*content["train"], *content["val"]]:
-        record["image_path"], record["views"] = record["image_path"][:1], record["views"][:1]
-    single = data.with_name("single.json")
-    single.write_text(json.dumps(content))
-    runs = []
-    for choice in ("all", "first"):
-        runs.append(tmp_path / choice)
-        assert tiny_training.start(single, runs[-1], "--optimiser.epochs", "1", "--views", choice) == 0
-    assert tiny_training.differences(*runs) == []
-    assert not [name for name in RunFolder(runs[0]).model().state_dict() if "view" in name]
-    options = ["--split", "val", "--resamples", "0", "--images", str(data.parent)]
-    assert evaluate_command.main([str(runs[0]), *options, "--data", str(data)]) == 0
-    assert evaluate_command.main([str(runs[0]), *options, "--data", str(single)]) == 0
-    several, one = (runs[0] / "evaluation" / f"val-of-{path.stem}" / "predictions.jsonl" for path in (data, single))
-    assert several.read_text() == one.read_text()
-
-
-def test_settings_from_before_there_were_views_are_read(data, tmp_path):
-    run = tmp_path / "run"
-    assert tiny_training.start(data, run, "--optimiser.epochs", "1", "--max-steps", "1", "--views", "first") == 0
-    settings = json.loads((run / "run.json").read_text())
-    del settings["data"]["views"], settings["data"]["view_index"]
-    (run / "run.json").write_text(json.dumps(settings))
-    config = json.loads((run / "config.json").read_text())
-    del config["views"]
-    (run / "config.json").write_text(json.dumps(config))
-    folder = RunFolder(run)
-    model = folder.model()
-    assert model.config.views == 1
-    assert folder.settings().data_options(model.config).views == "first"
-    assert len(read_annotation(data, images=data.parent, views="first").train[1].images) == 1
-    assert read_resized(data.parent / "1.png").mode == "L"

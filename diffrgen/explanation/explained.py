@@ -10,6 +10,7 @@ import numpy as np
 from diffrgen.explanation.differences import MetricDifference
 from diffrgen.explanation.routes import LayerRoute
 from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+from diffrgen.records import main_view
 from diffrgen.reporting.writer import WrittenReport
 
 
@@ -33,22 +34,33 @@ class ExplainedPrior:
 class ExplainedReport:
     """A report and why: `written` says what, the rest where it comes from.
 
-    image (S, S) uint8: the grey crop that the network saw; sentences: of the report, in order; differences: the three
-    metrics of Eq. 1 for each of `written.neighbours`; neighbour_sentences: their reports, shared sentences marked;
-    routes: one a layer; prior: the earlier study where one was given. position: which of the images given it belongs to.
+    images (V, S, S) uint8: the grey crop of each view that the network saw; sentences: of the report, in order;
+    differences: the three metrics of Eq. 1 for each of `written.neighbours`; neighbour_sentences: their reports, shared
+    sentences marked; routes: one a layer; prior: the earlier study where one was given. position: which of the studies
+    given it belongs to.
     """
 
     written: WrittenReport
     position: int
-    image: np.ndarray = field(repr=False)
+    images: np.ndarray = field(repr=False)
     sentences: tuple[ReportSentence, ...]
     neighbour_sentences: tuple[tuple[ToldSentence, ...], ...]
     differences: tuple[tuple[MetricDifference, ...], ...]
     routes: tuple[LayerRoute, ...]
     prior: ExplainedPrior | None = None
 
+    @property
+    def main(self) -> int:
+        """The place of the view that stands for the study."""
+        return main_view(self.written.views)
+
+    @property
+    def image(self) -> np.ndarray:
+        """The grey crop (S, S) uint8 of the main view."""
+        return self.images[self.main]
+
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON, those of `written` first; without the image and what follows from the texts."""
+        """Return plain values for JSON, those of `written` first; without the images and what follows from the texts."""
         sentences = [
             {
                 "text": sentence.text,

@@ -16,9 +16,11 @@ from diffrgen.explanation.recording import recorded
 from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.sentences import ReportSentence, mark_shared, same_words, token_spans
 from diffrgen.images import ImageTransform
+from diffrgen.model.views import mean_of_present
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.prior_study import PriorStudy
-from diffrgen.reporting.reporter import Picture, Reporter, Unreadable
+from diffrgen.reporting.reporter import Reporter, Unreadable
+from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import WrittenBatch, named_states
 from diffrgen.text import clean_report, decode_report, report_sentences
 
@@ -27,7 +29,7 @@ from diffrgen.text import clean_report, decode_report, report_sentences
 class Reasons:
     """What one more pass over a batch tells, on the CPU.
 
-    grid (gh, gw) of the patches; attention (B, T, memory); metrics (B, N, 3) of the retrieved reports; prior_metrics
+    grid (gh, gw) of a view's patches; attention (B, T, memory); metrics (B, N, 3) of the retrieved reports; prior_metrics
     (B, R, 3) of the earlier study's rows, None where no study of the batch has one.
     """
 
@@ -45,13 +47,13 @@ class Explainer:
 
     def explain(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Picture | StudyImages],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
         unreadable: Unreadable | None = None,
     ) -> Iterator[ExplainedReport]:
-        """Yield the explained report of each image, in order; arguments and errors are those of `Reporter.write`."""
+        """Yield the explained report of each study, in order; arguments and errors are those of `Reporter.write`."""
         for positions, batch in self.reporter.write_batches(images, options, priors, unreadable=unreadable):
             reasons = self._reasons(batch)
             for row, position in enumerate(positions):
@@ -61,11 +63,12 @@ class Explainer:
     @torch.no_grad()
     def _reasons(self, batch: WrittenBatch) -> Reasons:
         model, generated, inputs = self.reporter.model, batch.generated, batch.inputs
-        modules = [model.image_encoder, model.patch_projection, model.report_projection]
+        patch_features = model.patch_projection if model.view_marks is None else model.view_marks
+        modules = [model.image_encoder, patch_features, model.report_projection]
         modules += [] if inputs.prior is None else [model.prior]
         with recorded(*modules) as (pictured, patches, reports, *earlier):
             encoded = model.encode(inputs)
-        z, f = reports[0].output, patches[0].output.mean(dim=1)  # of Eq. 1
+        z, f = reports[0].output, _mean_of_views(patches[0].output, inputs.view_mask)  # of Eq. 1
         tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
         metrics = neighbour_metrics(z, f, inputs.retrieved_mask.unflatten(1, (-1, tokens)))
         prior_metrics = None
@@ -84,7 +87,12 @@ class Explainer:
         return ExplainedReport(
             written=written,
             position=position,
-            image=_grey(inputs.pixel_values[row, 0].cpu(), self.reporter.sources.transform),
+            images=np.stack(
+                [
+                    _grey(view.cpu(), self.reporter.sources.transform)
+                    for view in inputs.pixel_values[row, : inputs.view_counts[row]]
+                ]
+            ),
             sentences=sentences,
             neighbour_sentences=tuple(mark_shared(neighbour.report, told) for neighbour in written.neighbours),
             differences=tuple(compare_neighbours(metrics, config.difference_metrics)),
@@ -116,23 +124,32 @@ class Explainer:
     def _sentences(self, row: int, batch: WrittenBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
         """Cut a report into sentences, each with the mean attention of its tokens."""
         tokenizer, ids = self.reporter.sources.tokenizer, batch.generated.sequences[row].tolist()
-        patches, retrieved = reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
+        views, of_batch = batch.inputs.view_counts[row], batch.inputs.pixel_values.shape[1]
+        patches, retrieved = of_batch * reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
         rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])
         others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
         sentences = []
         for start, end in token_spans(tokenizer, ids):
             text = decode_report(tokenizer, ids[start:end])
             mean = reasons.attention[row, start:end].mean(0)  # (memory,)
-            heat = mean[:patches].numpy()
+            # Absent views, which are padding behind the others, get no attention.
+            heat = mean[:patches].numpy().reshape(of_batch, *reasons.grid)[:views]
             sentences.append(
                 ReportSentence(
                     text=text,
-                    heat=(heat / heat.sum()).reshape(reasons.grid),
+                    heat=heat / heat.sum(),
                     shares=attention_shares(mean, patches=patches, retrieved=retrieved, rows=rows),
                     shared_with=tuple(place for place, said in enumerate(others) if same_words(text) in said),
                 )
             )
         return tuple(sentences)
+
+
+def _mean_of_views(patches: Tensor, view_mask: Tensor | None) -> Tensor:
+    """Return the mean (B, d) of patches (B, V m, d) over the views in view_mask (B, V)."""
+    if view_mask is None:
+        return patches.mean(dim=1)
+    return mean_of_present(patches.unflatten(1, (view_mask.shape[1], -1)).mean(dim=2), view_mask)
 
 
 def _said(report: str) -> set[tuple[str, ...]]:

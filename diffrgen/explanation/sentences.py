@@ -20,8 +20,9 @@ _WORD = re.compile(r"\w+")
 class ReportSentence:
     """One sentence of the generated report.
 
-    heat (gh, gw) float32 sums to 1: where in the image the attention to patches went while it was written; shares: how
-    much of all attention that was; shared_with: positions in `neighbours` of the reports that hold the sentence.
+    heat (V, gh, gw) float32, a grid a view, sums to 1: where in the images the attention to patches went while it was
+    written; shares: how much of all attention that was; shared_with: positions in `neighbours` of the reports that hold
+    the sentence.
     """
 
     text: str

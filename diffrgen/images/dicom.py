@@ -5,7 +5,7 @@ Of its tags nothing is kept, and no message quotes one: any of them may hold the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -37,6 +37,8 @@ FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 MAX_READS = 100_000
 # Pieces that one compressed picture may come in, and bytes of the table before them: one picture has one entry.
 MAX_FRAGMENTS, MAX_OFFSETS = 10_000, 4_096
+# The first tag of pixel data, of any kind.
+PIXELS = 0x7FE00000
 # Rows converted at a time.
 STRIP = 256
 
@@ -101,24 +103,37 @@ class CountedReads:
         return self._stream.read(size)
 
 
-def _dataset(file: Path) -> Dataset:
-    """Return what of the data set a picture needs; its transfer syntax is guessed where the file has none."""
+def read_attributes(file: Path, names: Sequence[str], *, before_pixels: bool = False) -> Dataset:
+    """Return the attributes `names` of a DICOM file, those before its pixel data alone where told so.
+
+    Raises DataError where it has too many elements or is deflated, and whatever pydicom raises for a damaged one: call it
+    in `silent_dicom`, and let no message quote what it raises.
+    """
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     with file.open("rb") as stream:
         unmarked = stream.read(2) in UNMARKED
         stream.seek(0)
         counted = CountedReads(stream)
         try:
-            dataset = read_partial(
-                cast(BinaryIO, counted), specific_tags=[Tag(name) for name in NEEDED], force=unmarked
+            return read_partial(
+                cast(BinaryIO, counted),
+                stop_when=(lambda tag, *_: tag >= PIXELS) if before_pixels else None,
+                specific_tags=[Tag(name) for name in names],
+                force=unmarked,
             )
         finally:
             # pydicom takes the end of a file for the end of its data, and turns other errors into its own.
             if counted.fault is not None:
                 raise DataError(f"{file}: {counted.fault}") from None
+
+
+def _dataset(file: Path) -> Dataset:
+    """Return what of the data set a picture needs; its transfer syntax is guessed where the file has none."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    dataset = read_attributes(file, NEEDED)
     if not value_of(dataset.file_meta, "TransferSyntaxUID"):
         if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
             raise DataError(f"{file}: expected the attribute TransferSyntaxUID of a compressed picture, got none")

@@ -50,6 +50,13 @@ class StudyInputs:
         """Return the inputs on `device`."""
         return StudyInputs(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
+    @property
+    def view_counts(self) -> list[int]:
+        """How many views each study has."""
+        if self.view_mask is not None:
+            return self.view_mask.sum(1).tolist()
+        return [1 if self.pixel_values.dim() == 4 else self.pixel_values.shape[1]] * len(self)
+
     def __len__(self) -> int:
         return len(self.pixel_values)
 

@@ -31,18 +31,21 @@ def picture(image: np.ndarray, *, inches: float = INCHES) -> str:
     return _data_uri(figure)
 
 
-def heat_picture(image: np.ndarray, heat: np.ndarray) -> str:
-    """Return the image with heat (gh, gw) over it; a line encloses the fewest patches that hold half of the heat.
+def heat_pictures(images: np.ndarray, heat: np.ndarray) -> list[str]:
+    """Return each view (V, S, S) with its part of heat (V, gh, gw); lines enclose the fewest patches that hold half of it.
 
-    The line says in print and without colour what the colour says on a screen. Colour begins where a patch gets more
-    than an even share, and is full at FULL even shares: heat that is spread evenly shows as none.
+    The lines say in print and without colour what the colour says on a screen. Colour begins where a patch gets more
+    than an even share of the heat of all views, and is full at FULL even shares: heat that is spread evenly shows as none.
     """
-    figure, axes = _axes(image, brightness=0.85)
-    extent, even = _extent(image), heat.sum() / heat.size
+    even = heat.sum() / heat.size
     top = max(FULL * even, heat.max())
-    axes.imshow(heat, cmap=HEAT, extent=extent, vmin=even, vmax=top, interpolation="nearest", zorder=2)
-    _outline(axes, strongest(heat), image.shape)
-    return _data_uri(figure)
+    pictures = []
+    for image, part, inside in zip(images, heat, strongest(heat), strict=True):
+        figure, axes = _axes(image, brightness=0.85)
+        axes.imshow(part, cmap=HEAT, extent=_extent(image), vmin=even, vmax=top, interpolation="nearest", zorder=2)
+        _outline(axes, inside, image.shape)
+        pictures.append(_data_uri(figure))
+    return pictures
 
 
 def route_picture(image: np.ndarray, route: LayerRoute) -> str:

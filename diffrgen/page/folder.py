@@ -32,16 +32,16 @@ class PageFolder:
         self._names = {INDEX}
         self._entries: list[IndexEntry] = []
 
-    def write(self, explained: ExplainedReport, image: Path) -> Path:
-        """Write the page of the report of the file `image`; images of one name get pages with numbers."""
-        page = self.path / self._new_name(image)
-        title = printable(image.name)
+    def write(self, explained: ExplainedReport, *images: Path) -> Path:
+        """Write the page of the report of the files `images`, named after the first; those of one name get numbers."""
+        page = self.path / self._new_name(images[0])
+        title = printable(", ".join(image.name for image in images))
         self._write(page, render_page(explained, title=title))
         states = explained.written.states
         present = tuple(finding for finding, state in states.items() if state == "positive")
         small = picture(explained.image, inches=1.0)
         self._entries.append(
-            IndexEntry(printable(str(image)), quote(page.name), small, explained.written.report, present)
+            IndexEntry(printable(", ".join(map(str, images))), quote(page.name), small, explained.written.report, present)
         )
         return page
 

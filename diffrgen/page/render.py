@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from diffrgen.explanation import ExplainedReport
-from diffrgen.page.figures import heat_picture, picture, route_picture
+from diffrgen.page.figures import heat_pictures, picture, route_picture
 from diffrgen.page.words import (
     METRIC_MEANINGS,
     METRIC_NAMES,
@@ -22,6 +22,7 @@ from diffrgen.page.words import (
     share_words,
     shares_by_name,
     spread_words,
+    view_name,
 )
 
 OPEN_NEIGHBOURS = 5
@@ -78,10 +79,11 @@ def _content(explained: ExplainedReport) -> dict[str, object]:
         "policy": POLICY,
         "explained": explained,
         "written": written,
-        "picture": picture(explained.image),
+        "pictures": [picture(image) for image in explained.images],
+        "views": [view_name(written.views, place) for place in range(len(explained.images))],
         "findings": [(name, STATE_WORDS[written.states[name]], written.positive_probability[name]) for name in findings],
-        "heats": [heat_picture(explained.image, sentence.heat) for sentence in explained.sentences],
-        "spreads": [spread_words(sentence.heat) for sentence in explained.sentences],
+        "heats": [heat_pictures(explained.images, sentence.heat) for sentence in explained.sentences],
+        "spreads": [spread_words(sentence.heat, written.views) for sentence in explained.sentences],
         "parts": [shares_by_name(sentence.shares) for sentence in explained.sentences],
         "attention": [share_words(sentence.shares) for sentence in explained.sentences],
         "prior_picture": picture(prior.image) if prior and prior.image is not None else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def share_words(shares: AttentionShares) -> str:
 
 
 def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
-    """Return which patches (gh, gw) bool are the fewest that hold `share` of the heat."""
+    """Return which patches, bool of the shape of `heat`, are the fewest that hold `share` of it."""
     order = np.argsort(-heat, axis=None, kind="stable")
     before = np.cumsum(heat.ravel()[order]) - heat.ravel()[order]
     inside = np.zeros(heat.size, dtype=bool)
@@ -52,7 +53,7 @@ def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
 
 
 def place_words(heat: np.ndarray) -> str:
-    """Say where in the picture the greatest of heat (gh, gw) lies.
+    """Say where in a view the greatest of heat (gh, gw) lies.
 
     >>> place_words(np.eye(3)[::-1])
     'upper right'
@@ -63,13 +64,32 @@ def place_words(heat: np.ndarray) -> str:
     return "centre" if (down, across) == ("middle", "centre") else f"{down} {across}"
 
 
-def spread_words(heat: np.ndarray) -> str:
-    """Say how few patches hold half of heat (gh, gw), and where in the picture the greatest of it lies.
+def spread_words(heat: np.ndarray, views: Sequence[str] = ()) -> str:
+    """Say how few patches hold half of heat (V, gh, gw), and where in which view the greatest of it lies.
 
-    >>> spread_words(np.array([[0.6, 0.1], [0.1, 0.2]]))
+    views: the kinds of several views, which are named where there are more than one.
+
+    >>> spread_words(np.array([[[0.6, 0.1], [0.1, 0.2]]]))
     'half of it on 1 of 4 patches, most in the upper left'
+    >>> spread_words(np.array([[[0.1]], [[0.9]]]), ("frontal", "lateral"))
+    'half of it on 1 of 2 patches, most in the centre of the lateral view'
     """
-    return f"half of it on {strongest(heat).sum()} of {heat.size} patches, most in the {place_words(heat)}"
+    view = int(heat.max((1, 2)).argmax())
+    where = f" of the {view_name(views, view)}" if len(heat) > 1 else ""
+    return f"half of it on {strongest(heat).sum()} of {heat.size} patches, most in the {place_words(heat[view])}{where}"
+
+
+def view_name(views: Sequence[str], place: int) -> str:
+    """Name the view at `place`, by its kind where that is known and no other view has it, else by its number.
+
+    >>> [view_name(("frontal", "lateral", "lateral"), place) for place in range(3)]
+    ['frontal view', 'lateral view 2', 'lateral view 3']
+    >>> view_name((), 1)
+    'view 2'
+    """
+    kind = views[place] if views else "unknown"
+    name = "view" if kind == "unknown" else f"{kind} view"
+    return name if kind != "unknown" and views.count(kind) == 1 else f"{name} {place + 1}"
 
 
 def route_words(route: LayerRoute) -> str:

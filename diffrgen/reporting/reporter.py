@@ -1,4 +1,4 @@
-"""Reports for images that belong to no data set: retrieve, write, explain."""
+"""Reports for studies that belong to no data set: retrieve, write, explain."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import WrittenBatch, WrittenReport, retrieved_reports, run_decoding, write_batch
 from diffrgen.retrieval import Neighbours
 from diffrgen.retrieval.neighbours import embed_views
 from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
 from diffrgen.retrieval.retriever import EvaluationTransform
 
-Picture = str | Path | Image.Image | ResizedImages
-"""An image file, a grey image (mode "L"), or one that was decoded elsewhere for `Reporter.image_sizes`."""
-
 Unreadable = Callable[[int, DataError], None]
-"""Is told the position of an image that cannot be read, and why."""
+"""Is told the position of a study that cannot be read, and why."""
 
 
 class ReadPrior(NamedTuple):
@@ -42,15 +41,18 @@ class ReadPrior(NamedTuple):
 
 
 class ReadStudy(NamedTuple):
-    """An image and its prior as the networks take them: the retriever's and the model's pixel values (1, C, S, S)."""
+    """A study of V images as the networks take it: the retriever's and the model's pixel values (V, C, S, S), the kinds of
+    its views (V,) int64, and its prior.
+    """
 
     query: Tensor
     shown: Tensor
+    kinds: Tensor
     prior: ReadPrior | None
 
 
 class Reporter:
-    """A run that is loaded once and writes reports for any images, on the GPU where there is one.
+    """A run that is loaded once and writes reports for any studies, on the GPU where there is one.
 
     run: its folder, or the hub name owner/name[@revision] of a shared one.
     """
@@ -65,38 +67,38 @@ class Reporter:
 
     def write(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Picture | StudyImages],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
         unreadable: Unreadable | None = None,
     ) -> Iterator[WrittenReport]:
-        """Yield the report of each image, in order.
+        """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
-        priors: the patient's earlier study for each image, None where there is none. unreadable: is called for each
-        file that cannot be read, and the others go on.
+        priors: the patient's earlier study for each study, None where there is none. unreadable: is called for each
+        study with a file that cannot be read, and the others go on.
 
-        Raises DataError for a file that cannot be read, by its name, where `unreadable` is not given, and for a prior
-        where the run takes none.
+        Raises DataError for a file that cannot be read, by its name, and for several images where the run takes one, where
+        `unreadable` is not given; and for a prior where the run takes none.
         """
         for _, batch in self.write_batches(images, options, priors, unreadable=unreadable):
             yield from batch.reports
 
     def write_batches(
         self,
-        images: Sequence[Picture],
+        images: Sequence[Picture | StudyImages],
         options: GenerationOptions,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
         unreadable: Unreadable | None = None,
     ) -> Iterator[tuple[list[int], WrittenBatch]]:
-        """Yield batches of `options.batch_size` readable images with their positions; all else is as in `write`."""
+        """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
         # Limits that this run cannot meet are refused before an image is decoded.
         run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
         read: dict[int, ReadStudy] = {}
         for position, (image, prior) in enumerate(zip(images, self._checked(priors, len(images)), strict=True)):
             try:
-                read[position] = self._read(image, prior)
+                read[position] = self._read(StudyImages.of(image), prior)
             except DataError as error:
                 if unreadable is None:
                     raise
@@ -111,12 +113,17 @@ class Reporter:
         return tuple(dict.fromkeys(transform.resize for transform in self._transforms))
 
     @property
+    def takes_views(self) -> int:
+        """The most images of a study that the run's network takes."""
+        return self.model.config.views
+
+    @property
     def takes_priors(self) -> bool:
         """Whether the run's model was trained with earlier studies."""
         return self.model.config.prior
 
     def _checked(self, priors: Sequence[PriorStudy | None] | None, images: int) -> Sequence[PriorStudy | None]:
-        """Return one prior or None an image."""
+        """Return one prior or None a study."""
         if priors is None:
             return [None] * images
         if len(priors) != images:
@@ -130,12 +137,21 @@ class Reporter:
         """What makes the retriever's pixel values and the network's."""
         return self.retriever.image_transform, self.sources.transform
 
-    def _read(self, image: Picture, prior: PriorStudy | None) -> ReadStudy:
-        """Read an image and its prior for both networks; a file is read once for one size."""
+    def _read(self, study: StudyImages, prior: PriorStudy | None) -> ReadStudy:
+        """Read a study and its prior for both networks; a file is read once for one size."""
+        if len(study.images) > self.takes_views:
+            raise DataError(
+                f"this run's network takes {self.takes_views} image(s) of a study, got {len(study.images)}: {study.name}; "
+                "a network for several is trained on studies of several images"
+            )
         query, shown = self._transforms
-        pictures = {size: _picture(image, size) for size in self.image_sizes}
+        queries, pixels = [], []
+        for image in study.images:
+            pictures = {size: _picture(image, size) for size in self.image_sizes}
+            queries.append(query(pictures[query.resize]))
+            pixels.append(shown(pictures[shown.resize]))
         earlier = None if prior is None else self._read_prior(prior)
-        return ReadStudy(query(pictures[query.resize])[None], shown(pictures[shown.resize])[None], earlier)
+        return ReadStudy(torch.stack(queries), torch.stack(pixels), kind_numbers(study.views), earlier)
 
     def pixel_values(self, image: Picture) -> Tensor:
         """Return an image as the network sees it, (C, S, S); DataError names a file that cannot be read."""
@@ -149,7 +165,7 @@ class Reporter:
         if prior.image is None:
             (rows, mask), states = stack_rows(None, told), self._told_states(report)
         else:
-            seen = self._read(prior.image, None)
+            seen = self._read(StudyImages.of(prior.image), None)
             embedded = self._embed([seen])
             rows, mask = stack_rows(embedded[0], told)
             states = self._told_states(report) if sentences else self._seen_states(seen, embedded)
@@ -184,11 +200,11 @@ class Reporter:
         return {"prior": rows, "prior_mask": masks, "prior_states": states}
 
     def _embed(self, studies: Sequence[ReadStudy]) -> np.ndarray:
-        """Return the retriever's embeddings (B, E) float32 of the images."""
+        """Return the retriever's embeddings (B, E) float32 of the studies."""
         return embed_views(self.retriever, [study.query for study in studies]).numpy()
 
     def _inputs(self, studies: Sequence[ReadStudy], embedded: np.ndarray) -> tuple[StudyInputs, Neighbours]:
-        """Return the network's inputs of a batch, images embedded as (B, E), and the retrieved reports in it."""
+        """Return the network's inputs of a batch, studies embedded as (B, E), and the retrieved reports in it."""
         index = self.sources.index
         neighbours = index.search(embedded, self.settings.retriever.neighbours)
         features = [
@@ -196,7 +212,7 @@ class Reporter:
             for row in range(len(studies))
         ]
         inputs = StudyInputs(
-            pixel_values=torch.stack([study.shown for study in studies]),
+            **padded_views([study.shown for study in studies], [study.kinds for study in studies]),
             retrieved=torch.stack([retrieved for retrieved, _ in features]),
             retrieved_mask=torch.stack([mask for _, mask in features]),
             **self._prior_inputs(studies),

@@ -19,6 +19,7 @@ from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports, StudyI
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.records import VIEW_KINDS, ViewKind
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
 from diffrgen.text.marks import mark_suppressor
@@ -38,7 +39,8 @@ class WrittenReport:
     """A report and why.
 
     states and positive_probability: the classifier's, one a finding; neighbours: most similar first; routing: the
-    weights alpha of each layer's masks (Eq. 7), those for similar features first.
+    weights alpha of each layer's masks (Eq. 7), those for similar features first; views: the kind of each image's view, as
+    given or recognised, none where the network takes one image.
     """
 
     report: str
@@ -46,6 +48,7 @@ class WrittenReport:
     positive_probability: dict[str, float]
     neighbours: tuple[RetrievedReport, ...]
     routing: tuple[tuple[float, ...], ...]
+    views: tuple[ViewKind, ...] = ()
 
     @property
     def neighbour_reports(self) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ def write_batch(
     ):
         generated = model.write_reports(inputs, **arguments)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
-    return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence)))
+    return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence, inputs.view_counts)))
 
 
 def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions, *, max_tokens: int) -> Decoding:
@@ -158,17 +161,22 @@ def _seeded(decoding: Decoding, first: int) -> Iterator[None]:
 
 
 def explain(
-    generated: GeneratedReports, texts: Sequence[str], evidence: Sequence[tuple[RetrievedReport, ...]]
+    generated: GeneratedReports,
+    texts: Sequence[str],
+    evidence: Sequence[tuple[RetrievedReport, ...]],
+    view_counts: Sequence[int],
 ) -> Iterator[WrittenReport]:
-    """Join each report with its disease states, neighbours and routing weights."""
-    for row, (text, neighbours) in enumerate(zip(texts, evidence, strict=True)):
+    """Join each report with its disease states, neighbours, routing weights and the kinds of its views."""
+    for row, (text, neighbours, views) in enumerate(zip(texts, evidence, view_counts, strict=True)):
         states = named_states(generated.states[row])
+        kinds = [] if generated.view_kinds is None else generated.view_kinds[row, :views].tolist()
         yield WrittenReport(
             report=text,
             states=states,
             positive_probability=dict(zip(states, _rounded(generated.positive_probability[row]), strict=True)),
             neighbours=neighbours,
             routing=tuple(_rounded(alpha[row]) for alpha in generated.routing),
+            views=tuple(VIEW_KINDS[kind] for kind in kinds),
         )
 
 
