@@ -10,7 +10,8 @@ import warnings
 import pytest
 
 from diffrgen.evaluate import main
-from diffrgen.metrics import radeval_scores
+from diffrgen.metrics import radeval_intervals, radeval_scores
+from diffrgen.metrics.bootstrap import mean_interval
 
 
 class StandIn:
@@ -18,13 +19,17 @@ class StandIn:
 
     def __init__(self, metrics=None, per_sample=False, detailed=False, show_progress=True):
         warnings.filterwarnings("ignore")
-        self.metrics = metrics
+        self.metrics, self.per_sample = metrics, per_sample
         if metrics == ["green"]:
             raise OSError("cannot   reach\nthe hub")
 
     def __call__(self, refs, hyps):
         assert isinstance(refs, list)
         assert isinstance(hyps, list)
+        if self.per_sample:
+            each = [float(ref == hyp) for ref, hyp in zip(refs, hyps, strict=True)]
+            # The second level's score is not the mean of its studies, as micro-F1 is not.
+            return {f"{self.metrics[0]}_simple": each, f"{self.metrics[0]}_partial": [0.1] * len(refs), "acc": each}
         same = sum(map(str.__eq__, refs, hyps)) / len(refs)
         return {f"{self.metrics[0]}_{level}": same for level in ("simple", "partial")} | {"references": len(refs[0])}
 
@@ -51,6 +56,17 @@ def test_what_cannot_be_computed_has_a_reason_and_no_number():
         scores = radeval_scores(["a"], ["a"], ["green", "radgraph"])
     assert scores["green"] == "OSError: cannot reach the hub"
     assert scores["radgraph_simple"] == 1.0
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_scores_that_are_means_over_studies_have_intervals():
+    said, true = ["a", "b", "c", "d"] * 10, ["a", "b", "x", "d"] * 10
+    scores = radeval_scores(said, true, ["radgraph"])
+    intervals = radeval_intervals(said, true, ["radgraph", "green"], scores | {"green": "cannot reach the hub"})
+    assert list(intervals) == ["radgraph_simple"]
+    assert intervals["radgraph_simple"] == mean_interval([1, 1, 0, 1] * 10)
+    with pytest.warns(RuntimeWarning, match="green has no interval: OSError"):
+        assert radeval_intervals(said, true, ["green"], {}) == {}
 
 
 def test_without_the_package_the_reason_says_what_to_install(no_java_once, monkeypatch, tmp_path):

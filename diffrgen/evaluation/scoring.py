@@ -22,6 +22,7 @@ from diffrgen.metrics import (
     clinical_scores,
     interval_row,
     paired_numbers,
+    radeval_intervals,
     radeval_scores,
     report_diversity,
     score_corpus,
@@ -58,7 +59,8 @@ class Scores:
     clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
     CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
     states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
-    radeval: the scores of that package, or the reasons why there are none, where it was asked for. statements: of change,
+    radeval: the scores of that package, with the intervals of those that are means over studies, or the reasons why there are
+    none, where it was asked for. statements: of change,
     severity, rare diseases and copied facts, where the truth is known. prompts: of the states that prompted the reports,
     where they were. per_study: the numbers of each study that corpus and clinical scores are sums or means of, "bleu",
     "rouge_l", "clinical_14" and "clinical_13", with prompts "classifier_13" and "followed_13", with statements too
@@ -80,6 +82,7 @@ class Scores:
     states: np.ndarray
     paired: dict[str, np.ndarray]
     radeval: RadEvalScores = field(default_factory=dict)
+    radeval_intervals: dict[str, Interval | None] = field(default_factory=dict)
     statements: Statements | None = None
     prompts: PromptScores | None = None
     per_study: dict[str, np.ndarray] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
         asked: dict[str, Any] = {"radeval": self.radeval} if self.radeval else {}
+        if self.radeval_intervals:
+            asked["radeval_intervals"] = self.radeval_intervals
         if self.statements is not None:
             asked["statements"] = self.statements.to_dict()
         if self.prompts is not None:
@@ -134,6 +139,7 @@ def score_reports(
     """
     corpus = score_corpus(list(hypotheses), list(references), resamples=resamples)
     texts = texts or (hypotheses, references)
+    asked = radeval_scores(hypotheses, references, radeval)
     return Scores(
         conventions=clinical_conventions(predicted, truth, resamples=resamples),
         temporal=temporal_score(*texts, resamples=resamples),
@@ -147,7 +153,10 @@ def score_reports(
         diversity=report_diversity(list(hypotheses)),
         labeler=labeler,
         truth_from=truth_from,
-        radeval=radeval_scores(hypotheses, references, radeval),
+        radeval=asked,
+        radeval_intervals=radeval_intervals(hypotheses, references, radeval, asked, resamples=resamples)
+        if resamples
+        else {},
         per_study={
             **{name: numbers for name, numbers in corpus.per_study.items() if name != "cider"},
             "clinical_14": study_counts(*_columns(predicted, truth, FINDINGS), findings=FINDINGS),

@@ -8,7 +8,7 @@ from diffrgen.metrics.conventions import AveragedScores, ClinicalConventions, cl
 from diffrgen.metrics.corpus import CorpusScores, corpus_scores, score_corpus
 from diffrgen.metrics.diversity import ReportDiversity, report_diversity
 from diffrgen.metrics.paired import PairedDifference, paired_differences, paired_numbers
-from diffrgen.metrics.radeval import RadEvalScores, radeval_scores
+from diffrgen.metrics.radeval import RadEvalScores, radeval_intervals, radeval_scores
 from diffrgen.metrics.table import (
     PublishedData,
     difference_table,
@@ -44,6 +44,7 @@ __all__ = [
     "paired_differences",
     "paired_numbers",
     "published_rows",
+    "radeval_intervals",
     "radeval_scores",
     "report_diversity",
     "score_corpus",

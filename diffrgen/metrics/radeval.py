@@ -11,6 +11,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from diffrgen.metrics.bootstrap import Interval, mean_interval
+
+# radeval rounds its scores to four digits.
+ROUNDED = 1e-4
 # A score, or in words why there is none.
 RadEvalScores = dict[str, float | str]
 
@@ -36,12 +42,54 @@ def radeval_scores(hypotheses: Sequence[str], references: Sequence[str], metrics
     return scores
 
 
+def radeval_intervals(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    metrics: Sequence[str],
+    scores: RadEvalScores,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval | None]:
+    """Return the 95 % interval over studies of each score that is the mean of radeval's scores of single studies.
+
+    scores: those of `radeval_scores`. Each metric is computed once more, study by study. A score that is no such mean, as
+    micro-F1 is not, has no interval.
+    """
+    intervals: dict[str, Interval | None] = {}
+    for metric in metrics:
+        if metric in scores and isinstance(scores[metric], str):
+            # It could not be computed at all.
+            continue
+        try:
+            samples = _evaluate(hypotheses, references, metric, per_sample=True)
+        # As in radeval_scores.
+        except Exception as error:
+            warnings.warn(f"{metric} has no interval: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
+            continue
+        for name, values in samples.items():
+            score = scores.get(name)
+            if not isinstance(score, float) or not isinstance(values, Sequence) or len(values) != len(hypotheses):
+                continue
+            each = np.asarray(values, dtype=np.float64)
+            if abs(each.mean() - score) <= ROUNDED:
+                intervals[name] = mean_interval(each, resamples=resamples, seed=seed)
+    return intervals
+
+
 def _compute(hypotheses: Sequence[str], references: Sequence[str], metric: str) -> dict[str, float]:
+    answer = _evaluate(hypotheses, references, metric, per_sample=False)
+    return {name: float(value) for name, value in answer.items()}
+
+
+def _evaluate(
+    hypotheses: Sequence[str], references: Sequence[str], metric: str, *, per_sample: bool
+) -> dict[str, Any]:
     package = importlib.import_module("radeval")
     # radeval 2.2.1 imports its RadGraph by its former name, which only file systems without case find (its issue 27).
     sys.modules.setdefault("RadEval", package)
     with warnings.catch_warnings():
         # Its constructor turns all warnings off for good.
-        evaluator = package.RadEval(metrics=[metric], show_progress=False)
+        evaluator = package.RadEval(metrics=[metric], per_sample=per_sample, show_progress=False)
         answer: dict[str, Any] = evaluator(refs=list(references), hyps=list(hypotheses))
-    return {name: float(value) for name, value in answer.items()}
+    return answer
