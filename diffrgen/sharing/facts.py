@@ -21,7 +21,7 @@ from diffrgen.training.presets import preset_options
 from diffrgen.training.summary import TrainingSummary
 
 # Where a run lies or goes on says nothing about what it is.
-ABOUT_THE_START = ("output", "resume", "overwrite", "workers", "checkpoint_every", "decoded.image_cache_folder")
+ABOUT_THE_START = ("output", "resume", "overwrite", "workers", "checkpoint_every", "track", "decoded.image_cache_folder")
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,19 @@ from diffrgen.finite import all_finite
 from diffrgen.staging import replace_file
 from diffrgen.training.checkpoints import Progress
 from diffrgen.training.log_lines import read_log
+from diffrgen.training.tracking import Track
 
 
 class TrainingLog:
     """Appends scalars to `metrics.jsonl` and to TensorBoard event files in `tensorboard/` of a run folder.
 
     It goes on where `progress` stands: what an interrupted run wrote of later steps is dropped, for they come again. A
-    disabled log (every process but the first) writes nothing. Raises DataError for a log that holds anything else.
+    disabled log (every process but the first) writes nothing. track: is given the same scalars, by their TensorBoard names.
+    Raises DataError for a log that holds anything else.
     """
 
-    def __init__(self, run: Path, progress: Progress, *, enabled: bool = True) -> None:
-        self.path = run / "metrics.jsonl"
+    def __init__(self, run: Path, progress: Progress, *, enabled: bool = True, track: Track | None = None) -> None:
+        self.path, self._track = run / "metrics.jsonl", track
         if enabled:
             replace_file(self.path, b"".join(_lines_until(self.path, progress)))
         self._lines = self.path.open("a", encoding="utf-8") if enabled else None
@@ -43,6 +45,8 @@ class TrainingLog:
         self._lines.flush()
         for name, value in scalars.items():
             self._board.add_scalar(f"{phase}/{name}", float(value), step)
+        if self._track is not None:
+            self._track({f"{phase}/{name}": float(value) for name, value in scalars.items()}, step)
 
     def flush(self) -> None:
         """Have every line on the disk, so that a checkpoint never stands before its log."""

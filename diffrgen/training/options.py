@@ -16,6 +16,7 @@ from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, TextOptions
 from diffrgen.retrieval import RetrieverOptions
 from diffrgen.retrieval.options import Precision
+from diffrgen.training.tracking import TrackerName
 
 Preset = Literal["tiny", "paper"]
 
@@ -122,6 +123,9 @@ class TrainOptions:
     """Of initial weights, order and augmentation."""
     workers: int = 0
     """Processes that read images."""
+    track: tuple[TrackerName, ...] = ()
+    """Experiment trackers that also get what the training log gets: `wandb`, `mlflow`, `tensorboard`;
+    pip install "diffrgen[track]". The log in the run folder is kept in any case."""
     retriever_path: Path | None = None
     """A fitted retriever's folder, or a CLIP-style transformers checkpoint by path or hub name; default: fit one."""
     validation_studies: int = 256

@@ -10,7 +10,14 @@ from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs, broadcast, parse_flag_from_env, set_seed
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    broadcast,
+    parse_flag_from_env,
+    set_seed,
+)
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,6 +36,7 @@ from diffrgen.training.order import EpochOrder
 from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.schedule import gumbel_temperature, make_scheduler
 from diffrgen.training.summary import TrainingSummary
+from diffrgen.training.tracking import FOLDER, check_trackers, tracking
 from diffrgen.training.validation import LOSSES, validate
 from diffrgen.training.waiting import BatchTimer
 
@@ -107,7 +115,8 @@ class Trainer:
         main, visible = self.accelerator.is_main_process, self.accelerator.is_local_main_process
         with (
             self.stop,
-            TrainingLog(self.run.path, self.progress, enabled=main) as log,
+            tracking(self.accelerator, self.options, self.run.path) as track,
+            TrainingLog(self.run.path, self.progress, enabled=main, track=track) as log,
             tqdm(
                 total=self.steps, initial=self.progress.step, desc="training", unit="step", disable=not visible
             ) as bar,
@@ -231,7 +240,9 @@ class Trainer:
 
 
 def make_accelerator(options: TrainOptions) -> Accelerator:
-    """Return the accelerator of these options; DataError for a precision that the device lacks, and for FSDP."""
+    """Return the accelerator of these options; DataError for a precision that the device lacks, for FSDP, and for a tracker
+    that is not installed.
+    """
     if options.precision == "fp16" and not torch.cuda.is_available():
         raise DataError("precision fp16 needs a GPU and none is visible; use --precision bf16 or fp32 on a CPU")
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
@@ -239,7 +250,10 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
             "accelerate was told to shard the weights (FSDP), and the weights of a run are not written from shards; "
             "start every process with a whole copy: torchrun --nproc-per-node N -m diffrgen.train"
         )
+    check_trackers(options.track)
     return Accelerator(
+        log_with=list(options.track) or None,
+        project_config=ProjectConfiguration(logging_dir=str(options.output / FOLDER)) if options.track else None,
         # Without a GPU accelerate takes no notice of other processes unless told that the CPU is meant.
         cpu=not torch.accelerator.is_available(),
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
