@@ -107,9 +107,10 @@ def _names(study: StudyImages) -> dict[str, object]:
 
 def _found(options: GenerateOptions) -> StudyCollection:
     """Return the studies that the command names: each image one, or those of --study."""
-    if bool(options.images) == bool(options.study):
-        given = "images and --study" if options.images else "none"
-        raise DataError(f"needed images (PNG, JPG or DICOM), folders or patterns, or --study, one of both, got {given}")
+    if not options.images and not options.study:
+        raise DataError("needed at least one image (PNG, JPG or DICOM), folder or pattern, or --study, got none")
+    if options.images and options.study:
+        raise DataError("needed images that get a report each, or those of --study, got both")
     if options.study:
         return collect_studies(options.study)
     found = collect_images(options.images)

@@ -129,8 +129,8 @@ def test_each_folder_is_a_study(data, run, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "needed images (PNG, JPG or DICOM), folders or patterns, or --study, one of both, got none"),
-        (["a.png", "--study", "b.png"], "one of both, got images and --study"),
+        ([], "needed at least one image (PNG, JPG or DICOM), folder or pattern, or --study, got none"),
+        (["a.png", "--study", "b.png"], "needed images that get a report each, or those of --study, got both"),
         (["--study", "absent.png"], "expected an image file, got absent.png, which does not exist"),
         (["--study", "0.png", "1.png", "2.png", "3.png", "4.png"], "needed 1 to 4 images of a study, got 5: "),
     ],
