@@ -78,7 +78,7 @@ def test_another_architecture_is_refused_by_name(tmp_path):
     bert = BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8))
     bert.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
-    with pytest.raises(DataError, match=r"needed a transformers ResNet checkpoint .* got model_type 'bert'"):
+    with pytest.raises(DataError, match=r"needed a vision network with a patch grid .* got model_type 'bert'"):
         PatchEncoder.from_pretrained(tmp_path)
 
 

@@ -1,15 +1,18 @@
-"""The image encoder: a transformers ResNet whose last feature map is the patches F (section 3 of the paper)."""
+"""The image encoder: a transformers vision network whose last feature map is the patches F (section 3 of the paper)."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, ResNetConfig, ResNetModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, ResNetConfig
 
 from diffrgen.errors import DataError
+from diffrgen.images.efficientnet_lite import NAME as EFFICIENTNET_LITE
+from diffrgen.images.efficientnet_lite import load_efficientnet_lite
 
 
 class PatchFeatures(NamedTuple):
@@ -39,72 +42,101 @@ def encoder_config(preset: Literal["tiny", "paper"], *, channels: int | None = N
     raise ValueError(f"expected preset 'tiny' or 'paper', got {preset!r}")
 
 
-class PatchEncoder(nn.Module):
-    """F = ResNet(image): the last feature map as m = gh * gw patches, and pooled = mean over the patches.
+def layout_of(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
+    """Return the layout that a saved configuration holds; ResNet's where it does not say whose, as in version 0.1."""
+    if isinstance(config, PretrainedConfig):
+        return config
+    fields = dict(config or {})
+    return AutoConfig.for_model(fields.pop("model_type", "resnet"), **fields)
 
-    `model` is a transformers `ResNetModel`, so its weights are interchangeable with any ResNet checkpoint of that
-    class.
+
+class PatchEncoder(nn.Module):
+    """F = backbone(image): the last feature map as m = gh * gw patches, and pooled = mean over the patches.
+
+    `model` is a transformers vision network with a patch grid, so its weights are interchangeable with any checkpoint
+    of its class: one that returns feature maps (ResNet, ConvNeXt, EfficientNet) or patch tokens (ViT, DINOv2, Swin),
+    whose class and register tokens are dropped.
     """
 
-    def __init__(self, config: ResNetConfig) -> None:
+    def __init__(self, config: PretrainedConfig, model: PreTrainedModel | None = None) -> None:
         super().__init__()
         self.config = config
-        self.model = ResNetModel(config)
+        self.model = AutoModel.from_config(config) if model is None else model
+        self.width, self.stride = _layout(config)
+        self.frozen = False
+
+    def freeze(self) -> PatchEncoder:
+        """Keep the weights and the statistics of the normalisations as they are, in training too; return the encoder."""
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> PatchEncoder:
+        """Set the mode of training; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> PatchEncoder:
-        """Load a transformers ResNet from a local folder or a hub name; safetensors weights only.
+        """Load a transformers vision network from a local folder or a hub name, safetensors weights only; or
+        `efficientnet-lite0`, ImageNet weights from the package of that name.
 
-        Raises DataError when the checkpoint is not a ResNet or brings no model.safetensors.
+        Raises DataError for a network without a patch grid and for a checkpoint without a model.safetensors.
         """
+        if str(path) == EFFICIENTNET_LITE:
+            model = load_efficientnet_lite()
+            return cls(model.config, model)
         try:
-            config = AutoConfig.from_pretrained(path)
-            if not isinstance(config, ResNetConfig):
-                raise DataError(
-                    f"{path}: needed a transformers ResNet checkpoint (model_type 'resnet'), got model_type "
-                    f"{config.model_type!r}; give the path of a ResNet"
-                )
-            encoder = cls(config)
-            encoder.model = ResNetModel.from_pretrained(path, use_safetensors=True)
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            _layout(config, path)
+            model = AutoModel.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
         except OSError as error:
             raise DataError(
-                f"{path}: needed a folder or hub name with config.json and model.safetensors of a transformers "
-                f"ResNet, got: {error}"
+                f"{path}: needed a folder or hub name with config.json and model.safetensors of a transformers vision "
+                f"network, got: {error}"
             ) from error
-        return encoder
-
-    @property
-    def width(self) -> int:
-        """Width of a patch feature."""
-        return self.config.hidden_sizes[-1]
+        return cls(config, model)
 
     @property
     def channels(self) -> int:
         """Number of channels that an image must have."""
         return self.config.num_channels
 
-    @property
-    def stride(self) -> int:
-        """Pixels a side that one patch stands for: 4 in the stem, then 2 for each stage that downsamples."""
-        halvings = len(self.config.hidden_sizes) - 1 + int(self.config.downsample_in_first_stage)
-        return 4 * 2**halvings
-
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Return (gh, gw) of an image of `height` x `width` pixels."""
-        return -(-height // self.stride), -(-width // self.stride)
+        if self._rounds_up:
+            return -(-height // self.stride), -(-width // self.stride)
+        return height // self.stride, width // self.stride
 
     def forward(self, pixel_values: Tensor) -> PatchFeatures:
         """Encode images, (B, channels, S, S) floating -> `PatchFeatures`.
 
+        Feature maps of this encoder, (B, width, gh, gw), come out as they are: a frozen encoder computes them once.
         Raises ValueError for a wrong rank or channel count and for images smaller than one patch.
         """
+        if pixel_values.dim() == 4 and pixel_values.shape[1] == self.width != self.channels:
+            return _features(pixel_values.to(self.dtype))
         self._check(pixel_values)
-        stem = self.model.embedder(pixel_values)
-        # channels_last after the stem: forward + backward 1.5x faster (tiny, 32 x 112 px, one AVX-512 thread).
-        stem = stem.contiguous(memory_format=torch.channels_last)
-        feature_map = self.model.encoder(stem, return_dict=True).last_hidden_state  # (B, width, gh, gw)
-        patches = feature_map.flatten(2).transpose(1, 2)  # (B, m, width)
-        return PatchFeatures(patches, patches.mean(1), (feature_map.shape[2], feature_map.shape[3]))
+        if isinstance(self.config, ResNetConfig):
+            stem = self.model.embedder(pixel_values)
+            # channels_last after the stem: forward + backward 1.5x faster (tiny, 32 x 112 px, one AVX-512 thread).
+            stem = stem.contiguous(memory_format=torch.channels_last)
+            return _features(self.model.encoder(stem, return_dict=True).last_hidden_state)
+        last = self.model(pixel_values).last_hidden_state
+        if last.dim() == 4:
+            return _features(last)  # (B, width, gh, gw)
+        grid = self.grid(*pixel_values.shape[2:])
+        patches = last[:, last.shape[1] - grid[0] * grid[1] :]  # class and register tokens stand before the patches
+        return PatchFeatures(patches, patches.mean(1), grid)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def _rounds_up(self) -> bool:
+        """Whether the last patch of a row may be a partial one: padded convolutions, not cut into squares."""
+        return not hasattr(self.config, "patch_size") or hasattr(self.config, "depths")
 
     def _check(self, pixel_values: Tensor) -> None:
         shape = tuple(pixel_values.shape)
@@ -117,3 +149,41 @@ class PatchEncoder(nn.Module):
             raise ValueError(
                 f"expected images of at least {self.stride} x {self.stride} px (one patch), got {shape[2]} x {shape[3]}"
             )
+
+
+def encoder_width(config: PretrainedConfig) -> int:
+    """Return the width of a patch feature; DataError for a network without a patch grid."""
+    return _layout(config)[0]
+
+
+def _features(feature_map: Tensor) -> PatchFeatures:
+    """Return the patches of feature maps (B, width, gh, gw), row by row."""
+    patches = feature_map.flatten(2).transpose(1, 2)  # (B, m, width)
+    return PatchFeatures(patches, patches.mean(1), (feature_map.shape[2], feature_map.shape[3]))
+
+
+def _layout(config: PretrainedConfig, name: str | Path = "encoder") -> tuple[int, int]:
+    """Return the width of a patch feature and the pixels a side that one patch stands for.
+
+    Raises DataError for a network without such a grid.
+    """
+    if isinstance(config, ResNetConfig):
+        # 4 in the stem, then 2 for each stage that downsamples.
+        halvings = len(config.hidden_sizes) - 1 + int(config.downsample_in_first_stage)
+        return config.hidden_sizes[-1], 4 * 2**halvings
+    patch = getattr(config, "patch_size", None)
+    stages = getattr(config, "depths", None)
+    width = getattr(config, "hidden_dim", None) or (getattr(config, "hidden_sizes", None) or [0])[-1]
+    width = width or getattr(config, "hidden_size", 0)
+    if config.model_type == "efficientnet":
+        return config.hidden_dim, 2 * math.prod(config.strides)
+    if config.model_type in ("convnext", "convnextv2"):
+        return width, patch * 2 ** (len(stages) - 1)
+    if config.model_type in ("swin", "swinv2"):
+        return config.hidden_size, patch * 2 ** (len(stages) - 1)
+    if isinstance(patch, int) and width and hasattr(config, "num_channels"):
+        return width, patch
+    raise DataError(
+        f"{name}: needed a vision network with a patch grid (ResNet, ConvNeXt, EfficientNet, Swin, ViT, DINOv2), got "
+        f"model_type {config.model_type!r}"
+    )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-from transformers import BertConfig, PretrainedConfig, ResNetConfig
+from transformers import AutoConfig, BertConfig, PretrainedConfig
+
+from diffrgen.images.encoder import layout_of
 
 Retrieved = Literal["embeddings", "tokens"]
 Metric = Literal["l2", "cosine", "dot"]
@@ -30,6 +32,10 @@ class DiffRGenConfig(PretrainedConfig):
 
     `finding_weight`: of the tokens `finding_token_ids`, those of severity, side, zone and change, in the language loss of
     training; 1 for the others.
+    `prompt_thresholds`: a finding whose P(positive) reaches its threshold prompts the decoder as positive; none: its most
+    likely state does. Training chooses them on the validation split (`--calibrate-prompts`).
+
+    `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind.
 
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
@@ -38,11 +44,11 @@ class DiffRGenConfig(PretrainedConfig):
     """
 
     model_type = "diffrgen"
-    sub_configs = {"encoder": ResNetConfig, "decoder": BertConfig}  # noqa: RUF012 (the library's own convention)
+    sub_configs = {"encoder": AutoConfig, "decoder": BertConfig}  # noqa: RUF012 (the library's own convention)
 
     def __init__(
         self,
-        encoder: ResNetConfig | dict[str, Any] | None = None,
+        encoder: PretrainedConfig | dict[str, Any] | None = None,
         decoder: BertConfig | dict[str, Any] | None = None,
         *,
         image_size: int = 224,
@@ -77,11 +83,12 @@ class DiffRGenConfig(PretrainedConfig):
         label_smoothing: float = 0.1,
         finding_weight: float = 1.0,
         finding_token_ids: tuple[int, ...] = (),
+        prompt_thresholds: tuple[float, ...] = (),
         prompt_token_ids: tuple[int, int, int, int] = (5, 6, 7, 8),
         prior_prompt_token_ids: tuple[tuple[int, ...], ...] = (),
         **kwargs: Any,
     ) -> None:
-        self.encoder = ResNetConfig(**encoder) if isinstance(encoder, dict) else encoder or ResNetConfig()
+        self.encoder = layout_of(encoder)
         self.decoder = BertConfig(**decoder) if isinstance(decoder, dict) else decoder or BertConfig()
         self.decoder.is_decoder = self.decoder.add_cross_attention = True
         self.image_size, self.views, self.view_recogniser = image_size, views, view_recogniser
@@ -101,6 +108,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.contrast_width, self.contrast_form = contrast_width, contrast_form
         self.label_smoothing = label_smoothing
         self.finding_weight, self.finding_token_ids = finding_weight, tuple(finding_token_ids)
+        self.prompt_thresholds = tuple(prompt_thresholds)
         self.prompt_token_ids = tuple(prompt_token_ids)
         self.prior_prompt_token_ids = tuple(map(tuple, prior_prompt_token_ids))
         kwargs["is_encoder_decoder"] = True
@@ -142,6 +150,10 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError("expected difference metrics for contrast_form 'printed', whose negatives are D, got none")
         if not self.finding_weight > 0:
             raise ValueError(f"expected a finding_weight above 0, got {self.finding_weight}")
+        if self.prompt_thresholds and len(self.prompt_thresholds) != self.findings:
+            raise ValueError(
+                f"expected {self.findings} prompt_thresholds, one a finding, or none, got {len(self.prompt_thresholds)}"
+            )
         if len(self.prompt_token_ids) != 4:
             raise ValueError(f"expected 4 prompt tokens, one a state, got {self.prompt_token_ids}")
         if self.prior_prompt_token_ids and [len(row) for row in self.prior_prompt_token_ids] != [4] * 4:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, PretrainedConfig, PreTrainedModel, ResNetConfig
+from transformers import AutoConfig, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
 
-from diffrgen.images.encoder import PatchEncoder
+from diffrgen.images.encoder import PatchEncoder, layout_of
 from diffrgen.retrieval.info_nce import info_nce, same_text
 
 HEAD_WIDTH = 64
@@ -24,22 +24,20 @@ class DualEncoderConfig(PretrainedConfig):
     """
 
     model_type = "diffrgen_dual_encoder"
-    sub_configs = {"image_config": ResNetConfig, "text_config": BertConfig}  # noqa: RUF012 (the library's own convention)
+    sub_configs = {"image_config": AutoConfig, "text_config": BertConfig}  # noqa: RUF012 (the library's own convention)
 
     def __init__(
         self,
-        image_config: ResNetConfig | dict[str, Any] | None = None,
+        image_config: PretrainedConfig | dict[str, Any] | None = None,
         text_config: BertConfig | dict[str, Any] | None = None,
         embedding_width: int = 128,
         initial_temperature: float = 0.07,
         image_transform: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(image_config, ResNetConfig):
-            image_config = ResNetConfig(**(image_config or {}))
         if not isinstance(text_config, BertConfig):
             text_config = BertConfig(**(text_config or {}))
-        self.image_config = image_config
+        self.image_config = layout_of(image_config)
         self.text_config = text_config
         self.embedding_width = embedding_width
         self.initial_temperature = initial_temperature
