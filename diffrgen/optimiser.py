@@ -6,11 +6,26 @@ from torch import nn
 from torch.optim import AdamW
 
 
-def make_adamw(model: nn.Module, *, learning_rate: float, weight_decay: float) -> AdamW:
-    """Return AdamW over `model`; `weight_decay` spares what has one dimension or none: norms, biases, temperatures."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if parameter.dim() > 1]
-    plain = [parameter for parameter in parameters if parameter.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def make_adamw(
+    model: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    slower: nn.Module | None = None,
+    slower_rate: float | None = None,
+) -> AdamW:
+    """Return AdamW over `model`; `weight_decay` spares what has one dimension or none: norms, biases, temperatures.
+
+    slower: a part of `model` whose learning rate is `slower_rate` (None: that of all); it has groups of its own.
+    """
+    apart = set() if slower is None or slower_rate is None else set(slower.parameters())
+    groups = []
+    for members, rate in ((False, learning_rate), (True, slower_rate)):
+        parameters = [p for p in model.parameters() if p.requires_grad and (p in apart) is members]
+        decayed = [parameter for parameter in parameters if parameter.dim() > 1]
+        plain = [parameter for parameter in parameters if parameter.dim() <= 1]
+        if parameters:
+            groups += [{"params": decayed, "weight_decay": weight_decay, "lr": rate}]
+            groups += [{"params": plain, "weight_decay": 0.0, "lr": rate}]
     # One pass over all parameters, on CPUs too.
     return AdamW(groups, lr=learning_rate, fused=True)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import tyro
 from accelerate import PartialState
@@ -15,7 +16,7 @@ from diffrgen.command import run_command
 from diffrgen.pipeline.settings import load_json
 from diffrgen.sharing.card import card_message
 from diffrgen.training.interruption import TrainingStopped
-from diffrgen.training.options import TrainOptions
+from diffrgen.training.options import Preset, TrainOptions
 from diffrgen.training.presets import preset_options
 from diffrgen.training.run import train
 
@@ -23,7 +24,7 @@ from diffrgen.training.run import train
 def parse_options(arguments: Sequence[str]) -> TrainOptions:
     """Parse the command line; unset options come from the preset or, with --resume, from the run that is resumed."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=("tiny", "paper"), default="tiny")
+    first.add_argument("--preset", choices=get_args(Preset), default="tiny")
     first.add_argument("--output", type=Path)
     first.add_argument("--resume", action="store_true")
     known, _ = first.parse_known_args(arguments)

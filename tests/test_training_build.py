@@ -121,7 +121,9 @@ def test_warm_start_from_another_tower_is_an_error(bert, resnet, retriever):
 
 
 def test_paper_preset_is_resnet101_bert_base_and_21_neighbours(bert, retriever):
-    config = model_config(preset_options("paper"), load_tokenizer(bert), retriever, findings=14)
+    config = model_config(
+        preset_options("paper"), load_tokenizer(bert), retriever, encoder=encoder_config("paper"), findings=14
+    )
     assert (config.encoder.depths, config.encoder.hidden_sizes) == ([3, 4, 23, 3], [256, 512, 1024, 2048])
     assert (config.decoder.hidden_size, config.decoder.num_hidden_layers) == (768, 12)
     assert (config.width, config.heads, config.masks_per_layer, config.neighbours) == (512, 8, (2, 3), 21)
@@ -138,7 +140,10 @@ def test_a_bert_too_short_for_prompt_and_report_is_an_error(bert, retriever):
 def test_the_tokens_of_findings_are_listed_where_they_weigh_more(bert, retriever):
     tokenizer = load_tokenizer(bert)
     plain, heavy = (
-        model_config(with_model(finding_weight=weight), tokenizer, retriever, findings=14) for weight in (1.0, 2.0)
+        model_config(
+            with_model(finding_weight=weight), tokenizer, retriever, encoder=encoder_config("tiny"), findings=14
+        )
+        for weight in (1.0, 2.0)
     )
     assert (plain.finding_token_ids, heavy.finding_weight) == ((), 2.0)
     assert tokenizer.convert_ids_to_tokens(list(heavy.finding_token_ids)) == ["left"]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffrgen.labels import FINDINGS, State
+from diffrgen.labels import FINDINGS, NO_FINDING, State
 from diffrgen.model.config import DiffRGenConfig
 
 # log pi must stay finite for a disease that the training split never shows as positive.
@@ -57,6 +57,22 @@ def adapted_class_prior(prior: Tensor, positive_probability: Tensor, states: Ten
         return torch.cat([prior, auxiliary])
     adapted = means / means.max().clamp_min(torch.finfo(means.dtype).tiny)
     return torch.cat([torch.where(counts > 0, adapted.to(prior), prior).clamp_min(PRIOR_FLOOR), auxiliary])
+
+
+def thresholded_states(logits: Tensor, thresholds: Tensor) -> Tensor:
+    """Return disease states (B, C): positive where P(positive) >= the threshold, else the most likely other state.
+
+    logits: (B, 4, C); thresholds: (C,) in [0, 1], above 1 for a finding that is never positive. "No finding" is positive
+    where no other of the first 14 findings is positive or uncertain, so that the states do not contradict each other.
+    """
+    positive = logits.float().softmax(1)[:, State.POSITIVE] >= thresholds  # (B, C)
+    others = logits.clone()
+    others[:, State.POSITIVE] = -torch.inf
+    states = torch.where(positive, int(State.POSITIVE), others.argmax(1))
+    told = states[:, :NO_FINDING]
+    normal = ((told != State.POSITIVE) & (told != State.UNCERTAIN)).all(1)
+    states[:, NO_FINDING] = torch.where(normal, int(State.POSITIVE), int(State.BLANK))
+    return states
 
 
 class DiseaseClassifier(nn.Module):

@@ -16,7 +16,7 @@ from diffrgen.model.coattention import Route
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
-from diffrgen.model.disease import DiseaseClassifier
+from diffrgen.model.disease import DiseaseClassifier, thresholded_states
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.findings import FindingQueries
 from diffrgen.model.initial import draw_initial_weights
@@ -49,7 +49,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         # First of all, so that it does not depend on the parts.
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         self.image_encoder = PatchEncoder(config.encoder)
-        image_width = config.encoder.hidden_sizes[-1]
+        image_width = self.image_encoder.width
         self.patch_projection = nn.Sequential(nn.Linear(image_width, config.width), nn.LayerNorm(config.width))
         self.view_marks = ViewMarks(config, image_width) if config.views > 1 else None
         self.report_projection = nn.Sequential(
@@ -174,7 +174,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         encoded = self.encode(StudyInputs.of(inputs)) if encoder_outputs is None else encoder_outputs
         if labels is not None:
-            now = _predicted_states(encoded.disease_logits) if states is None else states
+            now = self.predicted_states(encoded.disease_logits) if states is None else states
             prompt = self.prompt_ids(now, encoded.get("prior_states"))
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
             decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
@@ -226,6 +226,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             output.loss = output.loss + VIEW_WEIGHT * output.view_loss
         return output
 
+    def predicted_states(self, disease_logits: Tensor) -> Tensor:
+        """Return the state of each disease (B, C) from logits (B, 4, C): the most likely one, or `thresholded_states`."""
+        if not self.config.prompt_thresholds:
+            return disease_logits.argmax(dim=1)
+        return thresholded_states(disease_logits, disease_logits.new_tensor(self.config.prompt_thresholds))
+
     def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor:
         """Return the decoder's first tokens (B, 1 + C): the start token, then one prompt token a disease.
 
@@ -254,7 +260,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
         encoded = self.encode(inputs)
-        states = _predicted_states(encoded.disease_logits)
+        states = self.predicted_states(encoded.disease_logits)
         prompt = self.prompt_ids(states, inputs.prior_states)
         if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
             new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
@@ -300,8 +306,3 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         """Return the decoder's language modelling head."""
         return self.decoder.get_output_embeddings()
-
-
-def _predicted_states(disease_logits: Tensor) -> Tensor:
-    """Return the most likely state of each disease (B, C) from logits (B, 4, C)."""
-    return disease_logits.argmax(dim=1)

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast, ResNetConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from diffrgen.images import ImageTransform, ReadImage, read_resized
+from diffrgen.images.encoder import PatchEncoder
 from diffrgen.records import Study
 from diffrgen.retrieval.dual_encoder import DualEncoder, DualEncoderConfig, text_tower_config
 from diffrgen.retrieval.dual_retriever import DualRetriever
@@ -30,13 +32,18 @@ from diffrgen.text import Rules, clean_report
 
 
 def build_dual_encoder(
-    tokenizer: PreTrainedTokenizerFast, *, encoder: ResNetConfig, transform: ImageTransform, options: RetrieverOptions
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    encoder: PretrainedConfig | PatchEncoder,
+    transform: ImageTransform,
+    options: RetrieverOptions,
 ) -> DualEncoder:
     """Return an unfitted dual encoder, initialised from `options.seed`.
 
-    `transform` is the training transform; its evaluation form is kept in the config so that the retriever is
-    self-contained.
+    encoder: the layout of the image tower, or the tower itself with its weights. `transform` is the training transform;
+    its evaluation form is kept in the config so that the retriever is self-contained.
     """
+    tower = encoder if isinstance(encoder, PatchEncoder) else None
     text = text_tower_config(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -45,7 +52,7 @@ def build_dual_encoder(
         max_tokens=options.max_tokens,
     )
     config = DualEncoderConfig(
-        encoder,
+        encoder if tower is None else tower.config,
         text,
         embedding_width=options.embedding_width,
         initial_temperature=options.temperature,
@@ -53,7 +60,10 @@ def build_dual_encoder(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        return DualEncoder(config)
+        model = DualEncoder(config)
+    if tower is not None:
+        model.image_tower = tower
+    return model
 
 
 def fit_retriever(
@@ -62,8 +72,9 @@ def fit_retriever(
     validation: Sequence[Study],
     *,
     tokenizer: PreTrainedTokenizerFast,
-    encoder: ResNetConfig,
+    encoder: PretrainedConfig | PatchEncoder,
     transform: ImageTransform,
+    choice: Any = None,
     rules: Rules,
     options: RetrieverOptions,
     device: torch.device | str = "cpu",
@@ -73,13 +84,15 @@ def fit_retriever(
 ) -> tuple[DualRetriever, FitReport]:
     """Fit a dual encoder on `train`, measure it on `validation`, save it with fit.json to `folder` and return both.
 
+    transform: of the images, in training; it is kept with the retriever. choice: what stands in its place where `read`
+    returns stored features instead of pixels.
     `checkpoint`: see `fit_dual_encoder`.
     """
     model = build_dual_encoder(tokenizer, encoder=encoder, transform=transform, options=options)
     splits = [
         StudyPairs(
             studies,
-            transform=replace(transform, train=augment),
+            transform=replace(choice or transform, train=augment),
             tokenizer=tokenizer,
             rules=rules,
             max_tokens=options.max_tokens,

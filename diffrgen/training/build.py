@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import torch
 from torch import nn
-from transformers import AutoConfig, BertConfig, BertLMHeadModel, PreTrainedTokenizerFast, ResNetConfig
+from transformers import AutoConfig, BertConfig, BertLMHeadModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
 from diffrgen.images.encoder import PatchEncoder, encoder_config
@@ -17,9 +17,8 @@ from diffrgen.model.initial import draw_initial_weights
 from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
-from diffrgen.training.options import ModelOptions, TrainOptions
+from diffrgen.training.options import RANDOM_ENCODERS, ModelOptions, TrainOptions
 
-ENCODERS = ("tiny", "paper")
 DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "nano": {
@@ -44,11 +43,12 @@ DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 BUILD_ONLY = ("encoder", "decoder", "warm_start")
 
 
-def image_config(encoder: str) -> ResNetConfig:
-    """Return the ResNet layout that `encoder` names: a preset's, or that of a checkpoint by path or hub name."""
-    if encoder in ENCODERS:
-        return encoder_config(encoder)
-    return PatchEncoder.from_pretrained(encoder).config
+def pretrained_encoder(options: TrainOptions) -> PatchEncoder | None:
+    """Return the image encoder whose weights --model.encoder names, frozen where asked; None for a random one."""
+    if options.model.encoder in RANDOM_ENCODERS:
+        return None
+    encoder = PatchEncoder.from_pretrained(options.model.encoder)
+    return encoder.freeze() if options.freeze == "encoder" else encoder
 
 
 def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, positions: int, dropout: float) -> BertConfig:
@@ -84,6 +84,7 @@ def model_config(
     tokenizer: PreTrainedTokenizerFast,
     retriever: Retriever,
     *,
+    encoder: PretrainedConfig,
     findings: int,
     views: int = 1,
     view_recogniser: bool = False,
@@ -95,7 +96,7 @@ def model_config(
     # The start token and one prompt token a finding stand before the report.
     positions = 1 + findings + max(options.text.max_tokens, options.generation.limits.most or 0)
     return DiffRGenConfig(
-        encoder=image_config(model.encoder),
+        encoder=encoder,
         decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
         image_size=options.image.size,
         views=views,
@@ -122,10 +123,14 @@ def build_model(
     view_recogniser: bool = False,
 ) -> DiffRGenForReportGeneration:
     """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked."""
-    config = model_config(options, tokenizer, retriever, findings=findings, views=views, view_recogniser=view_recogniser)
+    encoder = pretrained_encoder(options)
+    layout = encoder_config(options.model.encoder) if encoder is None else encoder.config
+    config = model_config(
+        options, tokenizer, retriever, encoder=layout, findings=findings, views=views, view_recogniser=view_recogniser
+    )
     model = DiffRGenForReportGeneration(config)
-    if options.model.encoder not in ENCODERS:
-        model.image_encoder = PatchEncoder.from_pretrained(options.model.encoder)
+    if encoder is not None:
+        model.image_encoder = encoder
     if options.model.decoder not in DECODERS:
         _load_decoder(model, options, vocabulary=len(tokenizer))
     _start_prompts_alike(model)

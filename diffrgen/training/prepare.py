@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
-from transformers import PreTrainedTokenizerFast, ResNetConfig, set_seed
+from transformers import set_seed
 
 from diffrgen.errors import DataError
+from diffrgen.images.encoder import encoder_config
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_class_prior
 from diffrgen.pipeline.data_summary import DataSummary
@@ -20,21 +20,14 @@ from diffrgen.pipeline.labeler import absolute_checkpoint
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
+from diffrgen.pipeline.stored_features import CropChoice
 from diffrgen.records import MAX_VIEWS, VIEW_KINDS, Split
 from diffrgen.retrieval import (
     ProcessGroup,
-    RetrievalIndex,
-    Retriever,
-    RetrieverOptions,
-    build_index,
-    fit_retriever,
-    load_retriever,
 )
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
-from diffrgen.staging import staged
-from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
-from diffrgen.training.build import DECODERS, build_model, image_config
-from diffrgen.training.interruption import StopRequest, TrainingStopped
+from diffrgen.training.artifacts import make_index, make_retriever, make_tokenizer, retriever_options, with_features
+from diffrgen.training.build import build_model, pretrained_encoder
+from diffrgen.training.interruption import StopRequest
 from diffrgen.training.options import TrainOptions
 
 
@@ -74,17 +67,24 @@ def prepare(
     options = _without_missing_priors(options, source, say)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
-    encoder = image_config(options.model.encoder)
-    transform = options.image.transform(encoder.num_channels, train=True)
+    encoder = pretrained_encoder(options)
+    layout = encoder_config(options.model.encoder) if encoder is None else encoder.config
+    transform = options.image.transform(layout.num_channels, train=True)
 
     with state.main_process_first():
-        tokenizer = _tokenizer(options, run, source)
+        tokenizer = make_tokenizer(options, run, source)
         say(f"tokenizer: {len(tokenizer)} tokens")
-        retriever = _retriever(
-            options, run, source, tokenizer, encoder, device=device, progress=progress, stop=stop or StopRequest()
+        if options.freeze == "encoder":
+            source = with_features(options, source, encoder, transform, device=device, progress=progress)
+        # A frozen encoder is the retriever's image tower too.
+        tower = encoder if options.freeze == "encoder" else layout
+        retriever = make_retriever(
+            options, run, source, tokenizer, tower, device=device, progress=progress, stop=stop or StopRequest()
         ).to(device)
+    if options.freeze == "encoder":
+        transform = retriever.image_transform = CropChoice()
     group = ProcessGroup.of_processes()
-    index = _index(options, run, source, retriever, group, progress=progress)
+    index = make_index(options, run, source, retriever, group, progress=progress)
     say(f"index: {len(index)} training studies")
 
     sources = ExampleSettings(
@@ -98,6 +98,7 @@ def prepare(
         findings=len(source.splits.train[0].labels or ()),
     )
     evaluation = replace(sources, transform=replace(transform, train=False))
+    sources = replace(sources, transform=replace(transform, train=True))
 
     def dataset(split: Split, parts: ExampleSettings) -> StudyDataset:
         studies = source.splits[split]
@@ -108,7 +109,7 @@ def prepare(
             studies,
             split=split,
             rules=options.text.rules,
-            options=_retriever_options(options),
+            options=retriever_options(options),
             prior=options.model.prior,
             group=group,
             progress=progress,
@@ -182,96 +183,8 @@ def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
         rules=options.text.rules,
         max_tokens=options.text.max_tokens,
         labeler=source.labeler.name,
-        retriever=_retriever_options(options),
+        retriever=retriever_options(options),
         seed=options.seed,
         chexbert=chexbert,
         chexbert_vocabulary=vocabulary,
-    )
-
-
-def _retriever_options(options: TrainOptions) -> RetrieverOptions:
-    """Return the retriever's options with what they take from the others: seed, workers, token features."""
-    kept = options.text.max_tokens if options.model.retrieved == "tokens" else 0
-    return replace(
-        options.retriever,
-        seed=options.seed,
-        workers=options.workers,
-        max_tokens=options.text.max_tokens,
-        tokens_per_report=options.retriever.tokens_per_report or kept,
-    )
-
-
-def _tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -> PreTrainedTokenizerFast:
-    # The last file that is put in its place.
-    if (run.path / "tokenizer_config.json").is_file():
-        return run.tokenizer()
-    pretrained = options.text.tokenizer
-    if pretrained is None and options.model.decoder not in DECODERS:
-        # The embeddings of a pretrained decoder belong to its own vocabulary.
-        pretrained = options.model.decoder
-    if pretrained is not None:
-        tokenizer = load_tokenizer(pretrained)
-    else:
-        texts = (clean_report(study.report, rules=options.text.rules) for study in source.splits.train)
-        tokenizer = train_tokenizer(texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency)
-    with staged(run.path) as stage:
-        tokenizer.save_pretrained(stage)
-    return tokenizer
-
-
-def _retriever(
-    options: TrainOptions,
-    run: RunFolder,
-    source: StudySource,
-    tokenizer: PreTrainedTokenizerFast,
-    encoder: ResNetConfig,
-    *,
-    device: torch.device,
-    progress: bool,
-    stop: StopRequest,
-) -> Retriever:
-    if run.retriever_path.is_dir():
-        return run.retriever()
-    if options.retriever_path is not None:
-        retriever = load_retriever(options.retriever_path)
-        with staged(run.retriever_path) as stage:
-            retriever.save(stage)
-        return retriever
-    checkpoint = FitCheckpoint(run.retriever_fit_path, stop=lambda: bool(stop.number))
-    try:
-        with stop.noted():
-            retriever, _ = fit_retriever(
-                run.retriever_path,
-                source.splits.train,
-                source.splits.val,
-                tokenizer=tokenizer,
-                encoder=encoder,
-                transform=options.image.transform(encoder.num_channels, train=True),
-                rules=options.text.rules,
-                options=_retriever_options(options),
-                device=device,
-                progress=progress,
-                read=source.read_image,
-                checkpoint=checkpoint,
-            )
-    except FitStopped as stopped:
-        go_on = f"go on with: python -m diffrgen.train --resume --output {run.path}"
-        raise TrainingStopped(stop.number, f"stopped: {stopped}, which is saved; {go_on}") from stopped
-    checkpoint.discard()
-    return retriever
-
-
-def _index(
-    options: TrainOptions, run: RunFolder, source: StudySource, retriever: Retriever, group: ProcessGroup, *, progress: bool
-) -> RetrievalIndex:
-    if run.index_path.is_dir():
-        return run.index()
-    return build_index(
-        run.index_path,
-        retriever,
-        source.splits.train,
-        rules=options.text.rules,
-        options=_retriever_options(options),
-        group=group,
-        progress=progress,
     )

@@ -1,4 +1,4 @@
-"""The two presets: every default of `python -m diffrgen.train`, in one place."""
+"""The presets: every default of `python -m diffrgen.train`, in one place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from diffrgen.training.options import ModelOptions, OptimiserOptions, Preset, Tr
 
 
 def preset_options(preset: Preset) -> TrainOptions:
-    """Return the options of `preset`: `tiny` trains on two CPU cores in minutes, `paper` is the paper's setting."""
-    return {"tiny": _tiny, "paper": _paper}[preset]()
+    """Return the options of `preset`: `tiny` trains on two CPU cores in minutes, `iu` is for IU X-Ray
+    on two CPU cores, `paper` is the paper's setting.
+    """
+    return {"tiny": _tiny, "iu": _iu, "paper": _paper}[preset]()
 
 
 def _tiny() -> TrainOptions:
@@ -29,6 +31,24 @@ def _tiny() -> TrainOptions:
         ),
         optimiser=OptimiserOptions(learning_rate=1.2e-3, warmup=0.05, epochs=9, batch_size=8),
         generation=GenerationOptions(batch_size=32),
+    )
+
+
+def _iu() -> TrainOptions:
+    """R2Gen's protocol (cleaning, 60 tokens, words seen at least 3 times), both views, a frozen ImageNet encoder."""
+    return TrainOptions(
+        preset="iu",
+        output=Path("runs/iu"),
+        freeze="encoder",
+        calibrate_prompts=True,
+        # Pixels from -1 to 1, as EfficientNet-Lite was trained with.
+        image=ImageOptions(size=224, resize=240, rotation=5.0, mean=0.5, std=0.5),
+        text=TextOptions(rules="iu", max_tokens=60, min_frequency=3),
+        retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-3, embedding_width=128, max_tokens=60),
+        model=ModelOptions(encoder="efficientnet-lite0", decoder="tiny", width=256, heads=4, dropout=0.1),
+        optimiser=OptimiserOptions(learning_rate=6e-4, warmup=0.05, epochs=20, batch_size=16),
+        generation=GenerationOptions(batch_size=32),
+        validation_studies=295,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
+from diffrgen.labels import State
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import adapted_class_prior
 from diffrgen.optimiser import make_adamw
@@ -78,6 +79,8 @@ class Trainer:
                 prepared.model,
                 learning_rate=options.optimiser.learning_rate,
                 weight_decay=options.optimiser.weight_decay,
+                slower=prepared.model.image_encoder,
+                slower_rate=options.optimiser.encoder_rate,
             ),
             loader,
         )
@@ -97,6 +100,7 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.progress = Progress()
         self.timer = BatchTimer()
+        self.frequency = (prepared.train.states == State.POSITIVE).float().mean(0)  # (C,)
         self.started = time.perf_counter()
 
     @property
@@ -218,6 +222,7 @@ class Trainer:
             studies=self.options.validation_studies,
             workers=self.options.workers,
             progress=self.accelerator.is_local_main_process,
+            calibrated_to=self.frequency if self.options.calibrate_prompts else None,
         )
         progress, scores = self.progress, validation.scores
         log.write("val", progress.step, scores)

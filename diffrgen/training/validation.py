@@ -19,6 +19,7 @@ from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.writer import write_reports
+from diffrgen.training.calibration import calibrate_prompts
 
 T = TypeVar("T")
 LOSSES = ("loss", "language_loss", "disease_loss", "contrast_loss")
@@ -100,12 +101,18 @@ def validate(
     studies: int,
     workers: int = 0,
     progress: bool = True,
+    calibrated_to: Tensor | None = None,
 ) -> Validation:
     """Measure the losses of `dataset`, and the micro-F1 (13 findings) of greedy reports for its first `studies`.
 
-    Every process does its share and returns the same.
+    calibrated_to: the training frequencies (C,) that the thresholds of the prompts are set by first, in the model's config;
+    None: the config stays as it is. Every process does its share and returns the same.
     """
     losses, positive = validation_losses(model, dataset, batch_size=batch_size, workers=workers)
+    if calibrated_to is not None:
+        calibration = calibrate_prompts(positive, dataset.states, calibrated_to)
+        model.config.prompt_thresholds = calibration.thresholds
+        losses |= {"prompt_micro_f1": calibration.micro_f1, "prompt_rate": calibration.rate}
     count = min(studies, len(dataset))
     rows = [row for batch in _batches(count, batch_size) for row in batch]
     greedy = GenerationOptions(beams=1, batch_size=batch_size)
