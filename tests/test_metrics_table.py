@@ -72,3 +72,12 @@ def test_published_rows_are_marked():
     assert "not in the paper's Table 1" in markdown_table(rows)
     with pytest.raises(ValueError, match="got 'mimic'"):
         published_rows("mimic")
+
+
+def test_rows_for_iu_x_ray_say_that_their_models_were_trained_on_mimic_cxr():
+    note = "whose IU X-Ray rows are of models trained on MIMIC-CXR and tested on the whole of IU X-Ray"
+    assert note in markdown_table(published_rows("iu-xray"))
+    assert "trained on MIMIC-CXR" not in markdown_table(published_rows("mimic-cxr"))
+    with Console(width=80, record=True, file=io.StringIO()) as console:
+        console.print(terminal_table(published_rows("iu-xray")))
+    assert "trained on MIMIC-CXR" in " ".join(console.export_text().split())
