@@ -45,7 +45,9 @@ ALLOWED = {
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
     "serving": {"errors", "images", "phantom", "pipeline", "reporting", "explanation", "page"},
-    "mechanisms": {"errors", "labels", "metrics", "records", "model", "pipeline", "command"},
+    "mechanisms": {
+        *("errors", "labels", "metrics", "records", "phantom", "model", "pipeline", "explanation", "command"),
+    },
     "experiments": {
         *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "reporting", "evaluation"),
         *("training", "command"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,20 @@ import torch
 from network import SETTINGS, make_batch, make_network
 
 from diffrgen.errors import DataError
-from diffrgen.labels import CLASSES
+from diffrgen.explanation import SeenFinding
+from diffrgen.labels import CLASSES, DISEASES
 from diffrgen.mechanisms import changes
+from diffrgen.mechanisms import localisation as localisation_module
 from diffrgen.mechanisms.__main__ import main
+from diffrgen.mechanisms.localisation import cropped, localisation
 from diffrgen.mechanisms.losses import study_losses, token_losses
 from diffrgen.mechanisms.measure import MechanismOptions, mean_of_tokens, measure
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.router import Router
+from diffrgen.phantom import Box, PhantomOptions, finding_boxes
+from diffrgen.phantom.patients.patient import study_counts
 from diffrgen.pipeline.dataset import Example
+from diffrgen.pipeline.options import ImageOptions
 
 SETTING = replace(SETTINGS["quick"], studies=4)
 
@@ -138,3 +145,39 @@ def test_a_run_is_measured(tiny_run, tmp_path, capsys):
         measure(MechanismOptions(run, split="test"))
     with pytest.raises(DataError, match="at least 2 studies"):
         MechanismOptions(run, batch_size=1)
+
+
+def test_a_box_is_cropped_as_the_network_crops():
+    """Of 120 pixels the network sees 4 to 116: 10 to 64 are 6 to 60 of its 112."""
+    image = ImageOptions(size=112, resize=120)
+    shown = cropped(Box(10 / 120, 4 / 120, 64 / 120, 1.0), image)
+    assert shown == pytest.approx((6 / 112, 0.0, 60 / 112, 116 / 112))
+
+
+@pytest.mark.parametrize("where", ["inside", "outside"])
+def test_findings_are_counted_as_seen_where_they_are(monkeypatch, model, example, where):
+    """Attention to the centre of each finding's own box, or to a corner of the image."""
+    options, image = PhantomOptions(studies=SETTING.studies, seed=4), ImageOptions(size=128, resize=128)
+    ids = [f"p{index:06d}s{number}" for index, count in enumerate(study_counts(options)) for number in range(count)]
+    boxes = [finding_boxes(options, name) for name in ids]
+
+    def seen(weights, grid):
+        del weights, grid
+        own = boxes[len(places) % len(ids)]
+        places.append(own)
+        centres = {name: ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for name, box in own.items()}
+        corner = (0.0, 0.0)
+        return tuple(
+            SeenFinding(name, np.ones((1, 1)), centres.get(name, corner) if where == "inside" else corner)
+            for name in DISEASES
+        )
+
+    places: list[dict] = []
+    monkeypatch.setattr(localisation_module, "attention_to_images", lambda *_: torch.zeros(SETTING.studies, 14, 4))
+    monkeypatch.setattr(localisation_module, "seen_findings", seen)
+    studies = [SimpleNamespace(id=name) for name in ids]
+    found = localisation(model, rows_of(example), studies, phantom=options, image=image, batch_size=SETTING.studies)
+    assert found["studies"] == sum(map(len, boxes)) > 2
+    assert found["inside"] == (1.0 if where == "inside" else 0.0)
+    assert found["another"] < 1.0
+    assert sum(own["studies"] for own in found["findings"].values()) == found["studies"]

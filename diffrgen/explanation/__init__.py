@@ -5,6 +5,7 @@ from diffrgen.explanation.differences import MetricDifference
 from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
 from diffrgen.explanation.explainer import Explainer
 from diffrgen.explanation.routes import LayerRoute
+from diffrgen.explanation.seen import SeenFinding
 from diffrgen.explanation.sentences import ReportSentence, ToldSentence
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "LayerRoute",
     "MetricDifference",
     "ReportSentence",
+    "SeenFinding",
     "ToldSentence",
 ]

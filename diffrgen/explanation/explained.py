@@ -9,6 +9,7 @@ import numpy as np
 
 from diffrgen.explanation.differences import MetricDifference
 from diffrgen.explanation.routes import LayerRoute
+from diffrgen.explanation.seen import SeenFinding
 from diffrgen.explanation.sentences import ReportSentence, ToldSentence
 from diffrgen.records import main_view
 from diffrgen.reporting.writer import WrittenReport
@@ -37,7 +38,7 @@ class ExplainedReport:
     images (V, S, S) uint8: the grey crop of each view that the network saw; sentences: of the report, in order;
     differences: the three metrics of Eq. 1 for each of `written.neighbours`; neighbour_sentences: their reports, shared
     sentences marked; routes: one a layer; prior: the earlier study where one was given. position: which of the studies
-    given it belongs to.
+    given it belongs to. seen: where in the main view each finding is seen, of a network with finding queries.
     """
 
     written: WrittenReport
@@ -48,6 +49,7 @@ class ExplainedReport:
     differences: tuple[tuple[MetricDifference, ...], ...]
     routes: tuple[LayerRoute, ...]
     prior: ExplainedPrior | None = None
+    seen: tuple[SeenFinding, ...] = ()
 
     @property
     def main(self) -> int:
@@ -75,6 +77,11 @@ class ExplainedReport:
             for route in self.routes
         ]
         reasons = {"sentences": sentences, "differences": _plain(self.differences), "routes": routes}
+        if self.seen:
+            reasons["findings_seen"] = {
+                seen.finding: {"centre": [round(x, 4) for x in seen.centre], "heat": np.round(seen.heat, 4).tolist()}
+                for seen in self.seen
+            }
         if self.prior is not None:
             told = [asdict(sentence) for sentence in self.prior.sentences]
             reasons["prior"] = {

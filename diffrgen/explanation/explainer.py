@@ -14,10 +14,12 @@ from diffrgen.explanation.differences import compare_neighbours, compare_prior, 
 from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
 from diffrgen.explanation.recording import recorded
 from diffrgen.explanation.routes import layer_routes
+from diffrgen.explanation.seen import findings_attention, routing_layers, seen_findings
 from diffrgen.explanation.sentences import ReportSentence, mark_shared, same_words, token_spans
 from diffrgen.images import ImageTransform
 from diffrgen.model.views import mean_of_present
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.records import main_view
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter, Unreadable
 from diffrgen.reporting.study_images import Picture, StudyImages
@@ -29,6 +31,7 @@ from diffrgen.text import clean_report, decode_report, report_sentences
 class Reasons:
     """What one more pass over a batch tells, on the CPU.
 
+    seen (B, C, m): where each finding is seen, None without finding queries.
     grid (gh, gw) of a view's patches; attention (B, T, memory); metrics (B, N, 3) of the retrieved reports; prior_metrics
     (B, R, 3) of the earlier study's rows, None where no study of the batch has one.
     """
@@ -37,6 +40,7 @@ class Reasons:
     attention: Tensor
     metrics: Tensor
     prior_metrics: Tensor | None
+    seen: Tensor | None
 
 
 class Explainer:
@@ -66,8 +70,11 @@ class Explainer:
         patch_features = model.patch_projection if model.view_marks is None else model.view_marks
         modules = [model.image_encoder, patch_features, model.report_projection]
         modules += [] if inputs.prior is None else [model.prior]
-        with recorded(*modules) as (pictured, patches, reports, *earlier):
+        layers = routing_layers(model)
+        with recorded(*layers, *modules) as calls:
             encoded = model.encode(inputs)
+        pictured, patches, reports, *earlier = calls[len(layers) :]
+        seen = findings_attention(model, calls[: len(layers)])
         z, f = reports[0].output, _mean_of_views(patches[0].output, inputs.view_mask)  # of Eq. 1
         tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
         metrics = neighbour_metrics(z, f, inputs.retrieved_mask.unflatten(1, (-1, tokens)))
@@ -75,7 +82,8 @@ class Explainer:
         if earlier:
             prior_metrics = neighbour_metrics(earlier[0][0].output, f, inputs.prior_mask[..., None]).cpu()
         attention = cross_attention(model, encoded, generated.states, generated.sequences)
-        return Reasons(pictured[0].output.grid, attention.cpu(), metrics.cpu(), prior_metrics)
+        seen = None if seen is None else seen.cpu()
+        return Reasons(pictured[0].output.grid, attention.cpu(), metrics.cpu(), prior_metrics, seen)
 
     def _explained(
         self, row: int, position: int, batch: WrittenBatch, reasons: Reasons, prior: PriorStudy | None
@@ -103,6 +111,9 @@ class Explainer:
                 reports=inputs.retrieved.shape[1],
             ),
             prior=None if prior is None else self._prior(prior, row, batch, reasons, told),
+            seen=()
+            if reasons.seen is None
+            else seen_findings(reasons.seen[row], reasons.grid, view=main_view(written.views)),
         )
 
     def _prior(

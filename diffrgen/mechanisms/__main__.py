@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = measure(options)
     title = f"{options.run}, {measured['studies']} studies of {options.split}: nats lost (standard error)"
     Console().print(mechanism_table(measured, title=title))
+    if "localisation" in measured:
+        found = measured["localisation"]
+        print(f"findings seen in their place: {found['inside']:.2f}, by another study's attention {found['another']:.2f}")
     if options.output is not None:
         save_json(measured, options.output)
         print(f"all figures: {options.output}")

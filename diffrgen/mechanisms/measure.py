@@ -13,11 +13,12 @@ import tyro
 from diffrgen.errors import DataError
 from diffrgen.labels import CLASSES
 from diffrgen.mechanisms.changes import NOTHING
+from diffrgen.mechanisms.localisation import localisation
 from diffrgen.mechanisms.losses import StudyLosses, study_losses
 from diffrgen.metrics.bootstrap import mean_interval
 from diffrgen.pipeline.labeler import LabelerOptions
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.source import load_source
+from diffrgen.pipeline.source import PHANTOM, load_source
 from diffrgen.pipeline.word_tokens import token_classes
 from diffrgen.records import Split
 
@@ -53,7 +54,8 @@ def measure(options: MechanismOptions) -> dict[str, Any]:
     """Return the losses, and what each change adds to them, as plain values.
 
     `added` to language_loss and disease_loss: the mean over studies with the 95 % interval of a bootstrap over studies.
-    `words`, by class of word: the mean over its tokens and the standard error over studies. Raises DataError for a folder
+    `words`, by class of word: the mean over its tokens and the standard error over studies. `localisation`: of a network
+    with finding queries, on the phantom, whose truth has boxes. Raises DataError for a folder
     that is no run, and a split of fewer than two studies.
     """
     run = RunFolder.open(options.run)
@@ -69,7 +71,12 @@ def measure(options: MechanismOptions) -> dict[str, Any]:
     prior = model.config.prior
     dataset = run.dataset(model.to(device).config, settings, source, studies, key=key, prior=prior, device=device)
     losses = study_losses(model, dataset, token_classes(run.tokenizer()), batch_size=options.batch_size)
-    return {"split": options.split, "studies": len(studies), **summary(losses)}
+    measured = {"split": options.split, "studies": len(studies), **summary(losses)}
+    if data.data == PHANTOM and model.finding_queries is not None:
+        measured["localisation"] = localisation(
+            model, dataset, studies, phantom=settings.phantom, image=settings.image, batch_size=options.batch_size
+        )
+    return measured
 
 
 def summary(losses: dict[str, StudyLosses]) -> dict[str, Any]:

@@ -55,10 +55,12 @@ class CoAttentionRouting(nn.Module):
     def attention(self, z: Tensor, route: Route) -> Tensor:
         """Return where tokens z (B, N, d) look by A^0, which masks nothing: (B, N, m), the mean over the heads.
 
-            mean_h softmax_l( q_0h . k_0hl / sqrt(D) )
+            mean_h softmax_l( q_0h . k_0hl / sqrt(D) ),  absent patches left out
         """
         query, key = self.query(z).unflatten(-1, self.split)[:, :, 0], route.key[:, :, 0]  # (B, N or m, H, D)
         logits = torch.einsum("bnhd,bmhd->bhnm", query, key) * query.shape[-1] ** -0.5
+        if route.mask is not None:
+            logits = logits.masked_fill(~route.mask[:, None, None], -torch.inf)
         return logits.softmax(-1).mean(1)
 
     def forward(self, z: Tensor, route: Route) -> Tensor:

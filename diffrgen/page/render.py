@@ -16,6 +16,7 @@ from diffrgen.page.words import (
     METRIC_NAMES,
     NOTICE,
     STATE_WORDS,
+    place_words,
     prior_row_names,
     prose,
     route_words,
@@ -26,6 +27,8 @@ from diffrgen.page.words import (
 )
 
 OPEN_NEIGHBOURS = 5
+# Of the findings whose place is shown: what is not there has none.
+SHOWN_STATES = frozenset({"positive", "uncertain"})
 # What the page may load: the pictures and the style inside it. Should markup of another's slip in, it stays dead.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -89,12 +92,23 @@ def _content(explained: ExplainedReport) -> dict[str, object]:
         "prior_picture": picture(prior.image) if prior and prior.image is not None else None,
         "prior_states": [(name, STATE_WORDS[state]) for name, state in prior.states.items() if state != "blank"] if prior else [],
         "prior_rows": prior_row_names(prior) if prior else [],
+        "seen": _seen(explained),
         "open_neighbours": OPEN_NEIGHBOURS,
         "metric_names": METRIC_NAMES,
         "metric_meanings": METRIC_MEANINGS,
         "route_pictures": [route_picture(explained.image, route) for route in explained.routes],
         "route_words": [route_words(route) for route in explained.routes],
     }
+
+
+def _seen(explained: ExplainedReport) -> list[tuple[str, str, str, str]]:
+    """Return name, state, picture and place of each finding that has a place."""
+    states, shown = explained.written.states, []
+    for seen in explained.seen:
+        if states[seen.finding] in SHOWN_STATES:
+            (image,) = heat_pictures(explained.image[None], seen.heat[None])
+            shown.append((seen.finding, STATE_WORDS[states[seen.finding]], image, place_words(seen.heat)))
+    return shown
 
 
 def _style() -> Markup:

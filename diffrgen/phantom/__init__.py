@@ -6,8 +6,18 @@ the data set on disk.
 
 from __future__ import annotations
 
+from diffrgen.phantom.boxes import Box, finding_boxes
 from diffrgen.phantom.language.parser import FindingReading, GrammarParser, ParsedReport
 from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
 from diffrgen.phantom.write import write_phantom
 
-__all__ = ["FORMAT_VERSION", "FindingReading", "GrammarParser", "ParsedReport", "PhantomOptions", "write_phantom"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Box",
+    "FindingReading",
+    "GrammarParser",
+    "ParsedReport",
+    "PhantomOptions",
+    "finding_boxes",
+    "write_phantom",
+]
