@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
+import subprocess
+import sys
 import warnings
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import growth
 import pytest
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.dump import ScoreOptions, score_predictions
 from diffrgen.evaluation.predictions import Prediction, read_predictions
+from diffrgen.labels import FINDINGS, RuleLabeler
+from diffrgen.labels.sentences import split_sentences
+from diffrgen.phantom.language import reading
+from diffrgen.phantom.language.codebook import load_codebook
 from diffrgen.records import read_annotation
 from diffrgen.records.lines import text_lines
 from diffrgen.text import load_tokenizer
 
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit on processor time is Linux's")
 FAULTS = Path(__file__).resolve().parents[2] / "shared" / "faults"
 # What str.splitlines cuts at, and no file format does.
 SEPARATORS = ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e")
@@ -88,8 +100,16 @@ def test_json_lines_of_either_name_and_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.jsonl", '{"report": "a"}\n{"hypothesis": null, "report": "b"}', "line 2: expected 'hypothesis' .* got null"),
-        ("a.json", '[{"id": 1, "prediction": null}]', "record 1: expected 'prediction' to be a text, got null; leave the"),
+        (
+            "a.jsonl",
+            '{"report": "a"}\n{"hypothesis": null, "report": "b"}',
+            "line 2: expected 'hypothesis' .* got null",
+        ),
+        (
+            "a.json",
+            '[{"id": 1, "prediction": null}]',
+            "record 1: expected 'prediction' to be a text, got null; leave the",
+        ),
         ("a.json", '{"a": null}', "id 'a': expected 'report' to be a text, got null"),
         ("a.json", '[{"hypothesis": NaN}]', "record 1: expected 'hypothesis' to be a text, got nan"),
         ("a.jsonl", '{"report": "a"}\n{"report": ', "a.jsonl, line 2: expected a JSON object, got Expecting value"),
@@ -167,7 +187,9 @@ def test_records_of_no_split_are_said_and_other_fields_are_not(tmp_path: Path) -
 def test_backslashes_in_an_image_path_are_hinted_at(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"is not in the folder .* \(paths are written with /, this one has backslashes"):
+    with pytest.raises(
+        DataError, match=r"is not in the folder .* \(paths are written with /, this one has backslashes"
+    ):
         read_annotation(annotation(tmp_path, train=[{**STUDY, "image_path": "p\\a.png"}]))
 
 
@@ -182,3 +204,56 @@ def test_the_failing_inputs(no_java_once: None) -> None:
     assert [prediction.id for prediction in read_predictions(FAULTS / "unicode_line_ends.jsonl")] == ["1", "2"]
     with pytest.raises(DataError, match="line 2: expected 3 fields as in the header, got 4"):
         read_predictions(FAULTS / "extra_field.csv")
+
+
+@pytest.mark.parametrize("reader", growth.READERS)
+def test_four_times_the_text_takes_four_times_the_steps(reader: str) -> None:
+    """Counted in lines of Python, which does not see what a pattern does: see the next test for that."""
+    read = growth.READERS[reader]
+    read("no edema. FINDINGS: clear")
+    for key, text in growth.texts(1600, frames=("{}", "FINDINGS:{}x")).items():
+        once, four = (growth.steps(read, text * times) for times in (1, 4))
+        # Quadratic work would be 16 times as much; the remainder of the last piece of 200 words makes some difference.
+        assert four <= 5.5 * once + 400, (key, once, four)
+
+
+@linux
+def test_long_texts_are_read_within_processor_time_that_quadratic_work_exceeds(tmp_path: Path) -> None:
+    """100,000 characters of each kind: 200 s are many times what linear readers take, and a fraction of what others would."""
+    command = [sys.executable, str(Path(__file__).with_name("growth.py")), "100000"]
+    limit = partial(resource.setrlimit, resource.RLIMIT_CPU, (200, 200))
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("done\n"), (done.stdout[-200:], done.stderr[-2000:])
+
+
+def sentences_of_before(text: str) -> list[str]:
+    """`split_sentences` as it was with patterns that take quadratic time."""
+    flat = re.sub(r"\s*\n\s*\n\s*", " . ", text.lower())
+    flat = re.sub(r"(?:^|(?<=\s))\d{1,2}[.)](?=\s)", " . ", flat.replace("\n", " "))
+    flat = re.sub(r"\s*([,/:])\s*", r" \1 ", re.sub(r"[-_\"()\[\]{}]+", " ", flat))
+    parts = re.split(r"(?<!\d)\.|\.(?!\d)|[!;\n]|\?(?=\s|$)", flat)
+    return [sentence for sentence in (" ".join(part.split()) for part in parts) if sentence]
+
+
+def test_sentences_are_those_of_before() -> None:
+    random = Random(0)
+    for _ in range(20_000):
+        text = "".join(random.choices(" \n\t\x85.,:/;?!x1-(", k=random.randrange(24)))
+        assert split_sentences(text) == sentences_of_before(text), text
+
+
+def test_a_sentence_without_end_is_read_in_pieces() -> None:
+    """The effusion of the 201st word begins a sentence of its own, which the denial of the 200th does not reach."""
+    words = ["word"] * 199
+    states = RuleLabeler()(
+        [" ".join([*words, "no", "pleural effusion"]), " ".join([*words[:197], "no", "pleural effusion"])]
+    )
+    effusion = FINDINGS.index("pleural effusion")
+    assert states[:, effusion].tolist() == [1, 2]
+
+
+def test_no_wording_of_the_grammar_is_longer_than_a_clause() -> None:
+    book = load_codebook()
+    tail = max(len(tokens) for tokens, _ in book.tails)
+    assert max(map(len, book.sentences)) + tail < reading.MOST_CLAUSE_WORDS
+    assert 4 * 9 + max(map(len, book.frames)) < reading.MOST_CLAUSE_WORDS

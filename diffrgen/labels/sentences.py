@@ -8,17 +8,25 @@ import re
 _STOPS = re.compile(r"(?<!\d)\.|\.(?!\d)|[!;\n]|\?(?=\s|$)")
 _NUMBERING = re.compile(r"(?:^|(?<=\s))\d{1,2}[.)](?=\s)")
 _BLANKED = re.compile(r"[-_\"()\[\]{}]+")
-_SPACED = re.compile(r"\s*([,/:])\s*")
-_LINE = re.compile(r"\s*\n\s*\n\s*")
+_SPACED = re.compile(r"([,/:])")
+# Begins where white space does: begun anywhere within, each run of it would be looked through once a character.
+_LINE = re.compile(r"(?<!\s)\s*\n\s*\n\s*")
+# The longest of the 3,000 sentences of IU X-Ray and 200 clinical notes has 67. What is looked up between the mentions and
+# cues of a sentence grows with the square of its length, so that longer ones are read in pieces.
+MOST_WORDS = 200
 
 
 def split_sentences(text: str) -> list[str]:
     """Return the sentences of `text`: lower case, words one blank apart, `,` `/` `:` words of their own.
 
-    A line break ends a sentence only where a blank line follows: reports are wrapped anywhere.
+    A line break ends a sentence only where a blank line follows: reports are wrapped anywhere. More than MOST_WORDS words
+    without an end are as many sentences as that takes.
     """
     flat = _LINE.sub(" . ", text.lower())
     flat = _NUMBERING.sub(" . ", flat.replace("\n", " "))
     flat = _SPACED.sub(r" \1 ", _BLANKED.sub(" ", flat))
-    sentences = (" ".join(part.split()) for part in _STOPS.split(flat))
-    return [sentence for sentence in sentences if sentence]
+    return [
+        " ".join(words[start : start + MOST_WORDS])
+        for words in map(str.split, _STOPS.split(flat))
+        for start in range(0, len(words), MOST_WORDS)
+    ]

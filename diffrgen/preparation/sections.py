@@ -25,13 +25,14 @@ Kind = Literal["findings", "impression", "combined", "title", "context", "aside"
 HEADING = re.compile(
     r"""^[ \t]*(?:
       (?P<rule>_{10,})[ \t]*$
-    | (?P<final>FINAL[ ]REPORT)[ \t]*:?[ \t]*$
+    | (?P<final>FINAL[ ]REPORT)[ \t]*(?::[ \t]*)?$
     | (?P<aside>(?:FINAL[ ])?ADDENDUM\b|(?:PRELIMINARY[ ])?WET[ ]?READ\b)(?:[^:\n]{0,30}:)?
     | (?P<name>[A-Z][A-Z ()/,&-]*):(?=\s|$)
     | (?P<main>(?i:(?-i:F)INDINGS?(?:\s*(?:AND|&|/)\s*IMPRESSIONS?)?|(?-i:I)MPRESSIONS?))(?::(?=\s|$)|[ \t]*$)
     )""",
     re.MULTILINE | re.VERBOSE,
 )
+MAIN: tuple[Kind, ...] = ("findings", "impression", "combined", "title")
 BLANK_LINE = re.compile(r"\n[ \t]*\n")
 TITLE = re.compile(
     "chest|portable|pa and lat|lateral and pa|ap and lat|lateral and ap|frontal and|two views|one view|"
@@ -69,14 +70,15 @@ def split_sections(report: str) -> list[Section]:
     sections: list[Section] = []
     kind: Kind = "other"
     start = 0
+    begun = False
     for match in HEADING.finditer(text):
-        _add(sections, kind, text[start : match.start()])
+        begun |= _add(sections, kind, text[start : match.start()]) in MAIN
         start = match.end()
         if match["final"]:
             sections.clear()
-            kind = "other"
+            kind, begun = "other", False
         else:
-            kind = _next_kind(kind, match, sections)
+            kind = _next_kind(kind, match, begun=begun)
     _add(sections, kind, text[start:])
     return sections
 
@@ -133,24 +135,30 @@ def section_kind(name: str) -> Kind:
     return kinds.get(close[0], "context") if close else "other"
 
 
-def _next_kind(kind: Kind, match: re.Match[str], sections: list[Section]) -> Kind:
-    """Return the kind of the text after the heading `match`, given that of the text before it."""
+def _next_kind(kind: Kind, match: re.Match[str], *, begun: bool) -> Kind:
+    """Return the kind of the text after the heading `match`, given that of the text before it.
+
+    begun: a main section, with words, came before.
+    """
     if match["rule"]:
         return "other"
     if match["aside"]:
         return "aside"
     following = section_kind(match["name"] or match["main"])
     if kind == "aside":
-        begun = any(section.kind in ("findings", "impression", "combined", "title") for section in sections)
         return "aside" if begun or following != "context" else following
     return following
 
 
-def _add(sections: list[Section], kind: Kind, text: str) -> None:
-    """Add a section; asides and main sections without a word (titles, a heading given twice) are left out."""
+def _add(sections: list[Section], kind: Kind, text: str) -> Kind | None:
+    """Add a section and return its kind; asides and main sections without a word (titles, a heading given twice) are left
+    out.
+    """
     wordless = kind not in ("context", "other") and is_empty_report(text)
-    if kind != "aside" and not wordless:
-        sections.append(Section(kind, text))
+    if kind == "aside" or wordless:
+        return None
+    sections.append(Section(kind, text))
+    return kind
 
 
 def _last(sections: list[Section], kind: Kind) -> str:

@@ -14,6 +14,11 @@ from diffrgen.phantom.patients.states import Change
 
 SPLITTERS = frozenset({"and", "but", "with", "while", "although", "however"})
 JOINTS = frozenset({"or", "nor"})
+# What the search for parts takes grows with these, not with the text: no wording, with a list and a tail, has more words
+# than a clause, and longer sentences than that are read by cues alone.
+MOST_CLAUSE_WORDS, MOST_WORDS = 48, 160
+# What is read from a position on.
+Rests = dict[int, tuple[Mention, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +121,35 @@ def _fold(tokens: tuple[str, ...]) -> tuple[str, ...]:
 
 def _read_clauses(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
     """Read a sentence that splits into parts of which each is a wording, or None."""
-    tokens = skeleton.tokens
-    for position in range(1, len(tokens)):
-        left = _read_exact(_slice(skeleton, 0, position), book)
+    return None if len(skeleton.tokens) > MOST_WORDS else _split(skeleton, 0, book, {})
+
+
+def _split(skeleton: Skeleton, start: int, book: Codebook, known: Rests) -> tuple[Mention, ...] | None:
+    """Read the tokens from `start` on as a first part, the shortest that leaves a rest that can be read, and that rest."""
+    count = len(skeleton.tokens)
+    for position in range(start + 1, min(start + MOST_CLAUSE_WORDS + 1, count)):
+        left = _read_exact(_slice(skeleton, start, position), book)
         if left is None:
             continue
-        rest = _slice(skeleton, position + (tokens[position] in SPLITTERS), len(tokens))
-        right = _read_exact(rest, book)
-        right = right if right is not None else _read_clauses(rest, book)
+        right = _read_rest(skeleton, position + (skeleton.tokens[position] in SPLITTERS), book, known)
         if right is not None:
             return (*left, *right)
     return None
 
 
+def _read_rest(skeleton: Skeleton, start: int, book: Codebook, known: Rests) -> tuple[Mention, ...] | None:
+    """Read the tokens from `start` on, as one wording or else split; each rest once, wherever it was split off."""
+    if start not in known:
+        whole = _read_exact(_slice(skeleton, start, len(skeleton.tokens)), book)
+        known[start] = whole if whole is not None else _split(skeleton, start, book, known)
+    return known[start]
+
+
 def _read_near(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
     """Read a sentence that is a whole wording but for one word, or None."""
     for body, change in _bodies(skeleton.tokens, book):
+        if len(body) > MOST_CLAUSE_WORDS:
+            continue
         sense = book.near.get(body)
         if sense is None:
             sense = next((book.sentences[near] for near in shortened(body) if near in book.sentences), None)
