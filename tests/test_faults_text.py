@@ -15,14 +15,19 @@ from typing import Any
 
 import growth
 import pytest
+from iu_archive import write_openi
+from mimic_archive import write_archive
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.dump import ScoreOptions, score_predictions
 from diffrgen.evaluation.predictions import Prediction, read_predictions
 from diffrgen.labels import FINDINGS, RuleLabeler
 from diffrgen.labels.sentences import split_sentences
+from diffrgen.metrics import meteor
 from diffrgen.phantom.language import reading
 from diffrgen.phantom.language.codebook import load_codebook
+from diffrgen.preparation import IuXrayOptions, MimicCxrOptions, prepare_iu_xray, prepare_mimic_cxr
+from diffrgen.preparation.sections import choose_text
 from diffrgen.records import read_annotation
 from diffrgen.records.lines import text_lines
 from diffrgen.text import load_tokenizer
@@ -211,16 +216,16 @@ def test_four_times_the_text_takes_four_times_the_steps(reader: str) -> None:
     """Counted in lines of Python, which does not see what a pattern does: see the next test for that."""
     read = growth.READERS[reader]
     read("no edema. FINDINGS: clear")
-    for key, text in growth.texts(1600, frames=("{}", "FINDINGS:{}x")).items():
-        once, four = (growth.steps(read, text * times) for times in (1, 4))
+    for piece in (*growth.BLANKS, *growth.WORDS):
+        once, four = (growth.steps(read, growth.run(piece, length)) for length in (1600, 6400))
         # Quadratic work would be 16 times as much; the remainder of the last piece of 200 words makes some difference.
-        assert four <= 5.5 * once + 400, (key, once, four)
+        assert four <= 5.5 * once + 400, (piece, once, four)
 
 
 @linux
 def test_long_texts_are_read_within_processor_time_that_quadratic_work_exceeds(tmp_path: Path) -> None:
-    """100,000 characters of each kind: 200 s are many times what linear readers take, and a fraction of what others would."""
-    command = [sys.executable, str(Path(__file__).with_name("growth.py")), "100000"]
+    """300,000 characters of each kind: 200 s are many times what linear readers take; one quadratic pattern takes more."""
+    command = [sys.executable, str(Path(__file__).with_name("growth.py")), "300000"]
     limit = partial(resource.setrlimit, resource.RLIMIT_CPU, (200, 200))
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("done\n"), (done.stdout[-200:], done.stderr[-2000:])
@@ -257,3 +262,106 @@ def test_no_wording_of_the_grammar_is_longer_than_a_clause() -> None:
     tail = max(len(tokens) for tokens, _ in book.tails)
     assert max(map(len, book.sentences)) + tail < reading.MOST_CLAUSE_WORDS
     assert 4 * 9 + max(map(len, book.frames)) < reading.MOST_CLAUSE_WORDS
+
+
+ITEMISED = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ FINDINGS:
+
+ LUNGS: Clear.
+ HEART: Mildly enlarged.
+ CHEST TUBES: None.
+ RIBS/BONES: Old fracture.
+ SUPPORT DEVICES:  Pacemaker.
+
+ IMPRESSION:
+
+ LUNGS:  No pneumonia.
+ HEART:  Cardiomegaly.
+
+ NOTIFICATION: Dr. ___ was called.
+"""
+ITEMS = "LUNGS: Clear. HEART: Mildly enlarged. CHEST TUBES: None. RIBS/BONES: Old fracture. SUPPORT DEVICES: Pacemaker."
+SUMMARY = "LUNGS: No pneumonia. HEART: Cardiomegaly."
+
+
+def test_itemised_findings_keep_all_items() -> None:
+    assert choose_text(ITEMISED, "findings").text == ITEMS
+    assert choose_text(ITEMISED, "impression").text == SUMMARY
+    assert choose_text(ITEMISED, "both").text == f"{ITEMS} {SUMMARY}"
+    begun = ITEMISED.replace("FINDINGS:\n", "FINDINGS: Two views.\n")
+    assert choose_text(begun, "findings").text == f"Two views. {ITEMS}"
+    titled = "FINAL REPORT\n PORTABLE CHEST:\n LUNGS: Clear.\n COMPARISON: None.\n HEART: Seen before.\n"
+    assert choose_text(titled, "both").text == "LUNGS: Clear."
+
+
+@pytest.mark.parametrize("name", ["RECOMMENDATIONS", "NOTIFICATION", "HISTORY", "COMPARISON", "PORTABLE CHEST", "DATE"])
+def test_what_is_no_item_ends_the_findings(name: str) -> None:
+    report = f"FINAL REPORT\n FINDINGS: Clear.\n {name}: Something else.\n IMPRESSION: Normal.\n"
+    assert choose_text(report, "findings").text == "Clear."
+
+
+def test_files_that_macos_leaves_beside_xml_are_left_out(tmp_path: Path) -> None:
+    archive = write_openi(tmp_path / "archive", packed=False)
+    folder = next(archive.rglob("*.xml")).parent
+    plain = prepare_iu_xray(IuXrayOptions(archive, tmp_path / "plain", min_images=1)).kept
+    for path in list(folder.glob("*.xml")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    beside = prepare_iu_xray(IuXrayOptions(archive, tmp_path / "beside", min_images=1)).kept
+    assert {split: count.studies for split, count in beside.items()} == {
+        split: count.studies for split, count in plain.items()
+    }
+    assert sum(count.studies for count in plain.values()) > 0
+
+
+def test_ids_of_mimic_that_were_written_as_floats_join(tmp_path: Path) -> None:
+    """Every table through a table program that makes floats of integers, on its own: the annotation stays the same."""
+    plain = write_archive(tmp_path / "plain", end=".csv")
+    prepare_mimic_cxr(MimicCxrOptions(plain, tmp_path / "expected"))
+    expected = (tmp_path / "expected" / "annotation.json").read_bytes()
+    for table in ("metadata", "chexpert", "split"):
+        archive = write_archive(tmp_path / table, end=".csv")
+        path = next(archive.rglob(f"*{table}.csv"))
+        rows = [row.split(",") for row in path.read_text().splitlines()]
+        whole = [rows[0].index(name) for name in ("subject_id", "study_id", "StudyDate") if name in rows[0]]
+        floats = [[f"{cell}.0" if at in whole and cell else cell for at, cell in enumerate(row)] for row in rows[1:]]
+        path.write_text("\n".join(",".join(row) for row in [rows[0], *floats]) + "\n")
+        prepare_mimic_cxr(MimicCxrOptions(archive, tmp_path / f"out-{table}"))
+        assert (tmp_path / f"out-{table}" / "annotation.json").read_bytes() == expected, table
+
+
+def test_meteor_waits_by_size_and_by_how_busy_the_machine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meteor.os, "cpu_count", lambda: 2)
+    for load, texts, expected in ((0.1, 0, 120), (2.0, 1000, 130), (16.0, 0, 960)):
+        monkeypatch.setattr(meteor.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert meteor.patience(texts) == pytest.approx(expected)
+    monkeypatch.setenv(meteor.TIMEOUT_VARIABLE, "7.5")
+    assert meteor.patience(10_000) == 7.5
+    for wrong in ("soon", "-1", "0", "nan", "inf"):
+        monkeypatch.setenv(meteor.TIMEOUT_VARIABLE, wrong)
+        with pytest.raises(ValueError, match="expected DIFFRGEN_METEOR_TIMEOUT to be a number of seconds above 0"):
+            meteor.patience(1)
+
+
+def test_meteor_that_answers_is_not_ended_however_long_it_takes_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock stands still between answers, each of which sets the time from which on silence counts."""
+    now = [0.0]
+    monkeypatch.setattr(meteor.time, "monotonic", lambda: now[0])
+    script = 'for i in 1 2 3 4 5 6; do read line; echo "1.0 1.0 1.0"; done; read line; for i in 1 2 3 4 5 6 7; do echo 0.5; done'
+    monkeypatch.setattr(meteor, "_command", lambda: ["/bin/sh", "-c", script])
+    read = meteor.Answers.readline
+
+    def slowly(answers: meteor.Answers) -> str:
+        now[0] += 60
+        return read(answers)
+
+    monkeypatch.setattr(meteor.Answers, "readline", slowly)
+    assert meteor.meteor_score(["a"] * 6, ["a"] * 6, timeout=100).score == 0.5
+    assert now[0] == 13 * 60
+
+
+@pytest.mark.skipif(not FAULTS.is_dir(), reason="the folder of failing inputs is not beside the checkout")
+def test_the_failing_archive(tmp_path: Path) -> None:
+    summary = prepare_iu_xray(IuXrayOptions(FAULTS / "iu_appledouble", tmp_path / "out", min_images=1))
+    assert summary.entries == 3

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -19,6 +20,7 @@ from diffrgen.metrics.bootstrap import Interval, bootstrap_interval
 
 # A segment's statistics begin with the lengths of both texts and end with chunks and the matched words of both.
 CHUNKS = -3
+TIMEOUT_VARIABLE = "DIFFRGEN_METEOR_TIMEOUT"
 
 
 class MeteorUnavailable(RuntimeError):
@@ -46,14 +48,15 @@ def meteor_score(
     take 2 s.
 
     pycocoevalcap's own wrapper keeps its process until it is collected, and waits for ever when the process dies or a
-    text holds a line break. Here the process ends with the call, after `timeout` seconds at the latest (default: 120
-    and a fifth of a second a text, a twentieth a resample; 590 texts took under 20 s on one of two busy cores).
+    text holds a line break. Here the process ends with the call, and before it when it says nothing for `timeout` seconds:
+    what counts is the time since its last answer, so that a large corpus takes as long as it takes. Default: 120 s and a
+    hundredth of a second a text, since all are summed up at once in the end, times the processes that wait for each core of
+    this machine (`patience`); or the environment variable DIFFRGEN_METEOR_TIMEOUT.
 
     Raises:
         MeteorUnavailable: there is no Java, no jar, or the process failed; the message holds its last words.
     """
-    limit = 120 + 0.2 * len(hypotheses) + 0.05 * resamples if timeout is None else timeout
-    with _process(_command(), timeout=limit) as (stdin, stdout):
+    with _process(_command(), lambda: patience(len(hypotheses)) if timeout is None else timeout) as (stdin, stdout):
         counts = [
             _ask(stdin, stdout, _score_line(said, truth)) for said, truth in zip(hypotheses, references, strict=True)
         ]
@@ -68,6 +71,67 @@ def meteor_score(
         return Meteor(score, bootstrap_interval(_summands(counts), score_sums, resamples=resamples, seed=seed))
 
 
+def patience(texts: int) -> float:
+    """Return how many seconds METEOR may say nothing for: by the number of `texts` and by how busy the machine is now.
+
+    Raises:
+        ValueError: DIFFRGEN_METEOR_TIMEOUT is set and is no number above 0.
+    """
+    setting = os.environ.get(TIMEOUT_VARIABLE)
+    if setting is not None:
+        try:
+            seconds = float(setting)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < threading.TIMEOUT_MAX:
+            raise ValueError(f"expected {TIMEOUT_VARIABLE} to be a number of seconds above 0, got {setting!r}")
+        return seconds
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+    return (120 + 0.01 * texts) * max(1.0, waiting)
+
+
+class Watchdog:
+    """Kills a process that has given no answer for as long as `limit` says, which is asked anew when the time is up."""
+
+    def __init__(self, process: subprocess.Popen[str], limit: Callable[[], float]) -> None:
+        self.killed_after: float | None = None
+        self._process, self._limit = process, limit
+        self._heard, self._ended = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def heard(self) -> None:
+        """Note an answer."""
+        self._heard = time.monotonic()
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        limit = self._limit()
+        while not self._ended.wait(max(0.01, self._heard + limit - time.monotonic())):
+            limit = self._limit()
+            if time.monotonic() - self._heard >= limit:
+                self.killed_after = limit
+                self._process.kill()
+                return
+
+
+class Answers:
+    """The lines that METEOR writes; each is told to the watchdog."""
+
+    def __init__(self, stream: IO[str], watchdog: Watchdog) -> None:
+        self._stream, self._watchdog = stream, watchdog
+
+    def readline(self) -> str:
+        """Return the next line, "" at the end."""
+        line = self._stream.readline()
+        self._watchdog.heard()
+        return line
+
+
 def _summands(counts: Sequence[str]) -> np.ndarray:
     """Return the statistics of each segment (n, K) as METEOR sums them up: a perfect match adds no chunk."""
     statistics = np.array([line.split() for line in counts], dtype=np.float64)
@@ -77,7 +141,7 @@ def _summands(counts: Sequence[str]) -> np.ndarray:
     return statistics
 
 
-def _evaluate(stdin: IO[str], stdout: IO[str], counts: Sequence[str]) -> float:
+def _evaluate(stdin: IO[str], stdout: Answers, counts: Sequence[str]) -> float:
     """EVAL answers with one score a segment, then with the score of the corpus, which is returned."""
     last = _ask(stdin, stdout, " ||| ".join(["EVAL", *counts]))
     for _ in counts:
@@ -105,13 +169,13 @@ def _score_line(hypothesis: str, reference: str) -> str:
     return f"SCORE ||| {truth} ||| {said}"
 
 
-def _ask(stdin: IO[str], stdout: IO[str], line: str) -> str:
+def _ask(stdin: IO[str], stdout: Answers, line: str) -> str:
     stdin.write(line + "\n")
     stdin.flush()
     return _read(stdout)
 
 
-def _read(stdout: IO[str]) -> str:
+def _read(stdout: Answers) -> str:
     answer = stdout.readline()
     if not answer:
         raise EOFError("METEOR's process closed its output")
@@ -119,7 +183,7 @@ def _read(stdout: IO[str]) -> str:
 
 
 @contextmanager
-def _process(command: list[str], *, timeout: float) -> Iterator[tuple[IO[str], IO[str]]]:
+def _process(command: list[str], limit: Callable[[], float]) -> Iterator[tuple[IO[str], Answers]]:
     """Start METEOR, hand out its pipes, and end it whatever happens."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         try:
@@ -135,20 +199,20 @@ def _process(command: list[str], *, timeout: float) -> Iterator[tuple[IO[str], I
             raise MeteorUnavailable(f"`{command[0]}` did not start: {error}") from error
         assert process.stdin is not None
         assert process.stdout is not None
-        watchdog = threading.Timer(timeout, process.kill)
-        watchdog.daemon = True
-        watchdog.start()
+        watchdog = Watchdog(process, limit)
         try:
-            yield process.stdin, process.stdout
+            yield process.stdin, Answers(process.stdout, watchdog)
         except (EOFError, BrokenPipeError, ValueError) as error:
-            silence = f"no answer within {timeout:g} s" if watchdog.finished.is_set() else "it left no message"
+            silence = "it left no message"
+            if watchdog.killed_after is not None:
+                silence = f"no answer within {watchdog.killed_after:g} s; set {TIMEOUT_VARIABLE} to more seconds"
             process.kill()
             process.wait()
             errors.seek(0)
             words = " ".join(errors.read().split())[-300:] or silence
             raise MeteorUnavailable(f"METEOR's Java process failed ({error}): {words}") from error
         finally:
-            watchdog.cancel()
+            watchdog.end()
             process.kill()
             process.wait()
             process.stdout.close()

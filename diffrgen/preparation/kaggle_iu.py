@@ -26,7 +26,7 @@ def read_kaggle(reports: Path, projections: Path) -> list[IuStudy]:
     for uid, name, view in _projections(projections):
         images[uid].append(ViewedImage(name, view))
     studies: dict[str, IuStudy] = {}
-    for uid, findings, impression in read_table(reports, ("uid", "findings", "impression")):
+    for uid, findings, impression in read_table(reports, ("uid", "findings", "impression"), ids=("uid",)):
         if study_number(uid) != uid or uid in studies:
             raise DataError(f"{reports}: expected a number as uid, each once, got {uid!r}")
         findings, impression = (" ".join(text.split()) for text in (findings, impression))
@@ -44,7 +44,7 @@ def read_views(archive: Archive) -> dict[str, str]:
 
 
 def _projections(path: Path) -> list[tuple[str, ...]]:
-    rows = list(read_table(path, ("uid", "filename", "projection")))
+    rows = list(read_table(path, ("uid", "filename", "projection"), ids=("uid",)))
     for uid, name, view in rows:
         if view not in PROJECTION_NAMES:
             raise DataError(f"{path}: uid {uid}, {name}: expected Frontal or Lateral, got {view!r}")

@@ -41,7 +41,7 @@ def read_labels(path: Path) -> dict[str, bytes]:
     DataError names the file, the study and the value where one is another.
     """
     labels: dict[str, bytes] = {}
-    for study, *values in read_table(path, ("study_id", *FINDINGS), aliases=ALIASES):
+    for study, *values in read_table(path, ("study_id", *FINDINGS), aliases=ALIASES, ids=("study_id",)):
         try:
             labels[study] = bytes([STATES[value] for value in values])
         except KeyError as error:

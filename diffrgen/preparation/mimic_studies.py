@@ -52,7 +52,12 @@ def read_studies(archive: Archive, summary: Summary, *, progress: bool = False) 
     columns = ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate", "StudyTime")
     images = 0
     for dicom, patient, study, view, day, time in tqdm(
-        read_table(metadata, columns), "metadata", len(split_of), unit="image", disable=not progress, leave=False
+        read_table(metadata, columns, ids=("subject_id", "study_id", "StudyDate")),
+        "metadata",
+        len(split_of),
+        unit="image",
+        disable=not progress,
+        leave=False,
     ):
         images += 1
         split = split_of.pop(dicom, None)

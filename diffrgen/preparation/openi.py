@@ -105,7 +105,8 @@ def _parse_xml(content: bytes, place: str) -> Element:
 
 
 def _unpacked(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.glob("*.xml")):
+    # Names such as ._1.xml are what macOS keeps beside files on other disks.
+    for path in sorted(path for path in folder.glob("*.xml") if not path.name.startswith(".")):
         _check_size(str(path), path.stat().st_size)
         try:
             yield str(path), path.read_bytes()

@@ -4,8 +4,9 @@ The rules follow PhysioNet's own section parser (MIT-LCP/mimic-cxr, txt/section_
 heading in capitals at the start of a line, a heading that names views is a report's title and its text counts as
 findings, the last section of a name counts, empty ones do not.
 
-NOTE: three things differ. Text before FINAL REPORT, addenda and wet reads are left out by their form, not by a list
-of study ids; FINDINGS comes before a title's text; headings without colon or with one capital ("Impression:") count.
+NOTE: four things differ. Text before FINAL REPORT, addenda and wet reads are left out by their form, not by a list
+of study ids; FINDINGS comes before a title's text; headings without colon or with one capital ("Impression:") count;
+items such as "LUNGS: Clear." stay in the findings or impression that they stand in, with their names.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ TITLE = re.compile(
 CONTEXT = re.compile(
     "history|comparison|^(?:indication|technique|exam|type of exam|reason for|clinical|reference exam)"
 )
+# Within findings and impression any other heading is an item of theirs, unless it is about the report or people ...
+NO_ITEM = re.compile(
+    r"\b(?:notif|recommend|comment|pfi\b|provisional|preliminary|date\b|dob\b|time\b|procedure|diagnos|summary|report|discuss|"
+    r"physician|doctor|attending|resident|radiolog|dictat|sign|transcri|review|contact|communic|critical|accession|mrn\b|"
+    r"patient|name\b|medication|allerg|contrast|dose\b|fluoro|note\b|nb\b|opinion|assess|plan\b|request|order|department|"
+    r"attest|teach|follow|read\b|information|protocol|study|exam)"
+)
+# ... or a title, which names the chest alone or views.
+VIEWS = re.compile(
+    r"^chest$|view|portable|\bpa\b|\bap\b|lateral|frontal|upright|radiograph|x-?ray|film|\b(?:two|one|single)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,8 @@ def split_sections(report: str) -> list[Section]:
     start = 0
     begun = False
     for match in HEADING.finditer(text):
+        if kind in MAIN and match["name"] and is_item(match["name"]):
+            continue
         begun |= _add(sections, kind, text[start : match.start()]) in MAIN
         start = match.end()
         if match["final"]:
@@ -133,6 +147,18 @@ def section_kind(name: str) -> Kind:
     close = difflib.get_close_matches(name, ("findings", "impression", "indication", "comparison"), 1, 0.85)
     kinds: dict[str, Kind] = {"findings": "findings", "impression": "impression"}
     return kinds.get(close[0], "context") if close else "other"
+
+
+@lru_cache(maxsize=4096)
+def is_item(name: str) -> bool:
+    """Return whether the heading `name`, within findings or impression, begins an item of theirs such as LUNGS.
+
+    >>> is_item("LINES AND TUBES"), is_item("CHEST TUBES"), is_item("NOTIFICATION"), is_item("PA AND LATERAL CHEST")
+    (True, True, False, False)
+    """
+    words = " ".join(name.lower().split())
+    kind = section_kind(name)
+    return (kind == "other" and not NO_ITEM.search(words)) or (kind == "title" and not VIEWS.search(words))
 
 
 def _next_kind(kind: Kind, match: re.Match[str], *, begun: bool) -> Kind:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from diffrgen.errors import DataError
+from diffrgen.records.ids import id_text
 
 # The longest line of MIMIC-CXR's tables has 300 characters, the longest report of IU X-Ray's 5,000.
 MAX_LINE = 1_000_000
@@ -17,11 +18,12 @@ READ_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error)
 
 
 def read_table(
-    path: Path, columns: Sequence[str], *, aliases: Mapping[str, str] | None = None
+    path: Path, columns: Sequence[str], *, aliases: Mapping[str, str] | None = None, ids: Collection[str] = ()
 ) -> Iterator[tuple[str, ...]]:
     """Yield the fields of `columns` (two at least), stripped, for each row of the CSV file `path`.
 
-    Column names are compared without case; `aliases` maps another name of a column to that in `columns`.
+    Column names are compared without case; `aliases` maps another name of a column to that in `columns`. `ids`: columns
+    of integers, which a table program may have written as floats: 50414267.0 gives 50414267.
     Memory: one row. DataError names the file, and the line where one is damaged or has too few fields.
     """
     line = 0
@@ -30,13 +32,16 @@ def read_table(
             rows = csv.reader(_lines(path, file))
             places = _places(path, next(rows, []), columns, aliases or {})
             needed = max(places) + 1
+            fields = [(place, column in ids) for place, column in zip(places, columns, strict=True)]
             for row in rows:
                 line = rows.line_num
                 if not row:
                     continue
                 if len(row) < needed:
                     raise DataError(f"{path}: line {line}: expected at least {needed} fields, got {len(row)}")
-                yield tuple([row[place].strip() for place in places])
+                yield tuple(
+                    [id_text(row[place].strip()) or "" if whole else row[place].strip() for place, whole in fields]
+                )
     except READ_ERRORS as error:
         raise DataError(f"{path}: expected a CSV file, could not read on after line {line}: {error}") from error
 
