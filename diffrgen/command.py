@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
-import transformers
-
 from diffrgen.errors import DataError
 
 # Of a full disk, of permissions, of a disk that breaks or goes away.
@@ -29,9 +27,6 @@ def run_command(main: Callable[[], int]) -> int:
     141, as a shell says it, where standard output was closed by its reader.
     """
     warnings.showwarning = _show_warning
-    transformers.utils.logging.disable_progress_bar()
-    # It reports the tied output embeddings at each checkpoint, which are meant to be shared.
-    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
     try:
         return main()
     except DataError as error:
@@ -57,6 +52,18 @@ def _named(error: OSError) -> str:
     if error.filename is None:
         return f"{error.strerror or error}"
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def quieten_libraries() -> None:
+    """Have transformers draw no progress bars, and accelerate not report weights that are meant to be shared.
+
+    For a command to call once it has parsed its options, as it imports transformers.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    # It reports the tied output embeddings at each checkpoint.
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 
 def _show_warning(

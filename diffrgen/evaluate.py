@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import tyro
 
 from diffrgen import score
-from diffrgen.command import run_command
-from diffrgen.evaluation.run import EvaluateOptions, evaluate
-from diffrgen.sharing.card import CARD, card_message
+from diffrgen.command import quieten_libraries, run_command
+from diffrgen.evaluation.options import EvaluateOptions
 
 PROGRAM = "python -m diffrgen.evaluate"
 DUMP = "--predictions"
@@ -30,6 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=f"{EvaluateOptions.__doc__} {DUMP} FILE [...] is python -m diffrgen.score FILE [...].",
         config=(tyro.conf.PositionalRequiredArgs,),
     )
+    # After the options, so that --help does not wait for the network's libraries.
+    from diffrgen.evaluation.run import evaluate
+    from diffrgen.sharing.card import CARD, card_message
+
+    quieten_libraries()
     evaluation = evaluate(options)
     evaluation.print(title=f"{options.run}, {options.split} split")
     print(f"reports and scores: {evaluation.folder}")

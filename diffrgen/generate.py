@@ -8,22 +8,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
-from tqdm import tqdm
 
-from diffrgen.command import run_command
+from diffrgen.command import quieten_libraries, run_command
 from diffrgen.errors import DataError
-from diffrgen.explanation import ExplainedReport, Explainer
-from diffrgen.images import collect_images
-from diffrgen.page import PageFolder, print_report
 from diffrgen.pipeline.options import GenerationOptions
-from diffrgen.reporting.prior_study import read_prior
-from diffrgen.reporting.reporter import Reporter
-from diffrgen.reporting.study_files import StudyCollection, collect_studies
-from diffrgen.reporting.study_images import StudyImages
 from diffrgen.text import printable
+
+# Imported by the functions that need them: neither --help nor an import of this module waits for the network's libraries.
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from diffrgen.explanation import ExplainedReport
+    from diffrgen.reporting.study_files import StudyCollection
+    from diffrgen.reporting.study_images import StudyImages
 
 SOME_FAILED, ALL_FAILED = 1, 2
 
@@ -61,7 +61,6 @@ class Outcomes:
 
     def __init__(self, options: GenerateOptions, studies: Sequence[StudyImages], bar: tqdm) -> None:
         self.studies, self.json, self.bar = studies, options.json, bar
-        self.console = Console()
         self.faults: dict[int, str] = {}
         self.done = 0
 
@@ -73,13 +72,17 @@ class Outcomes:
 
     def succeed(self, explained: ExplainedReport) -> None:
         """Print a report."""
+        from rich.console import Console
+
+        from diffrgen.page import print_report
+
         self.print_faults(before=explained.position)
         study = self.studies[explained.position]
         with self._beside_the_bar():
             if self.json:
                 print(json.dumps({**_names(study), **explained.to_dict()}), flush=True)
             else:
-                print_report(self.console, printable(study.name), explained)
+                print_report(Console(), printable(study.name), explained)
         self.done = explained.position + 1
         self.bar.update()
 
@@ -111,6 +114,10 @@ def _found(options: GenerateOptions) -> StudyCollection:
         raise DataError("needed at least one image (PNG, JPG or DICOM), folder or pattern, or --study, got none")
     if options.images and options.study:
         raise DataError("needed images that get a report each, or those of --study, got both")
+    from diffrgen.images import collect_images
+    from diffrgen.reporting.study_files import StudyCollection, collect_studies
+    from diffrgen.reporting.study_images import StudyImages
+
     if options.study:
         return collect_studies(options.study)
     found = collect_images(options.images)
@@ -119,6 +126,14 @@ def _found(options: GenerateOptions) -> StudyCollection:
 
 def generate(options: GenerateOptions) -> int:
     """Write, print and explain the reports; return the exit status."""
+    from tqdm import tqdm
+
+    from diffrgen.explanation import Explainer
+    from diffrgen.page import PageFolder
+    from diffrgen.reporting.prior_study import read_prior
+    from diffrgen.reporting.reporter import Reporter
+
+    quieten_libraries()
     found = _found(options)
     pages = PageFolder(options.html) if options.html else None
     for name, fault in found.faults.items():

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from diffrgen.command import run_command
-from diffrgen.sharing.reindex import ReindexOptions, reindex
+from diffrgen.command import quieten_libraries, run_command
+from diffrgen.sharing.options import ReindexOptions
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> ReindexOptions:
@@ -19,6 +19,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> ReindexOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Index from the command line; return the exit status."""
     options = parse_options(arguments)
+    # After the options, so that --help does not wait for the network's libraries.
+    from diffrgen.sharing.reindex import reindex
+
+    quieten_libraries()
     print(f"{options.output}: an index of {reindex(options):,} training studies")
     return 0
 

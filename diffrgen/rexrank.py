@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from diffrgen.command import run_command
-from diffrgen.evaluation.rexrank import ReXrankOptions, write_rexrank
+from diffrgen.command import quieten_libraries, run_command
+from diffrgen.evaluation.options import ReXrankOptions
 
 
 def parse_options(arguments: Sequence[str]) -> ReXrankOptions:
@@ -19,6 +19,10 @@ def parse_options(arguments: Sequence[str]) -> ReXrankOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the reports from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # After the options, so that --help does not wait for the network's libraries.
+    from diffrgen.evaluation.rexrank import write_rexrank
+
+    quieten_libraries()
     count = write_rexrank(options)
     print(f"{count} reports: {options.save_json}")
     return 0

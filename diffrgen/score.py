@@ -6,11 +6,9 @@ import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
-from diffrgen.command import run_command
-from diffrgen.evaluation.dump import ScoreOptions, compare_predictions, score_predictions
-from diffrgen.metrics import difference_terminal_table, published_rows, terminal_table
+from diffrgen.command import quieten_libraries, run_command
+from diffrgen.evaluation.options import ScoreOptions
 
 PROGRAM = "python -m diffrgen.score"
 
@@ -23,6 +21,13 @@ def parse_options(arguments: Sequence[str]) -> ScoreOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # After the options, so that --help does not wait for the labelers' libraries.
+    from rich.console import Console
+
+    from diffrgen.evaluation.dump import compare_predictions, score_predictions
+    from diffrgen.metrics import difference_terminal_table, published_rows, terminal_table
+
+    quieten_libraries()
     comparison = None if options.against is None else compare_predictions(options)
     scores = {options.predictions.name: score_predictions(options)} if comparison is None else comparison.scores
     rows = {name: each.table_row() for name, each in scores.items()}

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import tyro
 
-from diffrgen.command import run_command
+from diffrgen.command import quieten_libraries, run_command
 from diffrgen.serving import ServeOptions, serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; return the exit status."""
-    serve(tyro.cli(ServeOptions, args=arguments, prog="python -m diffrgen.serve"))
+    options = tyro.cli(ServeOptions, args=arguments, prog="python -m diffrgen.serve")
+    quieten_libraries()
+    serve(options)
     return 0
 
 

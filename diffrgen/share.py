@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from diffrgen.command import run_command
-from diffrgen.sharing.upload import ShareOptions, share
+from diffrgen.command import quieten_libraries, run_command
+from diffrgen.sharing.options import ShareOptions
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> ShareOptions:
@@ -21,6 +21,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> ShareOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Share from the command line; return the exit status."""
     options = parse_options(arguments)
+    # After the options, so that --help does not wait for the hub's and the network's libraries.
+    from diffrgen.sharing.upload import share
+
+    quieten_libraries()
     address = share(options)
     print(f"would be uploaded to {options.name}:\n{address}" if options.dry_run else f"shared: {address}")
     if options.without_reports:

@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import get_args
 
 import tyro
-from accelerate import PartialState
 
-from diffrgen.command import run_command
-from diffrgen.pipeline.settings import load_json
-from diffrgen.sharing.card import card_message
-from diffrgen.training.interruption import TrainingStopped
+from diffrgen.command import quieten_libraries, run_command
 from diffrgen.training.options import Preset, TrainOptions
 from diffrgen.training.presets import preset_options
-from diffrgen.training.run import train
 
 
 def parse_options(arguments: Sequence[str]) -> TrainOptions:
@@ -31,6 +26,8 @@ def parse_options(arguments: Sequence[str]) -> TrainOptions:
     default = preset_options(known.preset)
     stored = (known.output or default.output) / "train.json"
     if known.resume and stored.is_file():
+        from diffrgen.pipeline.settings import load_json
+
         default = replace(load_json(TrainOptions, stored), max_steps=None)
     return tyro.cli(TrainOptions, args=arguments, default=default, prog="python -m diffrgen.train")
 
@@ -38,6 +35,14 @@ def parse_options(arguments: Sequence[str]) -> TrainOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # After the options, so that --help does not wait for the network's libraries.
+    from accelerate import PartialState
+
+    from diffrgen.sharing.card import card_message
+    from diffrgen.training.interruption import TrainingStopped
+    from diffrgen.training.run import train
+
+    quieten_libraries()
     try:
         summary, evaluation = train(options)
     except TrainingStopped as stopped:

@@ -14,6 +14,7 @@ import diffrgen
 ROOM = Path(diffrgen.__file__).parent
 ALLOWED = {
     "errors": set(),
+    "lazy": set(),
     "labels": {"errors"},
     "records": {"errors"},
     "images": {"errors", "records"},
@@ -54,7 +55,7 @@ ALLOWED = {
     },
 }
 # Single files that every room may import.
-FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite"}
+FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy"}
 COMMANDS = {"rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 

@@ -4,61 +4,21 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import tyro
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.columns import ColumnOptions
+from diffrgen.evaluation.options import ScoreOptions
 from diffrgen.evaluation.predictions import Prediction, read_prediction_file, read_references, with_references
 from diffrgen.evaluation.scoring import Scores, score_reports
-from diffrgen.metrics import PairedDifference, PublishedData, paired_differences
-from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
-from diffrgen.records import Split, Study, read_annotation
+from diffrgen.metrics import PairedDifference, paired_differences
+from diffrgen.pipeline.labeler import NamedLabeler, make_labeler
+from diffrgen.records import Study, read_annotation
 from diffrgen.records.entry import is_empty_report
-from diffrgen.text import Protocol, apply_protocol
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """Score the reports of a file, whichever system generated them."""
-
-    predictions: Path
-    """JSON (a list, an object by id, or ReXrank's), JSON lines, CSV or TSV: a report a record, with an id or a reference
-    or both; R2Gen's res.csv, a column without a header, is read too."""
-    references: Path | None = None
-    """File of the references in one of the same shapes, joined by id, or by order where neither file has ids."""
-    data: Path | None = None
-    """annotation.json with references by id, and labels where it brings them; default: the file's own references."""
-    split: Split = "test"
-    """Split of --data that the reports are for."""
-    protocol: Protocol = "promptmrg"
-    """Text handling that the language scores are computed after; the r2gen protocols need --data."""
-    published: PublishedData | None = None
-    """Show the paper's own rows for this data set beside."""
-    radeval: tuple[str, ...] = ()
-    """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
-    skip_broken: bool = False
-    """Leave out studies whose reference has no word, with their predictions, and say how many; otherwise they are an
-    error that names them."""
-    against: Path | None = None
-    """Another file of reports: both are scored over the studies that they have in common, with the paired difference of each
-    score, its 95 % interval and p by approximate randomisation."""
-    against_column: tuple[str, ...] = ()
-    """As --hypothesis-column, for the file of --against."""
-    output: Path | None = None
-    """File for the scores as JSON."""
-    columns: tyro.conf.OmitArgPrefixes[ColumnOptions] = field(default_factory=ColumnOptions)
-    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
-
-    def __post_init__(self) -> None:
-        if self.against_column and self.against is None:
-            raise DataError("--against-column requires --against, the file that it is a column of")
-        if self.references is not None and self.data is not None:
-            raise DataError("--references and --data both bring the references; give one of them")
+from diffrgen.text import apply_protocol
 
 
 @dataclass(frozen=True)

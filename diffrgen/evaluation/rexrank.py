@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
 from diffrgen.errors import DataError
+from diffrgen.evaluation.options import ReXrankOptions
 from diffrgen.images import check_images
 from diffrgen.pipeline.dataset import StudyDataset
-from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.records import MAX_VIEWS, Study, ViewKind, main_view, view_kind
 from diffrgen.records.json_text import parse_json
@@ -24,25 +22,6 @@ from diffrgen.retrieval import neighbours_of_studies
 from diffrgen.staging import may_write, replace_file
 
 PREDICTION = "model_prediction"
-
-
-@dataclass(frozen=True)
-class ReXrankOptions:
-    """Generate a report for every study of a ReXrank file, and write the file with the reports. Research use only."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
-    input_json: Path
-    """ReXrank's file: an object by study id, each with image_path (a list), key_image_path and frontal_lateral."""
-    save_json: Path
-    """New file for the same records with `model_prediction`, which `python -m diffrgen.score` reads."""
-    img_root: Path
-    """Folder that the image paths are below."""
-    fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
-    workers: int = 0
-    """Processes that read images."""
-    generation: GenerationOptions = field(default_factory=GenerationOptions)
 
 
 def write_rexrank(options: ReXrankOptions) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.contenders import contender_files, read_contenders
 from diffrgen.evaluation.human_labels import HumanLabels, HumanScores, human_scores, read_human_labels
+from diffrgen.evaluation.options import EvaluateOptions
 from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
 from diffrgen.evaluation.scoring import BASELINES, Scores, score_beside_baselines
 from diffrgen.evaluation.statements import StatementTruth
@@ -29,70 +29,18 @@ from diffrgen.metrics import (
     published_rows,
     terminal_table,
 )
-from diffrgen.pipeline.cached_images import ImageCacheOptions
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
-from diffrgen.pipeline.labeler import LabelerOptions
-from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, load_source
-from diffrgen.records import Split, Study
+from diffrgen.records import Study
 from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
 from diffrgen.staging import may_write
-from diffrgen.text import Protocol
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
 MARKS_ROW, UNMARKED_ROW = "DiffRGenNet, marks allowed", "DiffRGenNet, marks suppressed"
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Write and score the reports of a split with a trained run."""
-
-    run: Path
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
-    split: Split = "test"
-    """Split to evaluate."""
-    data: str | None = None
-    """`phantom` or an annotation.json; default: what the run was trained on."""
-    images: Path | None = None
-    """Folder of the images of --data."""
-    skip_broken: bool = False
-    """Leave out missing and unreadable images and records with no image left, counted in a warning."""
-    output: Path | None = None
-    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT, for a run of the hub
-    evaluation/OWNER/NAME/SPLIT."""
-    protocol: Protocol = "promptmrg"
-    """Text handling that the language scores are computed after."""
-    published: PublishedData | None = None
-    """Show the paper's own rows for this data set beside."""
-    radeval: tuple[str, ...] = ()
-    """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
-    shuffled_images: bool = False
-    """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
-    both_marks: bool = False
-    """Also evaluate with the other choice of --generation.suppress-marks, as a row of its own."""
-    contender: tuple[str, ...] = ()
-    """NAME=FILE: reports of another system for the same studies, as `python -m diffrgen.score` takes them, as a row of the
-    table, with the run's paired differences to it. Several may be given."""
-    human_labels: Path | None = None
-    """CSV of findings that people labelled: an id and a column a finding (CheXpert's names or NIH ChestX-ray14's). Scores the
-    classifier's probabilities by AUROC, and all reports by F1, against them."""
-    baselines: bool = True
-    """Score the two blind baselines beside."""
-    resamples: int = 1000
-    """Resamples of the test studies for the 95 % intervals; 0: no intervals."""
-    priors: bool = True
-    """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
-    fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
-    workers: int = 0
-    """Processes that read images."""
-    decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
-    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
-    generation: GenerationOptions = field(default_factory=GenerationOptions)
 
 
 @dataclass(frozen=True)

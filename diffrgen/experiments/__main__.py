@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from diffrgen.command import run_command
+from diffrgen.command import quieten_libraries, run_command
 from diffrgen.experiments.options import ExperimentOptions
-from diffrgen.experiments.study import run_study
 
 
 def parse_options(arguments: Sequence[str]) -> ExperimentOptions:
@@ -26,6 +25,10 @@ def parse_options(arguments: Sequence[str]) -> ExperimentOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a study from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # After the options, so that --help does not wait for the network's libraries.
+    from diffrgen.experiments.study import run_study
+
+    quieten_libraries()
     # Like Ctrl-C: the trainings stop with a checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     files = run_study(options)

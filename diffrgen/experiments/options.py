@@ -6,15 +6,12 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 import tyro
 
 from diffrgen.errors import DataError
 from diffrgen.experiments.variants import STUDIES, Row, Study, StudyName
 from diffrgen.phantom import PhantomOptions
-from diffrgen.pipeline.cached_images import ImageCacheOptions
-from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions
-from diffrgen.pipeline.source import PHANTOM
+from diffrgen.pipeline.options import PHANTOM, DataOptions, GenerationOptions, ImageCacheOptions, ImageOptions
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 
@@ -87,6 +84,8 @@ class ExperimentOptions:
         """Trainings at a time."""
         if self.processes is not None:
             return self.processes
+        import torch
+
         return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, MOST_PROCESSES)
 
     def training(self) -> TrainOptions:

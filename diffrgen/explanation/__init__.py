@@ -1,12 +1,19 @@
 """Why a report says what it says: attention, shared sentences, differences and routes, taken from the network's own pass."""
 
-from diffrgen.explanation.attention import AttentionShares
-from diffrgen.explanation.differences import MetricDifference
-from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
-from diffrgen.explanation.explainer import Explainer
-from diffrgen.explanation.routes import LayerRoute
-from diffrgen.explanation.seen import SeenFinding
-from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diffrgen.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from diffrgen.explanation.attention import AttentionShares
+    from diffrgen.explanation.differences import MetricDifference
+    from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
+    from diffrgen.explanation.explainer import Explainer
+    from diffrgen.explanation.routes import LayerRoute
+    from diffrgen.explanation.seen import SeenFinding
+    from diffrgen.explanation.sentences import ReportSentence, ToldSentence
 
 __all__ = [
     "AttentionShares",
@@ -19,3 +26,5 @@ __all__ = [
     "SeenFinding",
     "ToldSentence",
 ]
+
+__getattr__ = on_first_use(__name__, __file__)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from diffrgen.images.collection import Collection, collect_images
-from diffrgen.images.grey import MAX_PIXELS, probe_grey, read_grey
-from diffrgen.images.integrity import check_images, raise_broken
-from diffrgen.images.resized import ReadImage, ResizedImages, read_resized
-from diffrgen.images.transform import ImageTransform
+from typing import TYPE_CHECKING
+
+from diffrgen.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from diffrgen.images.collection import Collection, collect_images
+    from diffrgen.images.grey import MAX_PIXELS, probe_grey, read_grey
+    from diffrgen.images.integrity import check_images, raise_broken
+    from diffrgen.images.resized import ReadImage, ResizedImages, read_resized
+    from diffrgen.images.transform import ImageTransform
 
 __all__ = [
     "MAX_PIXELS",
@@ -21,3 +26,5 @@ __all__ = [
     "read_grey",
     "read_resized",
 ]
+
+__getattr__ = on_first_use(__name__, __file__)

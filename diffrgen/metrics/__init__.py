@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from diffrgen.metrics.bootstrap import Interval
-from diffrgen.metrics.clinical import ClinicalScores, FindingScore, PrecisionRecallF1, clinical_scores
-from diffrgen.metrics.conventions import AveragedScores, ClinicalConventions, clinical_conventions
-from diffrgen.metrics.corpus import CorpusScores, corpus_scores, score_corpus
-from diffrgen.metrics.diversity import ReportDiversity, report_diversity
-from diffrgen.metrics.paired import PairedDifference, paired_differences, paired_numbers
-from diffrgen.metrics.radeval import RadEvalScores, radeval_intervals, radeval_scores
-from diffrgen.metrics.table import (
-    PublishedData,
-    difference_table,
-    difference_terminal_table,
-    interval_row,
-    markdown_table,
-    published_rows,
-    table_row,
-    terminal_table,
-)
-from diffrgen.metrics.temporal import TemporalScore, temporal_score
+from typing import TYPE_CHECKING
+
+from diffrgen.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from diffrgen.metrics.bootstrap import Interval
+    from diffrgen.metrics.clinical import ClinicalScores, FindingScore, PrecisionRecallF1, clinical_scores
+    from diffrgen.metrics.conventions import AveragedScores, ClinicalConventions, clinical_conventions
+    from diffrgen.metrics.corpus import CorpusScores, corpus_scores, score_corpus
+    from diffrgen.metrics.diversity import ReportDiversity, report_diversity
+    from diffrgen.metrics.paired import PairedDifference, paired_differences, paired_numbers
+    from diffrgen.metrics.published import PublishedData
+    from diffrgen.metrics.radeval import RadEvalScores, radeval_intervals, radeval_scores
+    from diffrgen.metrics.table import (
+        difference_table,
+        difference_terminal_table,
+        interval_row,
+        markdown_table,
+        published_rows,
+        table_row,
+        terminal_table,
+    )
+    from diffrgen.metrics.temporal import TemporalScore, temporal_score
 
 __all__ = [
     "AveragedScores",
@@ -52,3 +57,5 @@ __all__ = [
     "temporal_score",
     "terminal_table",
 ]
+
+__getattr__ = on_first_use(__name__, __file__)

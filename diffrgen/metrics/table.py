@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -16,10 +15,10 @@ from diffrgen.metrics.bootstrap import Interval
 from diffrgen.metrics.clinical import ClinicalScores
 from diffrgen.metrics.diversity import ReportDiversity
 from diffrgen.metrics.paired import PairedDifference
+from diffrgen.metrics.published import PublishedData
 
 # A number, a 95 % interval, or in words why there is none.
 Cell = float | Interval | str | None
-PublishedData = Literal["mimic-cxr", "iu-xray"]
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
         "precision": "Precision",

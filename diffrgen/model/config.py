@@ -9,11 +9,8 @@ from typing import Any, Literal
 from transformers import AutoConfig, BertConfig, PretrainedConfig
 
 from diffrgen.images.encoder import layout_of
+from diffrgen.model.choices import DIFFERENCE_METRICS, Difference, Metric, Retrieved
 
-Retrieved = Literal["embeddings", "tokens"]
-Metric = Literal["l2", "cosine", "dot"]
-Difference = Literal["scalars", "content"]
-DIFFERENCE_METRICS: tuple[Metric, ...] = ("l2", "cosine", "dot")
 # What a configuration written by version 0.1 means where it says nothing, for there was no such choice.
 VERSION_0_1: Mapping[str, Any] = MappingProxyType({"difference": "scalars"})
 

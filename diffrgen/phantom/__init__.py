@@ -6,10 +6,15 @@ the data set on disk.
 
 from __future__ import annotations
 
-from diffrgen.phantom.boxes import Box, finding_boxes
-from diffrgen.phantom.language.parser import FindingReading, GrammarParser, ParsedReport
-from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
-from diffrgen.phantom.write import write_phantom
+from typing import TYPE_CHECKING
+
+from diffrgen.lazy import on_first_use
+
+if TYPE_CHECKING:
+    from diffrgen.phantom.boxes import Box, finding_boxes
+    from diffrgen.phantom.language.parser import FindingReading, GrammarParser, ParsedReport
+    from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
+    from diffrgen.phantom.write import write_phantom
 
 __all__ = [
     "FORMAT_VERSION",
@@ -21,3 +26,5 @@ __all__ = [
     "finding_boxes",
     "write_phantom",
 ]
+
+__getattr__ = on_first_use(__name__, __file__)

@@ -10,8 +10,6 @@ import tyro
 
 from diffrgen.errors import DataError
 from diffrgen.phantom.options import PhantomOptions
-from diffrgen.phantom.sheet import write_contact_sheet
-from diffrgen.phantom.write import write_phantom
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,10 @@ def main() -> int:
     if command.folder is None and command.contact_sheet is None:
         print("nothing to do: name --folder, --contact-sheet or both", file=sys.stderr)
         return 2
+    # After the options, so that --help does not wait for what draws.
+    from diffrgen.phantom.sheet import write_contact_sheet
+    from diffrgen.phantom.write import write_phantom
+
     try:
         if command.folder is not None:
             print(write_phantom(command.folder, command.options, workers=command.workers))

@@ -5,23 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.images.cache import CachePlan, ImageCache
 from diffrgen.images.cache_writer import open_image_cache
+from diffrgen.pipeline.options import ImageCacheOptions
 from diffrgen.records import Study
-
-
-@dataclass(frozen=True)
-class ImageCacheOptions:
-    """Keeping the decoded and resized images, so that every epoch and every later command finds them decoded."""
-
-    image_cache: bool = True
-    """Decode every image once and keep it; --no-image-cache decodes the files in every epoch."""
-    image_cache_folder: Path | None = None
-    """Folder for the decoded images; default: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
 
 
 def cache_root() -> Path:

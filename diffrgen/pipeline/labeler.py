@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from huggingface_hub import hf_hub_download
@@ -16,27 +15,12 @@ from diffrgen.errors import DataError
 from diffrgen.labels import Labeler, RuleLabeler
 from diffrgen.labels.chexbert import CheXbertLabeler
 from diffrgen.phantom import GrammarParser
+from diffrgen.pipeline.options import LabelerName, LabelerOptions
 
 HUB = Path("hub")
 """In place of a checkpoint: the one on the Hugging Face hub."""
 CHECKPOINT = ("StanfordAIMI/RRG_scorers", "chexbert.pth")
 VOCABULARY = ("google-bert/bert-base-uncased", "vocab.txt")
-
-LabelerName = Literal["phantom", "rule", "chexbert"]
-
-
-@dataclass(frozen=True)
-class LabelerOptions:
-    """Who reads the states of the findings: in written reports, and in the reports of data that bring no labels."""
-
-    labeler: LabelerName | None = None
-    """`phantom`: the phantom grammar's exact parser; `rule`: phrase tables; `chexbert`: the published network. Default:
-    what the run was trained with, else phantom for the phantom and rule for all other data."""
-    chexbert: Path | None = None
-    """CheXbert's published checkpoint, chexbert.pth; `hub` downloads it from StanfordAIMI/RRG_scorers on the Hugging Face
-    hub, and is the only way in which it is downloaded."""
-    chexbert_vocabulary: Path | None = None
-    """BERT-base-uncased's vocab.txt, or the folder that holds it; not needed with --chexbert hub, which downloads it too."""
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from diffrgen.images import ImageTransform
 from diffrgen.pipeline.generation import GenerationOptions
 from diffrgen.records import ViewChoice
-from diffrgen.text import Rules
+from diffrgen.text.cleaning import Rules
 
-__all__ = ["DataOptions", "GenerationOptions", "ImageOptions", "TextOptions"]
+if TYPE_CHECKING:
+    from diffrgen.images import ImageTransform
+
+PHANTOM = "phantom"
+LabelerName = Literal["phantom", "rule", "chexbert"]
+
+__all__ = [
+    "PHANTOM",
+    "DataOptions",
+    "GenerationOptions",
+    "ImageCacheOptions",
+    "ImageOptions",
+    "LabelerName",
+    "LabelerOptions",
+    "TextOptions",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +46,30 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class ImageCacheOptions:
+    """Keeping the decoded and resized images, so that every epoch and every later command finds them decoded."""
+
+    image_cache: bool = True
+    """Decode every image once and keep it; --no-image-cache decodes the files in every epoch."""
+    image_cache_folder: Path | None = None
+    """Folder for the decoded images; default: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
+
+
+@dataclass(frozen=True)
+class LabelerOptions:
+    """Who reads the states of the findings: in written reports, and in the reports of data that bring no labels."""
+
+    labeler: LabelerName | None = None
+    """`phantom`: the phantom grammar's exact parser; `rule`: phrase tables; `chexbert`: the published network. Default:
+    what the run was trained with, else phantom for the phantom and rule for all other data."""
+    chexbert: Path | None = None
+    """CheXbert's published checkpoint, chexbert.pth; `hub` downloads it from StanfordAIMI/RRG_scorers on the Hugging Face
+    hub, and is the only way in which it is downloaded."""
+    chexbert_vocabulary: Path | None = None
+    """BERT-base-uncased's vocab.txt, or the folder that holds it; not needed with --chexbert hub, which downloads it too."""
+
+
+@dataclass(frozen=True)
 class ImageOptions:
     """How an image becomes the encoder's input (PromptMRG: 256 -> crop 224, rotation 5 degrees)."""
 
@@ -47,6 +86,8 @@ class ImageOptions:
 
     def transform(self, channels: int, *, train: bool = False) -> ImageTransform:
         """Return the transform for an encoder of so many input channels; nothing is random unless `train`."""
+        from diffrgen.images import ImageTransform  # which needs torch
+
         rotation = self.rotation if train else 0.0
         return ImageTransform(
             size=self.size,

@@ -15,10 +15,8 @@ from diffrgen.labels import Labeler
 from diffrgen.phantom import FORMAT_VERSION, PhantomOptions, write_phantom
 from diffrgen.pipeline.cached_images import ImageCacheOptions, cache_root, cached_images
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
-from diffrgen.pipeline.options import DataOptions
+from diffrgen.pipeline.options import PHANTOM, DataOptions
 from diffrgen.records import SPLITS, Split, Study, StudySplits, read_annotation, without_images
-
-PHANTOM = "phantom"
 
 
 @dataclass(frozen=True)

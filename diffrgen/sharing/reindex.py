@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
-from pathlib import Path
-
-import tyro
+from dataclasses import replace
 
 from diffrgen.errors import DataError
 from diffrgen.pipeline.options import DataOptions
@@ -14,28 +11,9 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.records import read_annotation
 from diffrgen.retrieval import build_index, load_retriever
+from diffrgen.sharing.options import ReindexOptions
 from diffrgen.sharing.upload import shared_files
 from diffrgen.staging import staged
-
-
-@dataclass(frozen=True)
-class ReindexOptions:
-    """Copy a run to a new folder with an index of the reports of an annotation file's training split.
-
-    The result is what the run would retrieve from if it had been trained here: for a run that was shared without its
-    reports, or to retrieve from a collection of one's own.
-    """
-
-    run: tyro.conf.Positional[Path]
-    """Run folder, or the hub name owner/name[@revision] of a shared run."""
-    data: Path
-    """R2Gen-style annotation.json whose training reports are indexed."""
-    output: Path
-    """New run folder to write."""
-    images: Path | None = None
-    """Folder that the annotation's image paths are relative to, kept for later evaluations."""
-    skip_broken: bool = False
-    """Leave out records with an empty report."""
 
 
 def reindex(options: ReindexOptions) -> int:

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
@@ -18,6 +16,7 @@ from diffrgen.pipeline.hub import NEEDED, REPORTS, HubName
 from diffrgen.pipeline.source import PHANTOM
 from diffrgen.sharing.card import CARD, write_card
 from diffrgen.sharing.facts import RunFacts
+from diffrgen.sharing.options import ShareOptions
 from diffrgen.sharing.privacy import WITH_FOLDERS, without_folders
 
 # What is told about a run besides. Predictions are not here: they hold the reference reports of the split.
@@ -26,31 +25,6 @@ TOLD = (
     *("evaluation/*/metrics.json", "evaluation/*/table.md", "evaluation/*/evaluation.json"),
 )
 SHAREABLE = (*NEEDED, *TOLD)
-
-
-@dataclass(frozen=True)
-class ShareOptions:
-    """Upload a trained run to the Hugging Face hub; log in before with `hf auth login`.
-
-    Whoever gets the run can use it by its name: python -m diffrgen.generate OWNER/NAME IMAGE. The retrieval index holds
-    every training report, word for word, with its study and patient ids. Data under a data use agreement, MIMIC-CXR among
-    them, must not be passed on, so only runs trained on the phantom are uploaded unless told otherwise.
-    """
-
-    run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """Run folder that diffrgen.train wrote."""
-    name: Annotated[str, tyro.conf.arg(metavar="OWNER/NAME")]
-    """The model repository on the hub; made where it does not exist."""
-    public: bool = False
-    """Anybody may see it; by default it is private."""
-    i_may_share_the_reports: bool = False
-    """The training data's terms let you pass on their reports: upload the index of a run trained on other data than the
-    phantom."""
-    without_reports: bool = False
-    """Leave the index, and the reports in it, out. Whoever has the data makes it again with diffrgen.index. The weights
-    and the vocabulary, learned from the reports, are uploaded: see whether the data's terms allow that."""
-    dry_run: bool = False
-    """List what would be uploaded, and upload nothing."""
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from diffrgen.text.cleaning import RULES, Rules, choose_rules, clean_report
-from diffrgen.text.decoding import decode_report
-from diffrgen.text.loading import load_tokenizer
+from typing import TYPE_CHECKING
+
+from diffrgen.lazy import on_first_use
 from diffrgen.text.printable import printable
-from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
-from diffrgen.text.sentences import report_sentences
-from diffrgen.text.vocabulary import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS, train_tokenizer
+
+if TYPE_CHECKING:
+    from diffrgen.text.cleaning import RULES, Rules, choose_rules, clean_report
+    from diffrgen.text.decoding import decode_report
+    from diffrgen.text.loading import load_tokenizer
+    from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
+    from diffrgen.text.sentences import report_sentences
+    from diffrgen.text.vocabulary import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS, train_tokenizer
 
 __all__ = [
     "PRIOR_PROMPT_TOKENS",
@@ -26,3 +31,5 @@ __all__ = [
     "report_sentences",
     "train_tokenizer",
 ]
+
+__getattr__ = on_first_use(__name__, __file__)

@@ -9,15 +9,20 @@ from typing import Literal
 import tyro
 
 from diffrgen.errors import DataError
-from diffrgen.model.config import DIFFERENCE_METRICS, Difference, Metric, Retrieved
+from diffrgen.model.choices import DIFFERENCE_METRICS, Difference, Metric, Retrieved
 from diffrgen.phantom import PhantomOptions
-from diffrgen.pipeline.cached_images import ImageCacheOptions
-from diffrgen.pipeline.labeler import LabelerOptions
-from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, TextOptions
+from diffrgen.pipeline.options import (
+    DataOptions,
+    GenerationOptions,
+    ImageCacheOptions,
+    ImageOptions,
+    LabelerOptions,
+    TextOptions,
+)
 from diffrgen.retrieval import RetrieverOptions
 from diffrgen.retrieval.options import Precision
-from diffrgen.training.tracking import TrackerName
 
+TrackerName = Literal["wandb", "mlflow", "tensorboard"]
 Preset = Literal["tiny", "paper", "iu"]
 # Layouts without pretrained weights.
 RANDOM_ENCODERS = ("tiny", "paper")

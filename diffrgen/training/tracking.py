@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_wandb_available
 
 from diffrgen.errors import DataError
+from diffrgen.training.options import TrackerName
 
-TrackerName = Literal["wandb", "mlflow", "tensorboard"]
 PROJECT = "diffrgen"
 FOLDER = "trackers"
 Track = Callable[[Mapping[str, float], int], None]
