@@ -28,14 +28,9 @@ def test_every_path_and_link_of_the_readme_exists():
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     paths = re.findall(r"`((?:diffrgen|kernels|csrc|tests|bench|docs)/[\w./-]*)`", README)
     assert len(links) > 3
-    assert len(paths) > 10
+    assert len(paths) > 4
     missing = [path for path in links + paths if not (ROOT / path).exists()]
     assert missing == []
-
-
-def test_reading_order_names_every_room():
-    rooms = {f"diffrgen/{path.name}/" for path in (ROOT / "diffrgen").iterdir() if any(path.glob("*.py"))}
-    assert {room for room in rooms if room not in README} == set()
 
 
 def test_continuous_integration_installs_and_tests_as_the_readme_says():
