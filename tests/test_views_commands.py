@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from functools import partial
@@ -17,6 +18,8 @@ from diffrgen import evaluate as evaluate_command
 from diffrgen import generate as generate_command
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
+from diffrgen.explanation import Explainer
+from diffrgen.images import ResizedImages, read_resized
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import collate
 from diffrgen.pipeline.options import GenerationOptions
@@ -24,6 +27,8 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.reporting.reporter import Reporter
 from diffrgen.reporting.study_images import StudyImages
+from diffrgen.serving import ServeOptions, UploadLimits
+from diffrgen.serving.service import ReportService
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +155,43 @@ def test_a_study_with_a_broken_image_is_named_and_the_others_go_on(data, run, tm
     assert len(found) == 1
     assert told[0][0] == 0
     assert "bad.png" in str(told[0][1])
+
+
+def held(service: ReportService, path: Path) -> dict[str, str]:
+    """Hold an image as the receiver does, and return what names it in a request."""
+    sizes = service._explainer.reporter.image_sizes
+    return {"token": service.held.put(ResizedImages({size: read_resized(path, size) for size in sizes}), "client")}
+
+
+def ask(service: ReportService, **request: object) -> str:
+    return asyncio.run(service.answer(request, "client"))
+
+
+def test_the_page_reports_an_image_with_its_second_view(data, run):
+    frontal, lateral, _ = studies_of(data.parent)
+    options = GenerationOptions(beams=1)
+    service = ReportService(Explainer(Reporter(run)), (), UploadLimits(), options)
+    alone = ask(service, image=held(service, frontal))
+    both = ask(service, image=held(service, frontal), second_image=held(service, lateral))
+    pictures = [answer.count('as the network saw it: grey, scaled and cropped"') for answer in (alone, both)]
+    assert pictures == [1, 2]
+    assert len(service.held) == 0
+    assert "A second view needs an image of yours" in ask(service, example=0, second_image=held(service, lateral))
+
+
+def test_the_page_of_a_run_of_one_image_refuses_a_second_view(data, one_image_run):
+    frontal, lateral, _ = studies_of(data.parent)
+    service = ReportService(Explainer(Reporter(one_image_run)), (), UploadLimits(), GenerationOptions())
+    answer = ask(service, image=held(service, frontal), second_image=held(service, lateral))
+    assert "This model takes one image of a study; please leave the second view out." in answer
+    assert len(service.held) == 0
+
+
+@pytest.mark.parametrize(("most", "asked"), [(1, False), (4, True)])
+def test_the_form_asks_for_a_second_view_where_the_model_takes_it(most, asked):
+    blocks = pytest.importorskip("diffrgen.serving.blocks", reason="the web page needs the extra diffrgen[serve]")
+    page = blocks.make_page(None, (), ServeOptions(Path("run")), takes_prior=False, takes_views=most)
+    assert ('id="second-image"' in str(page.get_config_file())) == asked
 
 
 @pytest.fixture(scope="module")

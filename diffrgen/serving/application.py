@@ -51,7 +51,7 @@ def _application(options: ServeOptions, folder: Path, reporter: Reporter, images
     application.post(IMAGES, response_class=PlainTextResponse)(receiver.receive)
     gr.mount_gradio_app(
         application,
-        make_page(service, examples, options, takes_prior=reporter.takes_priors),
+        make_page(service, examples, options, takes_prior=reporter.takes_priors, takes_views=reporter.takes_views),
         path="/",
         footer_links=[],
         run_history=False,

@@ -22,12 +22,14 @@ class SentImage(BaseModel):
 class ReportRequest(BaseModel):
     """An uploaded image or an example of the gallery, and the patient's earlier study where the visitor has one.
 
+    second_image: another view of the study of an uploaded image, such as its lateral radiograph.
     example_prior: take the earlier image that the example has.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     image: SentImage | None = None
+    second_image: SentImage | None = None
     example: int | None = Field(default=None, ge=0)
     example_prior: bool = False
     prior_image: SentImage | None = None
@@ -42,4 +44,6 @@ class ReportRequest(BaseModel):
             raise DataError("The page sent something that is not a request; please reload it.") from None
         if (request.image is None) == (request.example is None):
             raise DataError("Please choose an X-ray image or one of the examples first.")
+        if request.second_image is not None and request.image is None:
+            raise DataError("A second view needs an image of yours beside it; please choose one, or leave the view out.")
         return request

@@ -12,7 +12,7 @@ from diffrgen.errors import DataError
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.prior_study import PriorStudy
-from diffrgen.reporting.reporter import Picture
+from diffrgen.reporting.study_images import StudyImages
 from diffrgen.serving.clients import Turns
 from diffrgen.serving.gallery import Example
 from diffrgen.serving.held_images import HeldImages
@@ -49,9 +49,9 @@ class ReportService:
     async def answer(self, content: object, client: str) -> str:
         """Return the HTML that answers what a browser sent: a report with its reasons, or what is wrong, in words."""
         try:
-            image, prior = self._study(ReportRequest.of(content))
+            study, prior = self._study(ReportRequest.of(content))
             async with self._turns.turn(client):
-                return await asyncio.get_running_loop().run_in_executor(self._model, self._html, image, prior)
+                return await asyncio.get_running_loop().run_in_executor(self._model, self._html, study, prior)
         except DataError as error:
             return problem_html(str(error))
         except Exception as error:
@@ -59,23 +59,26 @@ class ReportService:
             LOGGER.error("a request failed: %s at %s", type(error).__name__, _place(error))
             return problem_html(UNEXPECTED)
 
-    def _html(self, image: Picture, prior: PriorStudy | None) -> str:
-        return result_html(self._explained(image, prior))
+    def _html(self, study: StudyImages, prior: PriorStudy | None) -> str:
+        return result_html(self._explained(study, prior))
 
-    def _explained(self, image: Picture, prior: PriorStudy | None) -> ExplainedReport:
+    def _explained(self, study: StudyImages, prior: PriorStudy | None) -> ExplainedReport:
         with for_visitors(self._limits):
             (explained,) = self._explainer.explain(
-                [image], self._generation, priors=None if prior is None else [prior]
+                [study], self._generation, priors=None if prior is None else [prior]
             )
         return explained
 
-    def _study(self, request: ReportRequest) -> tuple[Picture, PriorStudy | None]:
-        """The image to report and the prior study: uploads, or files of the gallery."""
-        # Both leave the held images before either is looked at, so that a refused one keeps none there.
-        taken = [None if sent is None else self.held.take(sent.token) for sent in (request.image, request.prior_image)]
-        image, prior_image = taken
+    def _study(self, request: ReportRequest) -> tuple[StudyImages, PriorStudy | None]:
+        """The images to report and the prior study: uploads, or files of the gallery."""
+        # All leave the held images before any is looked at, so that a refused one keeps none there.
+        sent_images = (request.image, request.second_image, request.prior_image)
+        image, second, prior_image = (None if sent is None else self.held.take(sent.token) for sent in sent_images)
+        if second is not None and self._explainer.reporter.takes_views == 1:
+            raise DataError("This model takes one image of a study; please leave the second view out.")
         if image is None:
             image = self._example(request).image
+        study = StudyImages((image,) if second is None else (image, second))
         if prior_image is None and request.example_prior:
             prior_image = self._example(request).prior_image
         prior_report = request.prior_report.strip()
@@ -84,10 +87,10 @@ class ReportService:
                 f"The earlier report is too long: at most {self._limits.max_report_characters} characters are accepted."
             )
         if prior_image is None and not prior_report:
-            return image, None
+            return study, None
         if not self._explainer.reporter.takes_priors:
             raise DataError("This model was trained without earlier studies; please leave the earlier one out.")
-        return image, PriorStudy(prior_image, prior_report or None)
+        return study, PriorStudy(prior_image, prior_report or None)
 
     def _example(self, request: ReportRequest) -> Example:
         if request.example is None or request.example >= len(self._examples):

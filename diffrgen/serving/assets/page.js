@@ -1,7 +1,7 @@
 // The form of the page: previews, uploads, and the one event that asks Gradio for a report. Gives `element`, `trigger`.
 const form = element.querySelector("form.study");
 const [status, problem, preview] = [".status", ".problem", ".preview"].map((name) => form.querySelector(name));
-const [image, prior] = [form.querySelector("#image"), form.querySelector("#prior-image")];
+const [image, second, prior] = ["#image", "#second-image", "#prior-image"].map((id) => form.querySelector(id));
 const [drop, chosen, button] = [".drop", ".chosen", ".primary"].map((name) => form.querySelector(name));
 const examples = [...form.querySelectorAll("[data-example]")];
 const [priorReport, examplePrior] = [form.querySelector("#prior-report"), form.querySelector("#example-prior")];
@@ -55,6 +55,7 @@ preview.addEventListener("error", () => { preview.hidden = true; drop.classList.
 
 examples.forEach((each, place) => each.addEventListener("click", () => {
   image.value = "";
+  if (second) second.value = "";
   choose(place);
   preview.alt = each.querySelector("img").alt;
   show(each.dataset.preview, preview.alt);
@@ -87,7 +88,8 @@ form.addEventListener("submit", async (event) => {
   say("Sending the image ...");
   try {
     const earlier = prior && prior.files[0] ? await send(prior.files[0], "Earlier image: ") : null;
-    const request = { prior_image: earlier, prior_report: priorReport ? priorReport.value : "" };
+    const view = second && second.files[0] ? await send(second.files[0], "Second view: ") : null;
+    const request = { prior_image: earlier, second_image: view, prior_report: priorReport ? priorReport.value : "" };
     trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
     say("Writing the report ...");
   } catch (error) {
