@@ -26,6 +26,7 @@ ALLOWED = {
     "staging": set(),
     "workers": set(),
     "finite": set(),
+    "lock": set(),
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "records", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
@@ -55,7 +56,7 @@ ALLOWED = {
     },
 }
 # Single files that every room may import.
-FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy"}
+FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock"}
 COMMANDS = {"rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_the_newest_checkpoints_stay_and_the_validated_one_of_a_step(unbroken):
     assert names(unbroken) == ["step-00000009", "step-00000012-validated"]
     manifest = load_json(Manifest, list_checkpoints(unbroken / "checkpoints")[-1] / MANIFEST)
     # The third epoch is over and its validation done.
-    assert (manifest.progress.epoch, manifest.progress.batch, manifest.progress.validated) == (3, 0, 12)
+    assert (manifest.progress.epoch, manifest.progress.studies, manifest.progress.validated) == (3, 0, 12)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -184,7 +185,7 @@ def test_no_code_of_a_checkpoint_is_run(name, data, stopped, monkeypatch, capsys
     torch.save({"state": Evil()}, newest / name, pickle_module=pickle)
     manifest = load_json(Manifest, newest / MANIFEST)
     digests = {**manifest.files, name: file_digest(newest / name)}
-    save_json(Manifest(manifest.progress, manifest.processes, digests), newest / MANIFEST)
+    save_json(replace(manifest, files=digests), newest / MANIFEST)
     monkeypatch.chdir(stopped)
     assert run_command(lambda: start(data, stopped)) == 2
     assert "needed tensors and numbers only" in capsys.readouterr().err
@@ -194,7 +195,7 @@ def test_no_code_of_a_checkpoint_is_run(name, data, stopped, monkeypatch, capsys
 def test_a_checkpoint_of_more_processes_is_refused(data, stopped, capsys):
     path = list_checkpoints(stopped / "checkpoints")[-1] / MANIFEST
     manifest = load_json(Manifest, path)
-    save_json(Manifest(manifest.progress, 2, manifest.files), path)
+    save_json(replace(manifest, processes=2), path)
     assert run_command(lambda: start(data, stopped)) == 2
     assert "needed the 2 process(es) that wrote this checkpoint, got 1" in capsys.readouterr().err
 

@@ -17,8 +17,8 @@ from two_trainings import STEPS
 from diffrgen.errors import DataError
 from diffrgen.model.processes import gather, own_rows, weight_of
 from diffrgen.train import parse_options
+from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.checkpoints import MANIFEST, list_checkpoints
-from diffrgen.training.trainer import make_accelerator
 from diffrgen.training.validation import own_batches
 
 

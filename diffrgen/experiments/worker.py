@@ -21,11 +21,11 @@ from diffrgen.experiments.record import RunRecord, as_rows
 from diffrgen.experiments.routing import routing_statistics
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json
+from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.full_disk import explained
 from diffrgen.training.interruption import TrainingStopped
 from diffrgen.training.run import fit
 from diffrgen.training.summary import TrainingSummary
-from diffrgen.training.trainer import make_accelerator
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,30 +19,40 @@ from diffrgen.staging import discard, file_digest, is_partial, partial_path, pub
 KEPT = 2
 SECONDS_BETWEEN = 600.0
 MANIFEST = "checkpoint.json"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: the next batch to take, the steps done, the best validation score and the time so far.
+    """Where training stands: the studies taken of the current epoch, the steps done, the best validation score and the
+    time so far.
 
-    validated: the last step that a validation followed; batch stays at an epoch's length until that has been done.
+    validated: the last step that a validation followed; until that has been done, an epoch's end is not passed.
+    skipped: steps left out because their loss or gradient was not finite. ordered_by: the batch size that the studies of
+    the current epoch are in order for, 0 before its first step.
     """
 
     epoch: int = 0
-    batch: int = 0
+    studies: int = 0
     step: int = 0
     best: float = -1.0
     seconds: float = 0.0
     validated: int = 0
+    skipped: int = 0
+    ordered_by: int = 0
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Written last, as checkpoint.json: the progress, the number of processes, SHA-256 of every other file by name."""
+    """Written last, as checkpoint.json: the progress, the number of processes, SHA-256 of every other file by name.
+
+    format: 1, where it is missing, counted the progress in batches.
+    """
 
     progress: Progress
     processes: int
     files: dict[str, str]
+    format: int = 1
 
 
 class Checkpoints:
@@ -87,7 +97,7 @@ class Checkpoints:
         accelerator.save_state(str(stage), safe_serialization=True)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            save_json(Manifest(progress, accelerator.num_processes, _digests(stage)), stage / MANIFEST)
+            save_json(Manifest(progress, accelerator.num_processes, _digests(stage), FORMAT), stage / MANIFEST)
             discard(final)
             publish(stage, final)
             self._remove_older(final)
@@ -159,6 +169,8 @@ def find_fault(checkpoint: Path) -> str | None:
         manifest = load_json(Manifest, checkpoint / MANIFEST)
     except DataError as error:
         return str(error)
+    if manifest.format != FORMAT:
+        return f"needed checkpoint format {FORMAT}, got {manifest.format}, which another version of diffrgen wrote"
     for name, digest in manifest.files.items():
         path = checkpoint / name
         if not path.is_file():

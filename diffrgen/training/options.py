@@ -126,7 +126,7 @@ class TrainOptions:
     checkpoint_every: int | None = None
     """Steps between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
     resume: bool = False
-    """Go on from the newest whole checkpoint of the run folder."""
+    """Go on from the newest complete checkpoint of the run folder; in a folder without a run, start one."""
     overwrite: bool = False
     """Start anew in a run folder that holds a run already."""
     freeze: Literal["nothing", "encoder"] = "nothing"

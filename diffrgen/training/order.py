@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch.utils.data import Sampler
@@ -14,18 +15,22 @@ class EpochOrder(Sampler[int]):
     """A permutation of the studies drawn from (seed, epoch), so that a resumed epoch goes on in the same order.
 
     Within random blocks of 12 batches, studies are sorted by `lengths` (tokens of each report) and the batches
-    shuffled, so that little of a batch is padding.
+    shuffled, so that little of a batch is padding. The first `start` of the order are left out.
     """
 
     def __init__(self, lengths: Sequence[int], *, batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.lengths) - self.start
 
     def __iter__(self) -> Iterator[int]:
+        return islice(self._order(), self.start, None)
+
+    def _order(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
-        order = torch.randperm(len(self), generator=generator).tolist()
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
         for block in _parts(order, BATCHES_SORTED_TOGETHER * self.batch_size):
             batches = _parts(sorted(block, key=self.lengths.__getitem__), self.batch_size)
             # A batch that is not full stays last: the loader drops the last one of the epoch.

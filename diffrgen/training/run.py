@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,22 @@ from accelerate import Accelerator, PartialState
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.run import EvaluateOptions, Evaluation, evaluate
+from diffrgen.lock import Taken, exclusive
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.settings import save_json
+from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.pipeline.source import PHANTOM
 from diffrgen.staging import is_partial, partial_path, remove
+from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.curves import draw_curves
 from diffrgen.training.full_disk import explained
 from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.prepare import prepare
+from diffrgen.training.resume import check_resumable
 from diffrgen.training.summary import TrainingSummary
-from diffrgen.training.trainer import Trainer, make_accelerator
+from diffrgen.training.trainer import Trainer
+
+OPTIONS, LOCK = "train.json", ".training.lock"
 
 
 def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
@@ -50,9 +56,11 @@ def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
 
 def fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tuple[TrainingSummary, int]:
     """Do all of `train` but the evaluation; return how training went and the number of test studies."""
-    if accelerator.is_main_process:
-        open_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
-        save_json(replace(options, resume=False, overwrite=False), run.path / "train.json")
+    with _owned(options, run) if accelerator.is_main_process else nullcontext():
+        return _fit(options, run, accelerator)
+
+
+def _fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tuple[TrainingSummary, int]:
     visible = accelerator.is_main_process
     accelerator.wait_for_everyone()
     try:
@@ -82,22 +90,45 @@ def _stopped_before_training(run: RunFolder) -> str:
     )
 
 
-def open_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder; DataError where it holds something and neither resuming nor overwriting was asked for.
+@contextmanager
+def _owned(options: TrainOptions, run: RunFolder) -> Iterator[None]:
+    """Open the run folder, hold its lock within the block, and keep the options for `--resume`.
 
-    Overwriting removes a folder only if it holds a run.
+    Raises DataError where another process trains in the folder, and where a run is resumed with options that it may not
+    be given.
     """
-    is_run = (path / "train.json").is_file()
-    if resume:
-        if not is_run:
-            raise DataError(f"{path}: needed the folder of a run to resume, got no train.json; start without --resume")
-        # What a process left that ended while it replaced files of this folder.
-        remove(partial_path(path))
-        return
-    if path.exists() and (not path.is_dir() or not all(map(is_partial, path.iterdir()))):
-        if not (overwrite and is_run):
-            what = "holds a run already" if is_run else "holds something else than a run"
+    check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(run.path / LOCK):
+            # Once more: another process may have been here a moment ago.
+            check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
+            stored = run.path / OPTIONS
+            if options.resume and stored.is_file():
+                check_resumable(load_json(TrainOptions, stored), options)
+                # What a process left that ended while it replaced files of this folder.
+                remove(partial_path(run.path))
+            elif options.overwrite:
+                for path in run.path.iterdir():
+                    if path.name != LOCK:
+                        remove(path)
+            save_json(replace(options, resume=False, overwrite=False), stored)
+            yield
+    except Taken as holder:
+        raise DataError(
+            f"{run.path}: {holder} trains in this folder; wait for its end, or choose another --output"
+        ) from holder
+
+
+def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise DataError where a run cannot start at `path`, or go on there: what is there is kept unless it is a run that
+    may be overwritten. Resuming starts a run where there is none, so that a job can be given the same command again.
+    """
+    if resume and overwrite:
+        raise DataError(f"{path}: needed --resume to go on or --overwrite to start anew, got both")
+    if (path / OPTIONS).is_file():
+        if not (resume or overwrite):
             advice = "pass --resume to go on, --overwrite to start anew, or another --output"
-            raise DataError(f"{path}: {what}; {advice if is_run else 'choose another --output'}")
-        shutil.rmtree(path)
-    path.mkdir(parents=True, exist_ok=True)
+            raise DataError(f"{path}: holds a run already; {advice}")
+    elif path.exists() and (not path.is_dir() or not all(is_partial(one) or one.name == LOCK for one in path.iterdir())):
+        raise DataError(f"{path}: holds something else than a run; choose another --output")

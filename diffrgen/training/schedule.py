@@ -14,6 +14,17 @@ def make_scheduler(optimiser: Optimizer, options: OptimiserOptions, steps: int) 
     return get_cosine_schedule_with_warmup(optimiser, round(options.warmup * steps), steps)
 
 
+def go_to(scheduler: LambdaLR, step: int) -> None:
+    """Put `scheduler`, and the learning rates of its optimiser, where they are after so many steps."""
+    if scheduler.last_epoch == step:
+        return
+    scheduler.last_epoch, scheduler._step_count = step, step + 1
+    rates = [base * rate(step) for base, rate in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates
+
+
 def gumbel_temperature(options: OptimiserOptions, step: int, steps: int) -> float:
     """Return the temperature of Eq. 7 at `step` of `steps`: geometric from the first value to the last."""
     first, last = options.temperature

@@ -46,3 +46,5 @@ class TrainingSummary:
     machine: str = field(default_factory=_machine)
     peak_memory_gib: float = field(default_factory=_peak_memory)
     versions: dict[str, str] = field(default_factory=_versions)
+    skipped: int = 0
+    """Steps left out because their loss or gradient was not finite."""

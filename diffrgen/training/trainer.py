@@ -6,22 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DataLoaderConfiguration,
-    InitProcessGroupKwargs,
-    ProjectConfiguration,
-    broadcast,
-    parse_flag_from_env,
-    set_seed,
-)
+from accelerate.utils import broadcast, set_seed
 from torch import Tensor
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
+from diffrgen.finite import all_finite
 from diffrgen.labels import State
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import adapted_class_prior
@@ -30,19 +23,20 @@ from diffrgen.pipeline.dataset import Example, example_loader
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.staging import staged
 from diffrgen.training.checkpoints import Checkpoints, Progress
+from diffrgen.training.finite_steps import FiniteSteps
 from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.order import EpochOrder
+from diffrgen.training.plan import StepPlan
 from diffrgen.training.prepare import PreparedRun
-from diffrgen.training.schedule import gumbel_temperature, make_scheduler
+from diffrgen.training.schedule import go_to, gumbel_temperature, make_scheduler
 from diffrgen.training.summary import TrainingSummary
-from diffrgen.training.tracking import FOLDER, check_trackers, tracking
+from diffrgen.training.tracking import tracking
 from diffrgen.training.validation import LOSSES, validate
 from diffrgen.training.waiting import BatchTimer
 
 LOG_EVERY = 10
-PATIENCE = timedelta(days=1)
 
 
 class Trainer:
@@ -62,12 +56,18 @@ class Trainer:
             set_seed(options.seed, device_specific=True)
         if options.activation_checkpointing:
             prepared.model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
-        batch_size = min(options.optimiser.batch_size, len(prepared.train))
+        self.plan = StepPlan(
+            len(prepared.train),
+            batch_size=min(options.optimiser.batch_size, len(prepared.train)),
+            accumulate=options.optimiser.accumulate,
+            processes=accelerator.num_processes,
+            epochs=options.optimiser.epochs,
+        )
         lengths = [len(labels) for labels in prepared.train.labels]
-        self.order = EpochOrder(lengths, batch_size=batch_size, seed=options.seed)
+        self.order = EpochOrder(lengths, batch_size=self.plan.batch_size, seed=options.seed)
         loader = example_loader(
             prepared.train,
-            batch_size=batch_size,
+            batch_size=self.plan.batch_size,
             workers=options.workers,
             sampler=self.order,
             drop_last=True,
@@ -84,18 +84,9 @@ class Trainer:
             ),
             loader,
         )
-        # Batches of an epoch, in whole steps.
-        self.batches = len(self.loader) // options.optimiser.accumulate * options.optimiser.accumulate
-        if not self.batches:
-            raise DataError(
-                f"needed {options.optimiser.accumulate} batches of {batch_size} training studies for a step, got "
-                f"{len(self.loader)}; lower --optimiser.accumulate or --optimiser.batch-size"
-            )
-        # Schedules run over all epochs even if training stops before, so that a resumed run goes on along them.
-        self.planned = options.optimiser.epochs * self.batches // options.optimiser.accumulate
-        self.steps = min(self.planned, options.max_steps or self.planned)
         # Prepared, not registered for checkpointing: accelerate would unpickle a registered object.
-        self.scheduler = accelerator.prepare(make_scheduler(self.optimiser.optimizer, options.optimiser, self.planned))
+        self.scheduler = accelerator.prepare(make_scheduler(self.optimiser.optimizer, options.optimiser, self.plan.planned))
+        self.finite = FiniteSteps(options, accelerator, self.network, self.optimiser)
         self.checkpoints = Checkpoints(accelerator, run.checkpoints_path, every=options.checkpoint_every)
         self.stop = stop or StopRequest()
         self.progress = Progress()
@@ -115,6 +106,8 @@ class Trainer:
         """
         if self.options.resume:
             self.progress = self.checkpoints.load()
+            self.finite.guard.skipped = self.progress.skipped
+        self._go_to_place()
         self.started = time.perf_counter() - self.progress.seconds
         main, visible = self.accelerator.is_main_process, self.accelerator.is_local_main_process
         with (
@@ -131,7 +124,27 @@ class Trainer:
                 with self.stop.immediate(self._advice()):
                     self._end_epoch(log, bar)
                 self._save_and_stop(log, always=True)
-        return TrainingSummary(self.progress.step, self.progress.seconds, self.progress.best, self.timer.share)
+        if self.progress.best < 0:
+            raise DataError(
+                f"{self.run.path}: needed a validation whose loss is finite, got none in {self.progress.step} steps, so there "
+                f"are no best weights. Likely cause: {self.finite.likely_cause([])}"
+            )
+        return TrainingSummary(
+            self.progress.step, self.progress.seconds, self.progress.best, self.timer.share, skipped=self.finite.guard.skipped
+        )
+
+    def _go_to_place(self) -> None:
+        """Lay out what is left of the training: `steps` in all, and where the schedules stand.
+
+        `ahead`: steps taken less the place in the schedules; 0 unless the size of a batch was changed on the way. Schedules
+        run over all epochs even if training stops before, so that a resumed run goes on along them.
+        """
+        place = self.plan.place(self.progress)
+        self.ahead = self.progress.step - place
+        self.steps = self.ahead + self.plan.planned
+        if self.options.max_steps:
+            self.steps = min(self.steps, self.options.max_steps)
+        go_to(self.scheduler.scheduler, place)
 
     def _train_epoch(self, log: TrainingLog, bar: tqdm) -> None:
         """Take the steps that are left of the current epoch, or of the whole training."""
@@ -142,9 +155,14 @@ class Trainer:
             if len(group) < self.options.optimiser.accumulate:
                 continue
             step = self.progress.step + 1
-            temperature = gumbel_temperature(self.options.optimiser, step - 1, self.planned)
+            temperature = gumbel_temperature(self.options.optimiser, step - 1 - self.ahead, self.plan.planned)
             losses = self._step(group, temperature)
-            self.progress = replace(self.progress, step=step, batch=self.progress.batch + len(group))
+            self.progress = replace(
+                self.progress,
+                step=step,
+                studies=self.progress.studies + self.plan.studies_a_step,
+                skipped=self.finite.guard.skipped,
+            )
             group = []
             last = self._validation_is_due()
             bar.update()
@@ -157,7 +175,7 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         """Return whether an epoch or the training is over and its validation has not been done yet."""
         progress = self.progress
-        return progress.batch == self.batches or progress.validated < progress.step == self.steps
+        return not self.plan.left(progress) or progress.validated < progress.step == self.steps
 
     def _save_and_stop(self, log: TrainingLog, *, always: bool) -> None:
         """Write a checkpoint, always or where one is due; raise TrainingStopped where a process was told to stop."""
@@ -168,6 +186,7 @@ class Trainer:
         if always or due or number:
             self.progress = replace(self.progress, seconds=time.perf_counter() - self.started)
             log.flush()
+            self.finite.check(self.progress.step)
             self.checkpoints.save(self.progress)
         if number:
             raise TrainingStopped(number, self._advice())
@@ -179,17 +198,21 @@ class Trainer:
         )
 
     def _batches(self) -> Iterator[Example]:
-        self.order.epoch = self.prepared.train.epoch = self.progress.epoch
-        if not self.progress.batch:
-            return iter(self.loader)
-        return iter(self.accelerator.skip_first_batches(self.loader, self.progress.batch))
+        progress = self.progress = replace(
+            self.progress, ordered_by=self.progress.ordered_by or self.plan.batch_size
+        )
+        self.order.epoch = self.prepared.train.epoch = progress.epoch
+        # What is left of an epoch is in the order that it was begun in.
+        self.order.batch_size, self.order.start = progress.ordered_by, progress.studies
+        return iter(self.loader)
 
     def _step(self, group: list[Example], temperature: float) -> Tensor:
         """Take one step of AdamW on L = L_LM + lambda L_SDL + gamma L_SCL, averaged over the group's batches.
 
-        Returns the means of LOSSES.
+        Returns the means of LOSSES. A step whose loss or gradient is not finite is skipped in all processes.
         """
         self.network.set_temperature(temperature)
+        self.finite.guard.keep()
         losses = []
         for number, batch in enumerate(group, start=1):
             # The processes add their gradients up once a step.
@@ -197,11 +220,12 @@ class Trainer:
                 output = self.model(**batch)
                 self.accelerator.backward(output.loss / len(group))
             losses.append(torch.stack([output[name].detach() for name in LOSSES]))
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.optimiser.clip_norm)
-        self.optimiser.step()
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.optimiser.clip_norm)
+        means = torch.stack(losses).mean(0)
+        self.finite.take(self.progress.step + 1, group, means, norm)
         self.scheduler.step()
         self.optimiser.zero_grad()
-        return torch.stack(losses).mean(0)
+        return means
 
     def _log_step(self, losses: Tensor, temperature: float, log: TrainingLog, bar: tqdm) -> None:
         scalars = dict(zip(LOSSES, self.accelerator.reduce(losses, "mean").tolist(), strict=True))
@@ -232,39 +256,17 @@ class Trainer:
                 f"micro-F1 of the reports {scores['micro_f1']:.3f}; "
                 f"{self.timer.last_share:.1%} of the steps' time was waiting for data"
             )
-        if scores["micro_f1"] > progress.best and self.accelerator.is_main_process:
+        # What has no finite loss is not called best, whatever its reports are.
+        better = all_finite(scores["loss"]) and scores["micro_f1"] > progress.best
+        if better and self.accelerator.is_main_process:
+            self.finite.check(self.progress.step)
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
-        progress = replace(progress, best=max(progress.best, scores["micro_f1"]), validated=progress.step)
-        if progress.batch == self.batches:
+        progress = replace(progress, best=scores["micro_f1"] if better else progress.best, validated=progress.step)
+        if not self.plan.left(progress):
             prior = self.network.classifier.class_prior
             states = self.prepared.val.states
-            prior.copy_(adapted_class_prior(prior.cpu(), validation.positive_probability, states))
-            progress = replace(progress, epoch=progress.epoch + 1, batch=0)
+            if torch.isfinite(validation.positive_probability).all():
+                prior.copy_(adapted_class_prior(prior.cpu(), validation.positive_probability, states))
+            progress = replace(progress, epoch=progress.epoch + 1, studies=0, ordered_by=0)
         self.progress = progress
-
-
-def make_accelerator(options: TrainOptions) -> Accelerator:
-    """Return the accelerator of these options; DataError for a precision that the device lacks, for FSDP, and for a tracker
-    that is not installed.
-    """
-    if options.precision == "fp16" and not torch.cuda.is_available():
-        raise DataError("precision fp16 needs a GPU and none is visible; use --precision bf16 or fp32 on a CPU")
-    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        raise DataError(
-            "accelerate was told to shard the weights (FSDP), and the weights of a run are not written from shards; "
-            "start every process with a whole copy: torchrun --nproc-per-node N -m diffrgen.train"
-        )
-    check_trackers(options.track)
-    return Accelerator(
-        log_with=list(options.track) or None,
-        project_config=ProjectConfiguration(logging_dir=str(options.output / FOLDER)) if options.track else None,
-        # Without a GPU accelerate takes no notice of other processes unless told that the CPU is meant.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
-        dynamo_backend="inductor" if options.compile else None,
-        step_scheduler_with_optimizer=False,
-        dataloader_config=DataLoaderConfiguration(non_blocking=True),
-        # The others wait for the first process while it fits the retriever; ten minutes would be the default.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
