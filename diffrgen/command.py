@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from diffrgen.errors import DataError
+from diffrgen.text import printable, printable_lines
 
 # Of a full disk, of permissions, of a disk that breaks or goes away.
 REFUSALS = (
@@ -23,14 +24,14 @@ def run_command(main: Callable[[], int]) -> int:
     """Run `main` and return its exit status: 2 with the message on standard error for a DataError, 130 for Ctrl-C.
 
     2 as well for a file that the system will not read or write: the disk is full, or its permissions do not allow it.
-
+    What a message quotes of a file is made printable: a terminal obeys none of it.
     141, as a shell says it, where standard output was closed by its reader.
     """
     warnings.showwarning = _show_warning
     try:
         return main()
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever read the output, such as head, has enough. Nothing is left to flush when Python exits.
@@ -40,7 +41,7 @@ def run_command(main: Callable[[], int]) -> int:
         # The state of a disk or of its permissions, not of the program.
         if error.errno not in REFUSALS:
             raise
-        print(f"error: {_named(error)}", file=sys.stderr)
+        print(f"error: {printable(_named(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -75,4 +76,4 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Print a warning as one line, without the place in the code that a user does not need."""
-    print(f"warning: {message}", file=file or sys.stderr)
+    print(f"warning: {printable_lines(str(message))}", file=file or sys.stderr)

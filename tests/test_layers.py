@@ -27,6 +27,7 @@ ALLOWED = {
     "workers": set(),
     "finite": set(),
     "lock": set(),
+    "weights": {"errors", "finite"},
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "records", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
@@ -56,7 +57,7 @@ ALLOWED = {
     },
 }
 # Single files that every room may import.
-FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock"}
+FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights"}
 COMMANDS = {"rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 

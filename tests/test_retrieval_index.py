@@ -12,6 +12,7 @@ import pytest
 
 from diffrgen.errors import DataError
 from diffrgen.retrieval import IndexedStudies, RetrievalIndex, TokenStore, faiss_index, write_index
+from diffrgen.staging import file_digest
 
 WIDTH = 16
 
@@ -229,6 +230,12 @@ def edit_manifest(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def accept(folder, name):
+    """Have the manifest name the file as it now is, as whoever forges a folder would."""
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    edit_manifest(folder, files={**files, name: file_digest(folder / name)})
+
+
 def test_asking_for_more_than_there_are_says_how_many_there_are(folder):
     index = RetrievalIndex.load(folder)
     with pytest.raises(DataError, match="asked for 21 neighbours but the index holds 8 studies"):
@@ -255,7 +262,7 @@ def test_exclusions_must_match_the_queries(folder):
 
 def test_another_format_version_is_refused(folder):
     edit_manifest(folder, format=99)
-    with pytest.raises(DataError, match=r"manifest\.json: needed index format 2, got 99"):
+    with pytest.raises(DataError, match=r"manifest\.json: needed index format 3, got 99"):
         RetrievalIndex.load(folder)
 
 
@@ -282,13 +289,17 @@ def test_files_that_do_not_fit_together_are_named(folder):
     write_index(folder, make_studies(8), unit(8))
     small = write_index(folder / "small", make_studies(3), unit(3))
     (small.folder / "index.faiss").replace(folder / "index.faiss")
-    with pytest.raises(DataError, match=r"index\.faiss: needed 8 rows of width 16 .* got 3"):
+    with pytest.raises(DataError, match=r"index\.faiss: is not the file that manifest\.json was written with"):
+        RetrievalIndex.load(folder)
+    accept(folder, "index.faiss")
+    with pytest.raises(DataError, match=r"index\.faiss: needed a FAISS index of 8 rows of width 16 .* got 3"):
         RetrievalIndex.load(folder)
 
 
 def test_pickled_arrays_are_never_loaded(folder):
     np.save(folder / "embeddings.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"embeddings\.npy"):
+    accept(folder, "embeddings.npy")
+    with pytest.raises(DataError, match=r"embeddings\.npy: needed a NumPy array"):
         RetrievalIndex.load(folder)
 
 

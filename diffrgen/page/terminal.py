@@ -8,6 +8,7 @@ from rich.table import Table
 
 from diffrgen.explanation import ExplainedReport
 from diffrgen.page.words import METRIC_NAMES, STATE_WORDS, share_words
+from diffrgen.text import printable
 
 SHOWN_NEIGHBOURS = 3
 BAR = 20
@@ -18,13 +19,14 @@ def print_report(console: Console, name: str, explained: ExplainedReport) -> Non
     written = explained.written
     console.rule(f"[bold]{escape(name)}")
     for sentence in explained.sentences:
-        console.print(sentence.text, markup=False, highlight=False)
+        console.print(printable(sentence.text), markup=False, highlight=False)
         shared = f"; also in {len(sentence.shared_with)} of {len(written.neighbours)} retrieved reports"
         looked = f"    attention: {share_words(sentence.shares)}{shared if sentence.shared_with else ''}"
         console.print(looked, style="dim", markup=False, highlight=False)
     console.print(_states(explained))
     for place, neighbour in enumerate(written.neighbours[:SHOWN_NEIGHBOURS]):
-        console.print(f"similar ({neighbour.similarity:.2f}), {neighbour.id}: {neighbour.report}", markup=False)
+        told = printable(f"{neighbour.id}: {neighbour.report}")
+        console.print(f"similar ({neighbour.similarity:.2f}), {told}", markup=False)
         words = ", ".join(f"{METRIC_NAMES[d.metric]} {d.words}" for d in explained.differences[place])
         console.print(f"    beside the other retrieved reports: {words}", style="dim", markup=False, highlight=False)
     for route in explained.routes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from diffrgen.errors import DataError
 from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
+from diffrgen.model.modeling import FORMER_NAMES
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
@@ -19,6 +20,7 @@ from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
 from diffrgen.pipeline.options import DataOptions, ImageOptions
 from diffrgen.pipeline.references import find_references
+from diffrgen.pipeline.run_check import check_fit, check_generation
 from diffrgen.pipeline.settings import load_json
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
@@ -26,6 +28,7 @@ from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.staging import may_write
 from diffrgen.text import Rules, load_tokenizer
+from diffrgen.weights import check_ranges, load_checked
 
 FORMAT_VERSION = 1
 
@@ -135,17 +138,20 @@ class RunFolder:
             raise DataError(
                 f"{self.settings_path}: needed format_version {FORMAT_VERSION}, got {settings.format_version}"
             )
+        check_ranges(asdict(settings), self.settings_path)
         return settings
 
     def model(self, *, fused_kernels: bool = True) -> DiffRGenForReportGeneration:
-        """Load the best weights, in evaluation mode, with the fused operator or the reference."""
+        """Load the best weights, in evaluation mode, with the fused operator or the reference.
+
+        Raises DataError by file and field where a value is out of range or a tensor is missing, of another shape or not
+        finite.
+        """
+        check_generation(self.path / "generation_config.json")
         backend = "auto" if fused_kernels else "reference"
-        try:
-            return DiffRGenForReportGeneration.from_pretrained(
-                self.path, use_safetensors=True, operator_backend=backend
-            ).eval()
-        except OSError as error:
-            raise DataError(f"{self.path}: needed the config.json and model.safetensors of a run: {error}") from error
+        return load_checked(
+            DiffRGenForReportGeneration, self.path, renamed=FORMER_NAMES, operator_backend=backend
+        )
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Load the tokenizer."""
@@ -161,12 +167,22 @@ class RunFolder:
 
     def sources(self, config: DiffRGenConfig, settings: RunSettings, *, read: ReadImage = read_resized) -> ExampleSettings:
         """Return what evaluation examples of this run are made with, of images that `read` reads."""
+        tokenizer, index = self.tokenizer(), self.index()
+        check_fit(
+            self.path,
+            config,
+            image=settings.image,
+            max_tokens=settings.max_tokens,
+            retriever=settings.retriever,
+            tokenizer=tokenizer,
+            index=index,
+        )
         return ExampleSettings(
             transform=settings.image.transform(config.encoder.num_channels),
-            tokenizer=self.tokenizer(),
+            tokenizer=tokenizer,
             rules=settings.rules,
             max_tokens=settings.max_tokens,
-            index=self.index(),
+            index=index,
             token_features=config.retrieved == "tokens",
             read=read,
             findings=config.findings,

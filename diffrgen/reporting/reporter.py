@@ -18,6 +18,7 @@ from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.pipeline.run_check import check_retriever
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.reporting.prior_study import PriorStudy
@@ -64,6 +65,7 @@ class Reporter:
         self.model = folder.model(fused_kernels=fused_kernels).to(self.device)
         self.sources = folder.sources(self.model.config, self.settings)
         self.retriever = folder.retriever().to(self.device)
+        check_retriever(self.retriever, self.sources.index)
 
     def write(
         self,

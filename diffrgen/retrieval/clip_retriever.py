@@ -22,6 +22,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from diffrgen.errors import DataError
+from diffrgen.finite import first_not_finite
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.retrieval.retriever import TokenFeatures
 
@@ -56,10 +57,12 @@ class ClipRetriever:
         Raises DataError when a part is missing or the model offers no image and text features.
         """
         try:
-            model = AutoModel.from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModel.from_pretrained(
+                path, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             # The PIL processor, because the other one needs torchvision.
-            processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+            processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{path}: needed a CLIP-style checkpoint (folder or hub name) with config.json, model.safetensors, a "
@@ -71,6 +74,9 @@ class ClipRetriever:
                 f"{path}: needed a model that embeds images and texts in one space, but {type(model).__name__} has no "
                 f"{' and no '.join(missing)}"
             )
+        broken = first_not_finite(model.state_dict().items())
+        if broken is not None:
+            raise DataError(f"{path}: {broken}: needed numbers, got NaN or infinity")
         return cls(model, tokenizer, processor)
 
     @property

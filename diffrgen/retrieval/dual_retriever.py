@@ -15,6 +15,7 @@ from diffrgen.retrieval.dual_encoder import DualEncoder
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.retrieval.retriever import TokenFeatures
 from diffrgen.text import load_tokenizer
+from diffrgen.weights import load_checked
 
 
 class DualRetriever:
@@ -31,14 +32,17 @@ class DualRetriever:
 
     @classmethod
     def load(cls, folder: str | Path) -> DualRetriever:
-        """Load what `save` wrote; DataError when a file is missing."""
+        """Load what `save` wrote; DataError, by file and field, for anything else."""
+        folder = Path(folder)
+        model = load_checked(DualEncoder, folder)
+        tokenizer = load_tokenizer(folder)
+        words = model.config.text_config.vocab_size
+        if len(tokenizer) != words:
+            raise DataError(f"{folder / 'tokenizer.json'}: needed the {words} tokens of config.json, got {len(tokenizer)}")
         try:
-            model = DualEncoder.from_pretrained(folder, use_safetensors=True)
-        except OSError as error:
-            raise DataError(
-                f"{folder}: needed the config.json and model.safetensors of a retriever: {error}"
-            ) from error
-        return cls(model, load_tokenizer(folder))
+            return cls(model, tokenizer)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{folder / 'config.json'}: image_transform: {error}") from error
 
     @property
     def embedding_width(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.studies import IndexedStudies
 
 QUERIES_AT_ONCE = 1024
+# A FAISS file begins with its kind, the width and the number of rows.
+HEADER = struct.Struct("<4siq")
+FLAT = (b"IxFI", b"IxF2", b"IxFl")
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,13 @@ class RetrievalIndex:
 
     @classmethod
     def load(cls, folder: str | Path) -> RetrievalIndex:
-        """Open an index folder; DataError when a file is missing, of another format or does not fit the others."""
+        """Open an index folder; DataError when a file is missing, of another format, not the one that the manifest was
+        written with or does not fit the others.
+        """
         folder = Path(folder)
         manifest = IndexManifest.load(folder)
+        # Before NumPy or FAISS see a byte.
+        manifest.check(folder)
         studies = IndexedStudies.load(folder / "studies.json")
         if (len(studies), len(studies.texts)) != (manifest.studies, manifest.texts):
             raise DataError(
@@ -66,6 +74,8 @@ class RetrievalIndex:
                 f"manifest.json says, got {len(studies)} with {len(studies.texts)}; build the index again"
             )
         embeddings = _open(folder / "embeddings.npy", (manifest.texts, manifest.width), "float32")
+        if not np.isfinite(embeddings).all():
+            raise DataError(f"{folder / 'embeddings.npy'}: needed numbers, got NaN or infinity; build the index again")
         tokens = lengths = None
         if manifest.token_length:
             shape = (manifest.texts, manifest.token_length, manifest.token_width)
@@ -181,7 +191,7 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Memory-map an array; DataError when it is missing or not what the manifest says."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise DataError(f"{path}: needed a NumPy array of shape {shape}: {error}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise DataError(
@@ -191,8 +201,28 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.asarray(array)
 
 
+def _check_header(path: Path, manifest: IndexManifest) -> None:
+    """Raise DataError where the header of a FAISS file, and its size, are not those of so many rows of that width.
+
+    FAISS believes the counts of a file and takes memory for them.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEADER.size)
+    found = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0, 0)
+    kind, width, rows = found
+    size = path.stat().st_size
+    # Of an exact index all is known: its rows come behind 45 bytes.
+    fits = kind[:1] == b"I" and (kind not in FLAT or size == 45 + 4 * rows * width)
+    if not fits or (rows, width) != (manifest.texts, manifest.width):
+        raise DataError(
+            f"{path}: needed a FAISS index of {manifest.texts} rows of width {manifest.width} as manifest.json says, got "
+            f"{rows} of width {width} in {size} bytes; build the index again"
+        )
+
+
 def _open_faiss(folder: Path, manifest: IndexManifest) -> faiss.Index:
     path = folder / "index.faiss"
+    _check_header(path, manifest)
     # IO_FLAG_MMAP maps inverted lists only; the other one, since FAISS 1.11, maps flat and HNSW codes too.
     flags = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) | faiss.IO_FLAG_READ_ONLY
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.studies import IndexedStudies
-from diffrgen.staging import staged
+from diffrgen.staging import file_digest, staged
 
 GOOD_RECALL = 0.95
 
@@ -72,6 +73,7 @@ def write_index(
             fingerprint=fingerprint([factory, search, *studies.ids, *studies.texts, store.data]),
             retriever=retriever,
             recall=recall,
+            files={path.name: file_digest(path) for path in sorted(stage.iterdir())},
         ).save(stage)
     return RetrievalIndex.load(folder)
 
@@ -94,7 +96,7 @@ def _write_embeddings(path: Path, batches: Iterable[np.ndarray], texts: int) -> 
     done = 0
     for batch in batches:
         if store is None and batch.ndim == 2:
-            store = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(texts, batch.shape[1]))
+            store = _new_array(path, np.float32, (texts, batch.shape[1]))
         if (
             store is None
             or batch.shape[1:] != store.shape[1:]
@@ -117,9 +119,21 @@ def _write_embeddings(path: Path, batches: Iterable[np.ndarray], texts: int) -> 
     return store
 
 
+def _new_array(path: Path, kind: type[np.floating], shape: tuple[int, ...]) -> np.ndarray:
+    """Return a new array file, memory-mapped; OSError where the disk has no room for it.
+
+    Written to a file with holes, a mapped page for which there is no room ends the process with a bus error.
+    """
+    store = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return store
+
+
 def _write_tokens(folder: Path, tokens: TokenStore, texts: int) -> None:
     shape = (texts, tokens.length, tokens.width)
-    store = np.lib.format.open_memmap(folder / "tokens.npy", mode="w+", dtype=np.float16, shape=shape)
+    store = _new_array(folder / "tokens.npy", np.float16, shape)
     lengths = np.zeros(texts, dtype=np.int64)
     start = 0
     for features, counts in tokens.batches:

@@ -11,6 +11,7 @@ from diffrgen.retrieval.clip_retriever import ClipRetriever
 from diffrgen.retrieval.dual_encoder import DualEncoderConfig
 from diffrgen.retrieval.dual_retriever import DualRetriever
 from diffrgen.retrieval.retriever import Retriever
+from diffrgen.weights import CONFIG, read_json, refuse_code
 
 
 def load_retriever(path: str | Path) -> Retriever:
@@ -21,10 +22,14 @@ def load_retriever(path: str | Path) -> Retriever:
     needed = f"{path}: needed a retriever's folder or a hub name, found no config.json"
     try:
         config, _ = PretrainedConfig.get_config_dict(path)
-    except OSError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{needed}: {error}") from error
     if not config:
         raise DataError(needed)
+    for name in (CONFIG, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+        if (Path(path) / name).is_file():
+            refuse_code(read_json(Path(path) / name), Path(path) / name)
+    refuse_code(config, Path(path) / CONFIG)
     if config.get("model_type") == DualEncoderConfig.model_type:
         return DualRetriever.load(path)
     return ClipRetriever.load(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffrgen.lazy import on_first_use
-from diffrgen.text.printable import printable
+from diffrgen.text.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from diffrgen.text.cleaning import RULES, Rules, choose_rules, clean_report
@@ -28,6 +28,7 @@ __all__ = [
     "decode_report",
     "load_tokenizer",
     "printable",
+    "printable_lines",
     "report_sentences",
     "train_tokenizer",
 ]

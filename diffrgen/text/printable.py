@@ -10,3 +10,12 @@ def printable(text: str) -> str:
     'chest\N{REPLACEMENT CHARACTER}[2J.png'
     """
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return `text` made printable line by line: its line feeds stay.
+
+    >>> printable_lines("a\\x1b[2J\\nb")
+    'a\N{REPLACEMENT CHARACTER}[2J\\nb'
+    """
+    return "\n".join(map(printable, text.split("\n")))

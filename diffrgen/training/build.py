@@ -62,7 +62,7 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
         "tie_word_embeddings": True,
     }
     if decoder not in DECODERS:
-        config = AutoConfig.from_pretrained(decoder)
+        config = AutoConfig.from_pretrained(decoder, trust_remote_code=False)
         if not isinstance(config, BertConfig) or config.max_position_embeddings < positions:
             raise DataError(f"{decoder}: needed a BERT of at least {positions} positions, got {type(config).__name__}")
         config.update(special)
