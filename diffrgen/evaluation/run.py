@@ -29,6 +29,7 @@ from diffrgen.metrics import (
     published_rows,
     terminal_table,
 )
+from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.run_folder import RunFolder
@@ -102,6 +103,8 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     studies = source.splits[options.split]
     if not studies:
         raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
+    if options.data is None:
+        check_data(run.path, source, less=options.skip_broken or data.skip_broken)
     ids = [study.id for study in studies]
     others = read_contenders(contenders, ids)
     if human is not None:

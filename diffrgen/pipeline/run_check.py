@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import json
+from collections.abc import Sequence, Sized
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig
 
 from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenConfig
 from diffrgen.pipeline.options import ImageOptions
+from diffrgen.records import Study
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions
-from diffrgen.weights import check_ranges, read_json, refuse_code
+from diffrgen.staging import file_digest
+from diffrgen.text import Rules, clean_report
+from diffrgen.weights import CONFIG, check_ranges, read_json, refuse_code, weight_files
 
 # What training writes. Anything else that would change how reports are generated is an option of ours, or unknown.
 OURS = {
@@ -19,6 +24,8 @@ OURS = {
     *("no_repeat_ngram_size", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache"),
     *("transformers_version", "_from_model_config", "output_attentions", "output_hidden_states"),
 }
+# The field of config.json that says what the weights were trained with.
+MADE_WITH, SHOWN = "made_with", 5
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
@@ -58,6 +65,13 @@ def check_fit(
             f"{run / 'tokenizer.json'}: needed the {config.decoder.vocab_size} tokens that config.json says, got "
             f"{len(tokenizer)}: this is the tokenizer of another run"
         )
+    made_with = _made_with(config, run)
+    for part, file, now in (
+        ("tokenizer", "tokenizer.json", file_digest(run / "tokenizer.json")),
+        ("retriever", "index/manifest.json", index.manifest.retriever),
+    ):
+        if made_with.get(part, now) != now:
+            raise DataError(f"{run / file}: is not of the {part} that this run was trained with, but of another run's")
     most = config.decoder.max_position_embeddings - 1 - config.findings
     if max_tokens > most:
         raise DataError(f"{run / 'run.json'}: max_tokens: needed at most {most}, which the decoder reads, got {max_tokens}")
@@ -81,3 +95,55 @@ def check_retriever(retriever: Retriever, index: RetrievalIndex) -> None:
             f"{index.folder}: its reports were embedded by retriever {index.manifest.retriever or 'unknown'}, but the "
             f"images would be embedded by {retriever.fingerprint}; build the index again with this retriever"
         )
+
+
+def check_no_leak(studies: Sequence[Study], index: RetrievalIndex, *, rules: Rules) -> None:
+    """Raise DataError, naming them, where studies of another split than train stand in the index with their reports."""
+    found = [
+        study.id
+        for study in studies
+        if study.split != "train" and index.studies.holds(study.id, clean_report(study.report, rules=rules))
+    ]
+    if found:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise DataError(
+            f"{index.folder}: {len(found)} studies to score were trained on and can be retrieved with their own reports: "
+            f"{', '.join(map(repr, found[:SHOWN]))}{more}; score studies of another split"
+        )
+
+
+def note_parts(config: DiffRGenConfig, run: Path, index: RetrievalIndex) -> None:
+    """Note in a network's configuration the tokenizer and the retriever that it is trained with."""
+    setattr(
+        config,
+        MADE_WITH,
+        {"tokenizer": file_digest(run / "tokenizer.json"), "retriever": index.manifest.retriever},
+    )
+
+
+def note_weights(folder: Path) -> None:
+    """Note in the config.json of `folder` the SHA-256 of each file of weights that was saved beside it."""
+    content = read_json(folder / CONFIG)
+    digests = {path.name: file_digest(path) for path in weight_files(folder)}
+    content[MADE_WITH] = {**content.get(MADE_WITH, {}), "weights": digests}
+    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_weights(run: Path, config: DiffRGenConfig) -> None:
+    """Raise DataError where the weights are not those that config.json was saved with; one of 0.1 says nothing of them."""
+    noted = _made_with(config, run).get("weights")
+    if not isinstance(noted, dict):
+        return
+    for path in weight_files(run):
+        if file_digest(path) != noted.get(path.name):
+            raise DataError(
+                f"{path}: is not the file that config.json was saved with, but another run's; where training was killed "
+                "while it saved, resume it"
+            )
+
+
+def _made_with(config: DiffRGenConfig, run: Path) -> dict[str, Any]:
+    noted = getattr(config, MADE_WITH, {})
+    if not isinstance(noted, dict):
+        raise DataError(f"{run / CONFIG}: {MADE_WITH}: needed an object, got {type(noted).__name__}")
+    return noted

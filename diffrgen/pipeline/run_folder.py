@@ -20,7 +20,7 @@ from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
 from diffrgen.pipeline.options import DataOptions, ImageOptions
 from diffrgen.pipeline.references import find_references
-from diffrgen.pipeline.run_check import check_fit, check_generation
+from diffrgen.pipeline.run_check import check_fit, check_generation, check_no_leak, check_weights
 from diffrgen.pipeline.settings import load_json
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
@@ -149,9 +149,11 @@ class RunFolder:
         """
         check_generation(self.path / "generation_config.json")
         backend = "auto" if fused_kernels else "reference"
-        return load_checked(
+        model = load_checked(
             DiffRGenForReportGeneration, self.path, renamed=FORMER_NAMES, operator_backend=backend
         )
+        check_weights(self.path, model.config)
+        return model
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Load the tokenizer."""
@@ -201,9 +203,11 @@ class RunFolder:
     ) -> StudyDataset:
         """Return the evaluation examples of `studies`, their references looked up on `device` and kept under `key`.
 
-        prior: with the earlier studies, of any split of `source`.
+        prior: with the earlier studies, of any split of `source`. Raises DataError where a study that is not of the
+        training split stands in the index.
         """
         sources = self.sources(config, settings, read=source.read_image)
+        check_no_leak(studies, sources.index, rules=settings.rules)
         neighbours, priors = find_references(
             self.retriever().to(device),
             sources.index,

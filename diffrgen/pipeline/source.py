@@ -23,13 +23,15 @@ from diffrgen.records import SPLITS, Split, Study, StudySplits, read_annotation,
 class StudySource:
     """Studies that all have labels, the labeler that reads written reports, and how an image is read.
 
-    read: how many studies of each split the data bring without labels, so that the labeler read theirs.
+    read: how many studies of each split the data bring without labels, so that the labeler read theirs; `unlabelled` are
+    their ids.
     """
 
     splits: StudySplits
     labeler: NamedLabeler
     read: Mapping[Split, int]
     read_image: ReadImage = read_resized
+    unlabelled: frozenset[str] = frozenset()
 
     def truth(self, split: Split) -> str:
         """Say where the labels of `split` come from: the data, the labeler by its name, or both."""
@@ -78,9 +80,14 @@ def load_source(
     elif not is_phantom:
         splits = _readable(splits, check_images(splits, progress=True), skip_broken=options.skip_broken)
     read = {split: sum(study.labels is None for study in splits[split]) for split in SPLITS}
+    unlabelled = frozenset(study.id for study in splits if study.labels is None)
     train, val, test = (_labelled(splits[split], labeler) for split in SPLITS)
     return StudySource(
-        replace(splits, train=train, val=val, test=test), labeler, read, read_resized if images is None else images.read
+        replace(splits, train=train, val=val, test=test),
+        labeler,
+        read,
+        read_resized if images is None else images.read,
+        unlabelled,
     )
 
 

@@ -25,6 +25,7 @@ from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_images
 from diffrgen.retrieval.process_group import SINGLE_PROCESS, Arrays, ProcessGroup
 from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
+from diffrgen.staging import sampled_digest
 
 # What numpy and zipfile raise; a RuntimeError for encryption and methods that zipfile does not know.
 DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -62,7 +63,7 @@ def neighbours_of_studies(
     Each process of a `group` embeds and looks up its share of the studies, in the batches that one process would.
 
     The result is kept as `neighbours-<split>.npz` in `cache` (default: the index's folder) and used again while the
-    studies, their image files' names and sizes, how images are decoded, the retriever, the index and the options are
+    studies, their image files' names and contents, how images are decoded, the retriever, the index and the options are
     the same.
 
     Raises DataError when the index was built by another retriever.
@@ -153,7 +154,7 @@ def _key(
     parts += [str(options.neighbours), str(options.exclude_patient)]
     for study in studies:
         parts += [study.id, study.patient_id or ""]
-        parts += [part for image in query_images(study) for part in (image.name, str(image.stat().st_size))]
+        parts += [part for image in query_images(study) for part in (image.name, sampled_digest(image))]
     return fingerprint(parts)
 
 

@@ -19,7 +19,7 @@ from diffrgen.retrieval.neighbours import embed_images
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_images
 from diffrgen.retrieval.retriever import Retriever
-from diffrgen.staging import discard, staged
+from diffrgen.staging import discard, sampled_digest, staged
 from diffrgen.text import Rules, clean_report, report_sentences
 
 MAX_SENTENCES = 12
@@ -103,7 +103,7 @@ def priors_of_studies(
     """Return the embedded earlier study of each study that has one in `known`, studies by id, of any split.
 
     The result is kept as `priors-<split>/` in `folder`, memory-mapped, and used again while the earlier studies, their
-    reports' sentences, their image files' names and sizes, how images are decoded and the retriever are the same.
+    reports' sentences, their image files' names and contents, how images are decoded and the retriever are the same.
 
     Raises DataError where a study is its own earlier study, and where the kept files are damaged.
     """
@@ -138,7 +138,7 @@ def _embedded_reports(retriever: Retriever, told: Sequence[Sequence[str]]) -> di
 def _key(retriever: Retriever, earlier: Sequence[Study], told: Sequence[Sequence[str]]) -> str:
     parts = [f"format {FORMAT}", retriever.fingerprint, repr(retriever.image_transform), f"recipe {RECIPE}"]
     for study, sentences in zip(earlier, told, strict=True):
-        files = [part for image in query_images(study) for part in (image.name, str(image.stat().st_size))]
+        files = [part for image in query_images(study) for part in (image.name, sampled_digest(image))]
         parts += [study.id, *files, *sentences]
     return fingerprint(parts)
 

@@ -63,6 +63,11 @@ class IndexedStudies:
             rows.add(self._row_of_id[study])
         return frozenset(rows)
 
+    def holds(self, study: str, report: str) -> bool:
+        """Return whether the study of this id is here with this cleaned report."""
+        row = self._row_of_id.get(study)
+        return row is not None and self.report(row) == report
+
     def save(self, path: Path) -> None:
         """Write the studies as JSON."""
         content = {"ids": self.ids, "patients": self.patients, "texts": self.texts, "text_of": self.text_of.tolist()}

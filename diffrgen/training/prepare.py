@@ -14,10 +14,12 @@ from diffrgen.errors import DataError
 from diffrgen.images.encoder import encoder_config
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import initial_class_prior
+from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.labeler import absolute_checkpoint
 from diffrgen.pipeline.references import find_references
+from diffrgen.pipeline.run_check import note_parts
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.pipeline.stored_features import CropChoice
@@ -65,6 +67,8 @@ def prepare(
         )
     _check_splits(source)
     options = _without_missing_priors(options, source, say)
+    if state.is_main_process:
+        check_data(run.path, source, keep=True, less=options.data.skip_broken)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
     encoder = pretrained_encoder(options)
@@ -130,6 +134,7 @@ def prepare(
     )
     # And that the noise of training does not depend on what parts were drawn.
     set_seed(options.seed)
+    note_parts(model.config, run.path, index)
     model.classifier.class_prior.copy_(initial_class_prior(train.states))
     return PreparedRun(settings, DataSummary.of(options.data, source), model, train, val, source)
 

@@ -20,6 +20,7 @@ from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import adapted_class_prior
 from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
+from diffrgen.pipeline.run_check import note_weights
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.staging import staged
 from diffrgen.training.checkpoints import Checkpoints, Progress
@@ -262,6 +263,7 @@ class Trainer:
             self.finite.check(self.progress.step)
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
+                note_weights(stage)
         progress = replace(progress, best=scores["micro_f1"] if better else progress.best, validated=progress.step)
         if not self.plan.left(progress):
             prior = self.network.classifier.class_prior
