@@ -249,6 +249,7 @@ def test_keys_and_values_of_the_image_are_projected_once(monkeypatch):
         ({"difference_metrics": (), "contrast_form": "printed"}, "whose negatives are D"),
         ({"difference_metrics": ("l3",)}, "got \\('l3',\\)"),
         ({"contrast_form": "other"}, "got 'other'"),
+        ({"centres": "middle"}, "expected centres 'rank' or 'attention', got 'middle'"),
         ({"finding_weight": 0.0}, "expected a finding_weight above 0, got 0.0"),
         ({"difference": "both"}, "expected difference 'scalars' or 'content', got 'both'"),
     ],

@@ -104,7 +104,10 @@ class Explainer:
             sentences=sentences,
             neighbour_sentences=tuple(mark_shared(neighbour.report, told) for neighbour in written.neighbours),
             differences=tuple(compare_neighbours(metrics, config.difference_metrics)),
-            routes=layer_routes(
+            # Windows that follow each row are not drawn: the picture is of those at fixed places.
+            routes=()
+            if config.centres == "attention"
+            else layer_routes(
                 written.routing,
                 layers=len(config.masks_per_layer),
                 grid=reasons.grid,

@@ -78,7 +78,7 @@ def with_routing(change: Callable[[Tensor], Tensor]) -> Encode:
 def all_ones_alone(alpha: Tensor) -> Tensor:
     """All weight on A^0, which masks nothing."""
     alone = torch.zeros_like(alpha)
-    alone[:, 0] = 1
+    alone[..., 0] = 1
     return alone
 
 
@@ -101,7 +101,7 @@ CHANGES: Mapping[str, Encode] = MappingProxyType(
         OTHER_ROWS: with_other_finding_rows,
         "another's patches in the co-attention": with_other_co_attention,
         "another's routing": with_routing(exchanged),
-        "even routing": with_routing(lambda alpha: torch.full_like(alpha, 1 / alpha.shape[1])),
+        "even routing": with_routing(lambda alpha: torch.full_like(alpha, 1 / alpha.shape[-1])),
         "no window": with_routing(all_ones_alone),
     }
 )

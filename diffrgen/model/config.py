@@ -68,6 +68,8 @@ class DiffRGenConfig(PretrainedConfig):
         masking: Literal["multiplicative", "exclusive"] = "multiplicative",
         routing: Literal["soft", "straight_through"] = "soft",
         operator_backend: Literal["auto", "reference", "triton", "native"] = "auto",
+        centres: Literal["rank", "attention"] = "rank",
+        row_routing: bool = False,
         finding_queries: bool = False,
         dropout: float = 0.1,
         findings: int = 14,
@@ -97,6 +99,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
         self.share_fam, self.share_projections = share_fam, share_projections
         self.masking, self.routing, self.operator_backend = masking, routing, operator_backend
+        self.centres, self.row_routing = centres, row_routing
         self.finding_queries = finding_queries
         self.dropout = dropout
         self.findings = findings
@@ -139,6 +142,8 @@ class DiffRGenConfig(PretrainedConfig):
             raise ValueError(f"expected difference 'scalars' or 'content', got {self.difference!r}")
         if set(self.difference_metrics) - set(DIFFERENCE_METRICS):
             raise ValueError(f"expected difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}")
+        if self.centres not in ("rank", "attention"):
+            raise ValueError(f"expected centres 'rank' or 'attention', got {self.centres!r}")
         if self.finding_queries and not self.masks_per_layer:
             raise ValueError("expected layers of the aggregation module for finding_queries to join, got masks_per_layer ()")
         if self.contrast_form not in ("supervised", "printed"):

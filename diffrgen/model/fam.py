@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffrgen.model.coattention import CoAttentionRouting, Route
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.router import MIN_TEMPERATURE
+from diffrgen.model.rows import masked_mean
 
 
 class SelfAttention(nn.Module):
@@ -74,8 +75,17 @@ class FlexiRouteAggregation(nn.Module):
         """
         return tuple(layer.mhcar.route(patches, grid, self.temperature, patch_mask) for layer in self.layers)
 
-    def forward(self, z: Tensor, routes: tuple[Route, ...], mask: Tensor) -> Tensor:
-        """Return Z_K (B, N, d) for tokens Z_0 = z (B, N, d); mask (B, N) True for real tokens."""
+    def forward(
+        self, z: Tensor, routes: tuple[Route, ...], mask: Tensor, used: list[Tensor] | None = None
+    ) -> Tensor:
+        """Return Z_K (B, N, d) for tokens Z_0 = z (B, N, d); mask (B, N) True for real tokens.
+
+        used: gets each layer's alpha (B, P), the mean over the real tokens where each has its own.
+        """
         for layer, route in zip(self.layers, routes, strict=True):
-            z = layer(z, route, mask)
+            of_rows = layer.mhcar.of_rows(z, route)
+            z = layer(z, of_rows, mask)
+            if used is not None:
+                alpha = of_rows.alpha
+                used.append(alpha if alpha.dim() == 2 else masked_mean(alpha, mask))
         return z

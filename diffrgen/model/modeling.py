@@ -101,14 +101,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             mask = torch.cat([mask, given_or_true(inputs.prior_mask, earlier)], dim=1)
 
         routes, own_routes = self.fam.route(patches, image.grid, image.mask), ()
-        similar, finding_rows = self._aggregate(z, routes, mask)  # S (B, N + R, d), Eq. 2-7
+        alphas: list[Tensor] = []
+        similar, finding_rows = self._aggregate(z, routes, mask, alphas)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
         if self.difference is not None:
             difference = self._difference(reports, earlier, patches, image.mask)  # Eq. 1 (B, N + R, d)
             fam = self.fam
             if self.difference_fam is not None:
                 fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid, image.mask)
-            difference = fam(difference, own_routes or routes, mask)  # D (B, N + R, d), Eq. 2-7
+            difference = fam(difference, own_routes or routes, mask, alphas if own_routes else None)  # D (B, N + R, d), Eq. 2-7
             memory, mean_difference = [*memory, difference], masked_mean(difference, retrieved_mask)
 
         mean_similar = masked_mean(similar, retrieved_mask)
@@ -121,7 +122,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
             memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
             disease_logits=disease_logits,
-            routing=tuple(route.alpha for route in routes + own_routes),
+            routing=tuple(alphas),
             pooled=image.pooled,
             similar=mean_similar,
             difference=mean_difference,
@@ -131,12 +132,14 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             prompt_rows=prompt_rows,
         )
 
-    def _aggregate(self, z: Tensor, routes: tuple[Route, ...], mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _aggregate(
+        self, z: Tensor, routes: tuple[Route, ...], mask: Tensor, alphas: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Return S (B, N + R, d) of z (B, N + R, d), and what the finding queries beside it saw (B, C, d; none: C = 0)."""
         rows = z.shape[1]
         if self.finding_queries is not None:
             z, mask = self.finding_queries.beside(z, mask)
-        return self.fam(z, routes, mask).tensor_split((rows,), dim=1)
+        return self.fam(z, routes, mask, alphas).tensor_split((rows,), dim=1)
 
     def _difference(
         self, reports: Tensor, earlier: Tensor | None, patches: Tensor, patch_mask: Tensor | None

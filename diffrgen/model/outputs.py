@@ -17,7 +17,8 @@ class EncodedStudy(ModelOutput):
     last_hidden_state (B, V m + 2N, decoder width): [patches ; S ; D], the patches of V views one grid after the other, or
     (B, V m + N, ...) without D; memory_mask (B, V m + 2N) bool, False for absent rows. N counts the rows of a prior too,
     which stand behind the retrieved reports in S and in D. disease_logits (B, 4, C); routing: alpha (B, p_k) of each
-    layer, for S, then for D where it has a FAM of its own; pooled (B, E), similar and difference (B, d): the means over
+    layer, for S, then for D where it has a FAM of its own, with `row_routing` the means over the real rows;
+    pooled (B, E), similar and difference (B, d): the means over
     the views and over the retrieved reports that Eq. 8 compares, difference None without D. prior_states (B, C): as they
     were given, None where they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
     (`FindingQueries`), None without finding queries. view_kinds (B, V): places in

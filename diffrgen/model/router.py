@@ -15,7 +15,7 @@ MIN_TEMPERATURE = 0.05
 def gumbel_softmax(logits: Tensor, temperature: Tensor, *, noise: bool, straight_through: bool) -> Tensor:
     """Return routing weights sigma_g(logits) in float32 (float64 for float64), each row summing to one (Eq. 7).
 
-    logits: (B, P). With `noise`, Gumbel noise is added before the softmax. With `straight_through` the forward value is
+    logits: (..., P). With `noise`, Gumbel noise is added before the softmax. With `straight_through` the forward value is
     one-hot and the gradient that of the soft weights.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -44,11 +44,17 @@ class Router(nn.Module):
                 nn.Linear(config.width, config.width // 2), nn.ReLU(), nn.Linear(config.width // 2, masks)
             )
 
-    def forward(self, patches: Tensor, temperature: Tensor, patch_mask: Tensor | None = None) -> Tensor:
-        """Return alpha (B, P) from patches F (B, m, d) at `temperature` (a scalar tensor); patch_mask (B, m), see `route`."""
+    def forward(
+        self, patches: Tensor, temperature: Tensor, patch_mask: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Return alpha (B, P) from patches F (B, m, d) at `temperature` (a scalar tensor); patch_mask (B, m), see `route`.
+
+        rows (B, N, d): alpha is (B, N, P), that of each row from the image and the row: MLP(APool(F) + z_i).
+        """
         if self.mlp is None:
             return patches.new_ones(len(patches), 1, dtype=torch.promote_types(patches.dtype, torch.float32))
-        logits = self.mlp(mean_of_present(patches, patch_mask))  # (B, P)
+        image = mean_of_present(patches, patch_mask)  # (B, d)
+        logits = self.mlp(image if rows is None else image.unsqueeze(1) + rows)  # (B, P) or (B, N, P)
         return gumbel_softmax(
             logits, temperature, noise=self.training, straight_through=self.straight_through
         )

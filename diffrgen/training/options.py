@@ -63,6 +63,10 @@ class ModelOptions:
     """A masked logit becomes 0 (Eq. 5) or -inf."""
     routing: Literal["soft", "straight_through"] = "soft"
     """Weighted masks, or one mask a study."""
+    centres: Literal["rank", "attention"] = "rank"
+    """Row i's windows lie round patch i mod m (Eq. 6), or round the patch that the row itself attends to most."""
+    row_routing: bool = False
+    """Weights of the masks of each row, from the row and the image, rather than of each image (Eq. 7)."""
     finding_queries: bool = False
     """A learned row for each finding beside those of the references: the classifier and the decoder learn from it."""
     dropout: float = 0.1
