@@ -65,7 +65,25 @@ def make_dicoms(folder: Path) -> list[Path]:
     paths = [folder / f"{name}.dcm" for name in DICOMS]
     for path in paths:
         path.write_bytes((samples / path.name).read_bytes())
-    return paths
+    return [*paths, *make_odd_dicoms(folder)]
+
+
+def make_odd_dicoms(folder: Path) -> list[Path]:
+    """Files with each attribute of the display: tables, a window, padding, float pixels, colours of 12 bits."""
+    from dicom_files import lookup_table, write_dicom
+
+    stored = np.arange(256, dtype=np.uint16).reshape(16, 16) * 16
+    table = lookup_table(0, np.arange(4096) * 16)
+    tags = {"WindowCenter": "1000", "WindowWidth": "2001", "VOILUTFunction": "SIGMOID", "PixelPaddingValue": 0}
+    floats = {"FloatPixelData": stored.astype("<f4").tobytes(), "PixelData": None}
+    return [
+        write_dicom(
+            folder / "tables.dcm", stored, ModalityLUTSequence=lookup_table(0, np.arange(4096)), VOILUTSequence=table
+        ),
+        write_dicom(folder / "window.dcm", stored, RescaleSlope="-1", RescaleIntercept="4095", **tags),
+        write_dicom(folder / "floats.dcm", stored.astype(np.uint32), bits=32, **floats),
+        write_dicom(folder / "colours.dcm", np.repeat(stored[..., None], 3, axis=2), PresentationLUTShape="INVERSE"),
+    ]
 
 
 def warm_up_dicom() -> None:
@@ -107,6 +125,9 @@ def make_dumps(folder: Path) -> list[Path]:
         "a.jsonl": "\n".join(map(json.dumps, records)),
         "b.json": json.dumps(records),
         "c.json": json.dumps({record["id"]: [record["hypothesis"]] for record in records}),
+        "e.ndjson": "\r\n".join(map(json.dumps, records)),
+        "f.json": json.dumps({"images": [], "annotations": [{"image_id": 1, "caption": "edema"}]}),
+        "g.tsv": "id\treference\treport\n" + "".join(f'{name}\t"no\nedema"\tedema\n' for name in "abc"),
         "d.csv": "id,reference,report\n" + "".join(f'{name},"no, edema","edema"\n' for name in "abc"),
     }
     for name, text in files.items():

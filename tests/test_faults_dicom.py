@@ -283,6 +283,14 @@ def with_size(stream: bytes, width: int, height: int) -> bytes:
     return bytes(changed)
 
 
+def with_precincts(stream: bytes, size: int) -> bytes:
+    """A JPEG 2000 codestream whose precincts of each level have 2^(low half of `size`) by 2^(high half) coefficients."""
+    at = stream.find(b"\xff\x52")
+    levels = stream[at + 9]
+    head = struct.pack(">H", 12 + levels + 1) + bytes([stream[at + 4] | 1]) + stream[at + 5 : at + 14]
+    return stream[: at + 2] + head + bytes([size]) * (levels + 1) + stream[at + 14 :]
+
+
 # A JPEG-LS codestream of 64 x 64 pixels: its head alone is looked at.
 JPEG_LS = (
     b"\xff\xd8\xff\xf7" + struct.pack(">HBHHB3B", 11, 8, 64, 64, 1, 1, 17, 0) + b"\xff\xda\0\x08\1\1\0\0\0\0" + bytes(9)
@@ -310,29 +318,25 @@ def test_compressed_pictures_over_the_limits_reach_no_decoder(tmp_path: Path, mo
     progressive = jpeg(progressive=True)
     last = progressive.rfind(b"\xff\xda")
     scans = progressive[:last] + progressive[last:-2] * 200 + b"\xff\xd9"
-    tiles = bytearray(jpeg2000())
+    tiles = bytearray(with_size(jpeg2000(), 128, 128))
     struct.pack_into(">II", tiles, 24, 1, 1)
-    at = tiles.find(b"\xff\x52")
-    layers, precincts = bytearray(jpeg2000()), bytearray(jpeg2000())
-    struct.pack_into(">H", layers, at + 6, 65535)
-    precincts[at + 4] |= 1
-    levels = precincts[at + 9]
-    precincts[at + 14 : at + 14] = bytes(levels + 1)
-    struct.pack_into(">H", precincts, at + 2, 12 + levels + 1)
-    struct.pack_into(">HIIIIII", precincts, 6, 0, 4096, 4096, 0, 0, 4096, 4096)
+    # Precincts of 1 x 1 in a picture of 4,096 x 4,096, or of 64 x 64 with 65,535 layers.
+    precincts, layers = (with_precincts(with_size(jpeg2000(), 4096, 4096), size) for size in (0x00, 0x66))
+    at = layers.find(b"\xff\x52") + 6
+    layers = layers[:at] + b"\xff\xff" + layers[at + 2 :]
+    wide = {"rows": 4096, "columns": 4096}
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.as_array", None)
     cases = {
         "scans": (scans, JPEGBaseline8Bit, {}, "the JPEG has 101 scans or more"),
-        "tiles": (bytes(tiles), JPEG2000Lossless, {}, None),
-        "layers": (bytes(layers), JPEG2000Lossless, {"rows": 64}, None),
-        "precincts": (bytes(precincts), JPEG2000Lossless, {"rows": 4096, "columns": 4096}, "blocks or packets"),
+        "tiles": (bytes(tiles), JPEG2000Lossless, {"rows": 128, "columns": 128}, "has 16,384 tiles, over the limit"),
+        "layers": (layers, JPEG2000Lossless, wide, "blocks or packets"),
+        "precincts": (precincts, JPEG2000Lossless, wide, "blocks or packets"),
         "no size": (b"\xff\xd8\xff\xd9", JPEGBaseline8Bit, {}, "it says no size"),
         "packed": (bytes(64) + bytes(100_000), RLELossless, {}, "expected a compressed picture of at most 9,216 bytes"),
     }
     for name, (stream, syntax, tags, message) in cases.items():
         path = write_compressed(tmp_path / f"{name}.dcm", stream, syntax, **tags)
-        if message is not None:
-            assert message in refusal(path), name
+        assert message in refusal(path), name
 
 
 def test_fragments_and_elements_without_end_are_refused(tmp_path: Path) -> None:

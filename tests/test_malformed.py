@@ -1,4 +1,4 @@
-"""Ten thousand damaged files: each is read, or refused by an error of ours that names the file and the reason."""
+"""A thousand damaged files of each kind, or ten: each is read, or refused by an error that names the file and the reason."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ from diffrgen.preparation.table import read_table
 
 TESTS = Path(__file__).parent
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is read from Linux's /proc")
-# DIFFRGEN_FULL_SCALE=1: 10,000 files, of which each reader gets its share.
+# DIFFRGEN_FULL_SCALE=1: 10,000 files of each kind.
 FULL = os.environ.get("DIFFRGEN_FULL_SCALE") == "1"
 FILES = 10_000 if FULL else 1_000
-# A process starts once for several readers; shares are hundredths.
-GROUPS = {
-    "images": {"pictures": 15, "dicom": 15},
-    "texts": {"annotation": 10, "dumps": 10, "mimic-cxr": 10, "openi": 10, "openi-xml": 5, "kaggle": 5, "r2gen": 5},
-    "run": {"settings": 5, "index": 10},
+# Readers by the kind of file, with their shares in hundredths; a process starts once a kind.
+KINDS = {
+    "images": {"pictures": 100},
+    "dicom": {"dicom": 100},
+    "json": {"annotation": 40, "dumps": 40, "r2gen": 20},
+    "csv": {"mimic-cxr": 60, "kaggle": 40},
+    "xml": {"openi": 60, "openi-xml": 40},
+    "run": {"settings": 40, "index": 60},
 }
 
 
@@ -51,21 +54,21 @@ def feed(folder: Path, shares: dict[str, int], *, seed: int = 0) -> list[dict]:
 
 
 @linux
-@pytest.mark.parametrize("group", GROUPS)
-def test_damaged_files_are_read_or_refused(tmp_path, group):
-    lines = feed(tmp_path, GROUPS[group])
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_files_are_read_or_refused(tmp_path, kind):
+    lines = feed(tmp_path, KINDS[kind])
     faults = [line for line in lines if "fault" in line]
     shown = "\n".join(f"{f['reader']} {f['case']} {f['file']}: {f['fault']}" for f in faults[:3])
     assert not faults, f"{len(faults)} findings\n{shown}"
     summaries = {line["reader"]: line for line in lines}
-    assert list(summaries) == list(GROUPS[group])
+    assert list(summaries) == list(KINDS[kind])
     for summary in summaries.values():
         # Damage that breaks everything or nothing tests nothing.
         assert 0 < summary["loaded"] < summary["cases"]
 
 
 def test_shares_make_up_the_whole():
-    assert sum(share for shares in GROUPS.values() for share in shares.values()) == 100
+    assert {sum(shares.values()) for shares in KINDS.values()} == {100}
 
 
 @linux
