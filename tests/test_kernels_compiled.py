@@ -12,8 +12,8 @@ import torch
 pytest.importorskip("triton", reason="Triton cannot be imported")
 
 from diffrgen_kernels import inspect
-from diffrgen_kernels.triton_backend.compile import SHARED_LIMITS, Compiled, compile_launch, read_needs
-from diffrgen_kernels.triton_backend.variants import GRIDS, Problem, compile_variants, processes, variants_of
+from diffrgen_kernels.triton_backend.tools.compile import SHARED_LIMITS, Compiled, compile_launch, read_needs
+from diffrgen_kernels.triton_backend.tools.variants import GRIDS, Problem, compile_variants, processes, variants_of
 
 SMALL, LARGE = GRIDS["small"], GRIDS["large"]
 PROBLEMS = {
@@ -27,6 +27,8 @@ PROBLEMS = {
     "own-large-bf16-96": Problem(dim=96),
     "own-large-bf16-256": Problem(dim=256),
     "shared-large-bf16-256": Problem(dim=256, projections="shared"),
+    "general-large-bf16-64": Problem(general=True),
+    "general-large-fp32-64": Problem(torch.float32, general=True, batch=2),
 }
 
 

@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("triton", reason="Triton cannot be imported")
 
 from diffrgen_kernels import tune
-from diffrgen_kernels.triton_backend import compile, tuned, tuning
+from diffrgen_kernels.triton_backend import tuned
 from diffrgen_kernels.triton_backend.configs import (
     BEFORE_HOPPER,
     NARROW,
@@ -24,8 +24,9 @@ from diffrgen_kernels.triton_backend.configs import (
     config_for,
     forced,
 )
-from diffrgen_kernels.triton_backend.tuning import candidates_of, tunable_kernels
-from diffrgen_kernels.triton_backend.variants import Problem
+from diffrgen_kernels.triton_backend.tools import compile, tuning
+from diffrgen_kernels.triton_backend.tools.tuning import candidates_of, tunable_kernels
+from diffrgen_kernels.triton_backend.tools.variants import Problem
 
 ROW = {"rows": 16, "keys": 128, "warps": 2, "stages": 5}
 FIXED = NARROW["forward"][64]

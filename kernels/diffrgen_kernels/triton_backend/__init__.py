@@ -1,4 +1,18 @@
-"""The operator as Triton kernels, for NVIDIA GPUs (and Triton's interpreter on the CPU, to test them)."""
+"""The operator as Triton kernels, for NVIDIA GPUs (and Triton's interpreter on the CPU, to test them).
+
+Symbols are those of docs/operator.md, for one study, head, mask and query row: the window W, n keys outside it, logits s, M0, c,
+L, lse, v_sum, g, t = g.v, delta. Logits carry a factor log2(e), so that exponentials are powers of two, and lse is the base-2
+logarithm M0 + log2 L. Backward has the weights p = e^(s - lse) and u = e^-lse, whose sum Z = sum_W p + n u is 1 but for rounding.
+
+Own projections: own/, and every call that the others have no kernels for. Projections that the masks share: shared/. Small
+shapes: small/. Each has forward.py and backward.py; where backward takes two kernels, they are queries.py and keys.py.
+
+Accuracy. float32 products are summed in the order of the elements on a GPU, so that a logit is the same number wherever it
+is computed. A logit s is rounded by up to eps |s|, eps = 6e-8, and so are a weight p and what is made of it, relative to their
+size: by p (1 - p) eps |s| in out and dq, as with eager PyTorch, and by p eps |s|, at most 4 times as much, in dk and dv, where
+the weights are computed a second time (moments.py). Logits of 1e4 thus cost 6e-4 of a row whose weight is shared by several
+keys, and nothing of a row with one dominant key.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +22,19 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import MaskSpec, lacking
+from diffrgen_kernels.contract import MaskSpec
 
 LSE_UNIT = math.log(2)
 _MISSING: ImportError | None = None
 try:
-    from diffrgen_kernels.triton_backend import (
-        own_backward,
-        own_forward,
-        shared_backward,
-        shared_forward,
-        small,
-        small_backward,
-        small_forward,
-    )
+    from diffrgen_kernels.triton_backend import small
+    from diffrgen_kernels.triton_backend.own import backward as own_backward
+    from diffrgen_kernels.triton_backend.own import forward as own_forward
+    from diffrgen_kernels.triton_backend.plan import Call
+    from diffrgen_kernels.triton_backend.shared import backward as shared_backward
+    from diffrgen_kernels.triton_backend.shared import forward as shared_forward
+    from diffrgen_kernels.triton_backend.small import backward as small_backward
+    from diffrgen_kernels.triton_backend.small import forward as small_forward
 except ImportError as error:
     _MISSING = error
 
@@ -43,18 +56,18 @@ def unavailable(device_type: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def _kernels(q: Tensor, k: Tensor, alpha: Tensor) -> tuple[ModuleType, ModuleType]:
+def _kernels(call: Call) -> tuple[ModuleType, ModuleType]:
     """The modules whose `forward` and `backward` compute a call."""
-    if small.fits(q, k):
-        return small_forward, small_backward
-    if q.shape[2] == alpha.shape[1]:
+    if call.features:
         return own_forward, own_backward
-    return shared_forward, shared_backward
+    if small.fits(call.q, call.k):
+        return small_forward, small_backward
+    return (shared_forward, shared_backward) if call.shared else (own_forward, own_backward)
 
 
 def unsupported(device_type: str, spec: MaskSpec, features: frozenset[str]) -> str | None:
-    """Why these kernels cannot compute such a call, or None."""
-    return lacking(features)
+    """These kernels compute every call."""
+    return None
 
 
 def forward(
@@ -69,7 +82,8 @@ def forward(
     needs_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """out (B, N, H, D), and lse (B, N, P, H), a base-2 logarithm, if `needs_lse`, else (0,)."""
-    found: tuple[Tensor, Tensor] = _kernels(q, k, alpha)[0].forward(q, k, v, alpha, spec, needs_grad=needs_lse)
+    call = Call(q, k, v, alpha, centres, key_mask, spec)
+    found: tuple[Tensor, Tensor] = _kernels(call)[0].forward(call, needs_lse=needs_lse)
     return found
 
 
@@ -85,6 +99,6 @@ def backward(
     spec: MaskSpec,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Contiguous gradients of q, k, v, alpha."""
-    found: tuple[Tensor, Tensor, Tensor, Tensor]
-    found = _kernels(q, k, alpha)[1].backward(grad, q, k, v, alpha, lse, spec)
+    call = Call(q, k, v, alpha, centres, key_mask, spec)
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = _kernels(call)[1].backward(call, grad, lse)
     return found

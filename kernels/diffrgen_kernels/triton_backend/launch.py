@@ -22,6 +22,48 @@ class View(NamedTuple):
     dim: int = 0
 
 
+class Centres(NamedTuple):
+    """Rows in the order of the grid rows of their centres, int32.
+
+    rows, patches: (B, N), the rows and their centres. starts: (B, gh + 1), where the rows of each grid row begin.
+    """
+
+    rows: Any
+    patches: Any
+    starts: Any
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call; a kernel looks at those that its call has.
+
+    q, k, v, alpha: views. key_mask: (B, M) bytes. v_sum: a view of v_sum, (B, P or 1,
+    H, D) float32. outside: (B, P, gh gw) int32, the keys outside the window round each patch, where key_mask makes them
+    differ.
+    """
+
+    q: View
+    k: View
+    v: View
+    alpha: View
+    centres: Centres
+    key_mask: Any
+    v_sum: View
+    outside: Any
+
+
+class Shape(NamedTuple):
+    """Sizes of a call, and the factor of the logits, without and with log2(e)."""
+
+    B: int
+    N: int
+    M: int
+    P: int
+    H: int
+    gh: int
+    logit_scale: float
+    scale: float
+
+
 def projection_view(x: Tensor) -> View:
     """q, k, v or a gradient of theirs: (B, N or M, P, H, D); where the masks share it, their stride is 0."""
     batch, row, mask, head, dim = x.stride()
@@ -34,11 +76,9 @@ def output_view(x: Tensor) -> View:
     return View(x, batch, row, 0, head, dim)
 
 
-def empty_results(q: Tensor, alpha: Tensor, *, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    """Memory of forward's results: out (B, N, H, D), and lse (B, N, P, H) if `needs_grad`, else (0,)."""
-    batch, rows, _, heads, dim = q.shape
-    lse = alpha.new_empty((batch, rows, alpha.shape[1], heads) if needs_grad else 0)
-    return q.new_empty(batch, rows, heads, dim), lse
+def alpha_view(x: Tensor) -> View:
+    """alpha or its gradient: (B, P), or (B, N, P)."""
+    return View(x, batch=x.stride(0), row=x.stride(1) if x.dim() == 3 else 0, mask=x.stride(-1))
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from triton.runtime import driver
 from triton.testing import do_bench
 
 from diffrgen_kernels import triton_backend
-from diffrgen_kernels.triton_backend.compile import Compiled, compile_launch
 from diffrgen_kernels.triton_backend.configs import NARROW, Config, config_for, forced
 from diffrgen_kernels.triton_backend.launch import Launch, recorded
-from diffrgen_kernels.triton_backend.variants import Problem, processes, variants_of
+from diffrgen_kernels.triton_backend.tools.compile import Compiled, compile_launch
+from diffrgen_kernels.triton_backend.tools.variants import Problem, processes, variants_of
 
 # rows, keys, warps, stages for 16-bit types, and for float32, whose products need more registers
 NARROW_CHOICES = ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4))
@@ -85,13 +85,13 @@ class Stopwatch:
 
     def __init__(self, problem: Problem) -> None:
         *self.inputs, self.spec = problem.inputs("cuda")
-        self.out, self.lse = triton_backend.forward(*self.inputs, None, None, self.spec, needs_lse=True)
+        self.out, self.lse = triton_backend.forward(*self.inputs, self.spec, needs_lse=True)
 
     def __call__(self, candidate: Candidate) -> float:
         """Median milliseconds of the launches of the candidate's kernel in one forward and backward."""
         with forced(candidate.kernel, candidate.config), recorded() as launches:
-            triton_backend.forward(*self.inputs, None, None, self.spec, needs_lse=True)
-            triton_backend.backward(self.out, *self.inputs, None, None, self.lse, self.spec)
+            triton_backend.forward(*self.inputs, self.spec, needs_lse=True)
+            triton_backend.backward(self.out, *self.inputs, self.lse, self.spec)
         # each once and in turn, so that what one hands to the next is there
         for launch in launches:
             launch.run()

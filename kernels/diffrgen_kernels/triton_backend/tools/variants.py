@@ -14,9 +14,9 @@ from torch import Tensor
 
 from diffrgen_kernels import triton_backend
 from diffrgen_kernels.contract import Masking, MaskSpec
-from diffrgen_kernels.triton_backend.compile import Compiled, compile_launch
 from diffrgen_kernels.triton_backend.configs import compiling_for
 from diffrgen_kernels.triton_backend.launch import Launch, recorded
+from diffrgen_kernels.triton_backend.tools.compile import Compiled, compile_launch
 
 Projections = Literal["own", "shared"]
 Pass = Literal["inference", "forward", "backward"]
@@ -30,7 +30,7 @@ GRIDS = {"small": (7, 7), "large": (32, 32)}  # patches of a 224 and of a 1024 p
 class Problem:
     """A call of the operator with as many rows as patches; defaults are those of training at batch 16.
 
-    projections: "own" for each mask or "shared".
+    projections: "own" for each mask or "shared". general: two views, centres, absent keys, weights of each row, and a rectangle.
     """
 
     dtype: torch.dtype = torch.bfloat16
@@ -41,14 +41,25 @@ class Problem:
     batch: int = 16
     heads: int = 8
     orders: tuple[int, ...] = (0, 1, 2, 3)
+    general: bool = False
 
-    def inputs(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, MaskSpec]:
-        """q, k, v, alpha and the spec of the call."""
+    def inputs(self, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, MaskSpec]:
+        """q, k, v, alpha, centres, key_mask and the spec of the call."""
+        patches, exclusive = self.grid[0] * self.grid[1], self.masking == "exclusive"
         masks = 1 if self.projections == "shared" else len(self.orders)
-        shape = (self.batch, self.grid[0] * self.grid[1], masks, self.heads, self.dim)
-        q, k, v = (torch.randn(shape, dtype=self.dtype, device=device) for _ in range(3))
+        keys = 2 * patches if self.general else patches
+        q, k, v = (
+            torch.randn(self.batch, rows, masks, self.heads, self.dim, dtype=self.dtype, device=device)
+            for rows in (patches, keys, keys)
+        )
         alpha = torch.full((self.batch, len(self.orders)), 1 / len(self.orders), device=device)
-        return q, k, v, alpha, MaskSpec(self.grid, self.orders, self.masking == "exclusive", self.dim**-0.5)
+        spec = MaskSpec(self.grid, self.orders, exclusive, self.dim**-0.5)
+        if not self.general:
+            return q, k, v, alpha, None, None, spec
+        centres = torch.arange(patches, device=device).flip(0)[None]
+        key_mask = (torch.arange(keys, device=device) % 3 > 0).expand(self.batch, keys)
+        spec = MaskSpec(self.grid, (*self.orders[:-1], (1, 4)), exclusive, self.dim**-0.5)
+        return q, k, v, alpha[:, None].repeat(1, patches, 1), centres, key_mask, spec
 
 
 @dataclass(frozen=True)
@@ -67,17 +78,18 @@ class Variant:
         return name
 
 
-def all_launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec) -> list[tuple[Pass, Launch]]:
+def all_launches(problem: Problem, device: str) -> list[tuple[Pass, Launch]]:
     """Every launch of one call without gradients and of one with them, in their order; none is run.
 
-    It is the backend itself that is asked, so that what is listed is what would run. Tensors may be on the meta device.
+    It is the backend itself that is asked, so that what is listed is what would run. The device may be "meta".
     """
+    *inputs, spec = problem.inputs(device)
     with recorded() as inference:
-        triton_backend.forward(q, k, v, alpha, None, None, spec, needs_lse=False)
+        triton_backend.forward(*inputs, spec, needs_lse=False)
     with recorded() as forward:
-        out, lse = triton_backend.forward(q, k, v, alpha, None, None, spec, needs_lse=True)
+        out, lse = triton_backend.forward(*inputs, spec, needs_lse=True)
     with recorded() as backward:
-        triton_backend.backward(torch.empty_like(out), q, k, v, alpha, None, None, lse, spec)
+        triton_backend.backward(torch.empty_like(out), *inputs, lse, spec)
     passes: dict[Pass, list[Launch]] = {"inference": inference, "forward": forward, "backward": backward}
     return [(direction, launch) for direction, launches in passes.items() for launch in launches]
 
@@ -85,7 +97,7 @@ def all_launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, spec: MaskSpec)
 def variants_of(problem: Problem, arch: int) -> list[Variant]:
     """The launches of a problem on sm_{arch}, without tensors behind them."""
     with compiling_for(arch):
-        found = all_launches(*problem.inputs("meta"))
+        found = all_launches(problem, "meta")
     return [Variant(problem, index, direction, launch) for index, (direction, launch) in enumerate(found)]
 
 

@@ -1,0 +1,1 @@
+"""Projections that the masks share: their weights are summed before the products."""
