@@ -58,7 +58,7 @@ ALLOWED = {
 }
 # Single files that every room may import.
 FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights"}
-COMMANDS = {"rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
+COMMANDS = {"__main__", "rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 
 def rooms_imported(path: Path) -> set[str]:

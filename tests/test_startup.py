@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import diffrgen
+from diffrgen.__main__ import COMMANDS
 from diffrgen.lazy import on_first_use
 
-COMMANDS = ("train", "evaluate", "score", "rexrank", "generate", "prepare", "share", "index", "serve", "experiments", "phantom")
 # NumPy and tqdm take a tenth of a second; all other libraries that are imported serve the options themselves.
 ALLOWED = {"diffrgen", "tyro", "docstring_parser", "typeguard", "typing_extensions", "numpy", "tqdm", "shtab", "rich"}
 ROOT = Path(diffrgen.__file__).parent

@@ -52,7 +52,7 @@ class Explainer:
     def explain(
         self,
         images: Sequence[Picture | StudyImages],
-        options: GenerationOptions,
+        options: GenerationOptions | None = None,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
         unreadable: Unreadable | None = None,

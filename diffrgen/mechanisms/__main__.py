@@ -6,12 +6,9 @@ import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
-from diffrgen.command import run_command
-from diffrgen.mechanisms.measure import MechanismOptions, measure
-from diffrgen.mechanisms.table import mechanism_table
-from diffrgen.pipeline.settings import save_json
+from diffrgen.command import quieten_libraries, run_command
+from diffrgen.mechanisms.options import MechanismOptions
 
 
 def parse_options(arguments: Sequence[str]) -> MechanismOptions:
@@ -27,6 +24,14 @@ def parse_options(arguments: Sequence[str]) -> MechanismOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure from the command line; return the exit status."""
     options = parse_options(sys.argv[1:] if arguments is None else arguments)
+    # After the options, so that --help does not wait for the network's libraries.
+    from rich.console import Console
+
+    from diffrgen.mechanisms.measure import measure
+    from diffrgen.mechanisms.table import mechanism_table
+    from diffrgen.pipeline.settings import save_json
+
+    quieten_libraries()
     measured = measure(options)
     title = f"{options.run}, {measured['studies']} studies of {options.split}: nats lost (standard error)"
     Console().print(mechanism_table(measured, title=title))

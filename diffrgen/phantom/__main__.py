@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +27,9 @@ class Command:
     """What the data set is made of."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    command = tyro.cli(Command, prog="python -m diffrgen.phantom")
+    command = tyro.cli(Command, args=arguments, prog="python -m diffrgen.phantom")
     if command.folder is None and command.contact_sheet is None:
         print("nothing to do: name --folder, --contact-sheet or both", file=sys.stderr)
         return 2

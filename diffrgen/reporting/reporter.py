@@ -70,13 +70,14 @@ class Reporter:
     def write(
         self,
         images: Sequence[Picture | StudyImages],
-        options: GenerationOptions,
+        options: GenerationOptions | None = None,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
         unreadable: Unreadable | None = None,
     ) -> Iterator[WrittenReport]:
         """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
+        options: how they are generated; default: `GenerationOptions()`.
         priors: the patient's earlier study for each study, None where there is none. unreadable: is called for each
         study with a file that cannot be read, and the others go on.
 
@@ -89,12 +90,13 @@ class Reporter:
     def write_batches(
         self,
         images: Sequence[Picture | StudyImages],
-        options: GenerationOptions,
+        options: GenerationOptions | None = None,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
         unreadable: Unreadable | None = None,
     ) -> Iterator[tuple[list[int], WrittenBatch]]:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
+        options = options or GenerationOptions()
         # Limits that this run cannot meet are refused before an image is decoded.
         run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
         read: dict[int, ReadStudy] = {}

@@ -1,0 +1,39 @@
+"""The options of `python -m diffrgen.mechanisms`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from diffrgen.errors import DataError
+from diffrgen.pipeline.options import LabelerOptions
+from diffrgen.records.study import Split
+
+
+@dataclass(frozen=True)
+class MechanismOptions:
+    """Measure what a trained network uses: take one part after the other from another study, and see what is lost.
+
+    A part whose exchange costs nothing is not used. Losses are those of the reference report after the prompt of the true
+    states, in nats a token, and of the findings' states, in nats a finding.
+    """
+
+    run: Path
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    split: Split = "test"
+    """Split to measure on."""
+    data: str | None = None
+    """`phantom` or an annotation.json; default: what the run was trained on."""
+    images: Path | None = None
+    """Folder of the images of --data."""
+    batch_size: int = 32
+    """Studies at a time; each gets the parts of the study half a batch away."""
+    output: Path | None = None
+    """File for all figures as JSON."""
+    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise DataError(f"--batch-size needs at least 2 studies, that one can take parts of another, got {self.batch_size}")
