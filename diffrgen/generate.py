@@ -21,6 +21,7 @@ from diffrgen.text import printable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from diffrgen.clinical import ClinicalFiles
     from diffrgen.explanation import ExplainedReport
     from diffrgen.reporting.study_files import StudyCollection
     from diffrgen.reporting.study_images import StudyImages
@@ -49,6 +50,11 @@ class GenerateOptions:
     all images of a study."""
     html: Path | None = None
     """New or empty folder for a page with pictures for each study, and an index of several."""
+    dicom_sr: Path | None = None
+    """New or empty folder for each report as a DICOM Basic Text SR, an unverified draft with the patient and study tags of its
+    DICOM images (CR, DX or RG); pip install "diffrgen[clinical]". Without this and --fhir no tag leaves a file."""
+    fhir: Path | None = None
+    """New file for the reports as FHIR R4 DiagnosticReports (preliminary), of several a Bundle; DICOM images as above."""
     prior: tuple[Path, ...] = ()
     """The patient's earlier study, for one image or study: its image, its report as a .txt file, or both."""
     fused_kernels: bool = True
@@ -124,6 +130,17 @@ def _found(options: GenerateOptions) -> StudyCollection:
     return StudyCollection([StudyImages.of(file) for file in found.files], found.faults)
 
 
+def _clinical_files(options: GenerateOptions, studies: Sequence[StudyImages]) -> ClinicalFiles | None:
+    """Return what exports the reports, None where that is not asked for; DataError for images that have no such report."""
+    if options.dicom_sr is None and options.fhir is None:
+        return None
+    from diffrgen.clinical import ClinicalFiles, check_patients, read_study, run_origin
+
+    sources = [read_study([Path(image) for image in study.images]) for study in studies]
+    check_patients(source for images in sources for source in images)
+    return ClinicalFiles(options.dicom_sr, options.fhir, sources, run_origin(options.run))
+
+
 def generate(options: GenerateOptions) -> int:
     """Write, print and explain the reports; return the exit status."""
     from tqdm import tqdm
@@ -148,14 +165,19 @@ def generate(options: GenerateOptions) -> int:
         if len(studies) != 1:
             raise DataError(f"--prior needs one image or study, whose patient it is of, got {len(studies)}")
         priors = [read_prior(options.prior)]
+    clinical = _clinical_files(options, studies)
     explainer = Explainer(Reporter(options.run, fused_kernels=options.fused_kernels))
     with tqdm(total=len(studies), desc="writing reports", unit="study", disable=len(studies) == 1) as bar:
         outcomes = Outcomes(options, studies, bar)
         for explained in explainer.explain(studies, options.generation, priors, unreadable=outcomes.fail):
             outcomes.succeed(explained)
+            if clinical:
+                clinical.write(explained.position, [sentence.text for sentence in explained.sentences])
             if pages:
                 pages.write(explained, *map(Path, studies[explained.position].images))
         outcomes.print_faults(before=len(studies))
+    if clinical:
+        clinical.finish()
     faults = [*map(str, found.faults.values()), *outcomes.faults.values()]
     if pages:
         index = pages.write_index(faults)

@@ -47,6 +47,7 @@ ALLOWED = {
         *("reporting", "evaluation", "optimiser", "staging"),
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
+    "clinical": {"errors", "images", "pipeline", "evaluation"},
     "serving": {"errors", "images", "phantom", "pipeline", "reporting", "explanation", "page"},
     "mechanisms": {
         *("errors", "labels", "metrics", "records", "phantom", "model", "pipeline", "explanation", "command"),
