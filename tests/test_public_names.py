@@ -29,7 +29,7 @@ def test_options_may_be_left_out(tiny_run):
 
 
 def test_corpus_scores_of_equal_texts(no_java_once):
-    with pytest.warns(UserWarning, match="METEOR"):
+    with pytest.warns(RuntimeWarning, match="METEOR"):
         scores = corpus_scores(["the heart is normal in size ."], ["the heart is normal in size ."])
     assert scores["bleu_4"] == pytest.approx(1.0)
 
