@@ -287,8 +287,6 @@ def test_output_that_holds_something_is_not_overwritten(run, tmp_path):
         with pytest.raises(DataError, match="holds something else than a run"):
             train(parse(tmp_path, *flags))
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    with pytest.raises(DataError, match="needed the folder of a run to resume"):
-        train(parse(tmp_path / "none", "--resume"))
 
 
 def test_presets_and_flags():

@@ -149,7 +149,7 @@ def test_explained_reports_are_those_that_the_reporter_writes(reporter, images, 
 def test_sentences_are_the_report(explained):
     for report in explained:
         # A stop without a word before it is no sentence.
-        expected = re.sub(r"( \.)+", " .", report.written.report)
+        expected = re.sub(r"( \.)+", " .", report.written.report).removeprefix(". ")
         assert " ".join(sentence.text for sentence in report.sentences) == expected
         for sentence in report.sentences:
             assert sentence.heat.shape == (1, 2, 2)  # 32 px, stride 16

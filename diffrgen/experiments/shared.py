@@ -32,6 +32,7 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
     complete = folder / COMPLETE
     if complete.exists() and load_json(TrainOptions, complete) != options:
         raise DataError(f"{folder}: was made with other options than those asked for; choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
     run = RunFolder(folder)
     state = PartialState()
     prepared = prepare(options, run, state)
