@@ -45,9 +45,12 @@ def _iu() -> TrainOptions:
         image=ImageOptions(size=224, resize=240, rotation=5.0, mean=0.5, std=0.5),
         text=TextOptions(rules="iu", max_tokens=60, min_frequency=3),
         retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-3, embedding_width=128, max_tokens=60),
-        model=ModelOptions(encoder="efficientnet-lite0", decoder="tiny", width=256, heads=4, dropout=0.1),
-        optimiser=OptimiserOptions(learning_rate=6e-4, warmup=0.05, epochs=20, batch_size=16),
-        generation=GenerationOptions(batch_size=32),
+        model=ModelOptions(
+            encoder="efficientnet-lite0", decoder="tiny", width=256, heads=4, dropout=0.1, finding_weight=3.0
+        ),
+        optimiser=OptimiserOptions(learning_rate=8e-4, warmup=0.05, epochs=12, batch_size=8),
+        # Beam search prefers normal reports: docs/iu-xray.md.
+        generation=GenerationOptions(beams=1, batch_size=32),
         validation_studies=295,
     )
 
