@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -135,7 +136,9 @@ def test_a_training_stops_with_its_runner(options, shared, unbroken, tmp_path):
     folder = tmp_path / "work" / job.name
     open_job_folder(job, folder, shared)
     command = [sys.executable, "-m", "diffrgen.experiments.worker", str(folder)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    # As many threads as a runner of one process gives its worker: with others, sums are rounded in another order.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     until = time.monotonic() + PATIENCE
     while not list_checkpoints(folder / "checkpoints") and time.monotonic() < until:
         time.sleep(0.02)
