@@ -124,6 +124,9 @@ STUDIES: dict[StudyName, Study] = {
                 _row(Variant("printed-contrast", {"contrast_form": "printed"}), "Eq. 8 as printed"),
                 _row(Variant("without-prior-of-eq-9", {"logit_adjustment": False}), "without the prior of Eq. 9"),
                 _row(Variant("lambda-1", {"disease_weight": 1.0}), "lambda 1"),
+                _row(Variant("scalar-difference", {"difference": "scalars"}), "D of scalars alone"),
+                _row(Variant("finding-queries", {"finding_queries": True}), "finding queries"),
+                _row(Variant("finding-weight-3", {"finding_weight": 3.0}), "finding words weigh 3"),
             ),
         ),
     )
