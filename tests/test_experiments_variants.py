@@ -49,6 +49,9 @@ def test_variants_differ_from_the_full_network_in_what_they_say():
         "printed-contrast": {"contrast_form": "printed"},
         "without-prior-of-eq-9": {"logit_adjustment": False},
         "lambda-1": {"disease_weight": 1.0},
+        "scalar-difference": {"difference": "scalars"},
+        "finding-queries": {"finding_queries": True},
+        "finding-weight-3": {"finding_weight": 3.0},
     }
 
 
