@@ -13,11 +13,11 @@ from diffrgen.errors import DataError
 from diffrgen.explanation import Explainer
 from diffrgen.explanation.differences import compare_neighbours, compare_prior, neighbour_metrics, rank_words
 from diffrgen.explanation.routes import layer_routes
-from diffrgen.explanation.sentences import mark_shared, token_spans
+from diffrgen.explanation.sentences import mark_shared
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter
-from diffrgen.text import clean_report, report_sentences, train_tokenizer
+from diffrgen.text import clean_report, report_sentences, token_spans, train_tokenizer
 
 OPTIONS = GenerationOptions(beams=2, batch_size=2)
 

@@ -15,7 +15,7 @@ from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
 from diffrgen.explanation.recording import recorded
 from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.seen import findings_attention, routing_layers, seen_findings
-from diffrgen.explanation.sentences import ReportSentence, mark_shared, same_words, token_spans
+from diffrgen.explanation.sentences import ReportSentence, mark_shared
 from diffrgen.images import ImageTransform
 from diffrgen.model.views import mean_of_present
 from diffrgen.pipeline.options import GenerationOptions
@@ -24,7 +24,7 @@ from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter, Unreadable
 from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import WrittenBatch, named_states
-from diffrgen.text import clean_report, decode_report, report_sentences
+from diffrgen.text import clean_report, decode_report, report_sentences, same_words, token_spans
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.records import VIEW_KINDS, ViewKind
+from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
 from diffrgen.text.marks import mark_suppressor
@@ -40,7 +41,9 @@ class WrittenReport:
 
     states and positive_probability: the classifier's, one a finding; neighbours: most similar first; routing: the
     weights alpha of each layer's masks (Eq. 7), those for similar features first; views: the kind of each image's view, as
-    given or recognised, none where the network takes one image.
+    given or recognised, none where the network takes one image. confidence: one for each sentence of the report, in order;
+    not_mentioned: findings that the report leaves out and the classifier is sure of, the surest first. Both are None where the
+    run has no calibration (`python -m diffrgen.calibrate`).
     """
 
     report: str
@@ -49,6 +52,8 @@ class WrittenReport:
     neighbours: tuple[RetrievedReport, ...]
     routing: tuple[tuple[float, ...], ...]
     views: tuple[ViewKind, ...] = ()
+    confidence: tuple[SentenceConfidence, ...] | None = None
+    not_mentioned: tuple[NotMentioned, ...] | None = None
 
     @property
     def neighbour_reports(self) -> tuple[str, ...]:
@@ -61,8 +66,12 @@ class WrittenReport:
         return [State[name.upper()] for name in self.states.values()]
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return plain values for JSON; without `confidence` and `not_mentioned` where the run has no calibration."""
+        content = asdict(self)
+        for name in ("confidence", "not_mentioned"):
+            if content[name] is None:
+                del content[name]
+        return content
 
 
 @dataclass(frozen=True)

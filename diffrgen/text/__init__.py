@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffrgen.text.loading import load_tokenizer
     from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
     from diffrgen.text.sentences import report_sentences
+    from diffrgen.text.spans import same_words, token_spans
     from diffrgen.text.vocabulary import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS, train_tokenizer
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "printable",
     "printable_lines",
     "report_sentences",
+    "same_words",
+    "token_spans",
     "train_tokenizer",
 ]
 
