@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from diffrgen.preparation import IuXrayOptions, prepare_iu_xray
 from diffrgen.preparation.iu_splits import hash_split
 from diffrgen.preparation.openi import parse_report
 from diffrgen.prepare import main, parse_options
-from diffrgen.records import SPLITS, read_annotation, view_kind
+from diffrgen.records import SPLITS, Sections, read_annotation, view_kind
 
 HEART = "Heart size is normal & lungs are clear."
 
@@ -40,13 +41,26 @@ def test_openi_reports_become_records(tmp_path: Path, packed: bool) -> None:
                 "patient_id": "CXR1",
                 "report": HEART,
                 "image_path": ["CXR1_1_IM-0001-3001.png", "CXR1_1_IM-0001-4001.png"],
+                "findings": HEART,
+                "impression": "Normal.",
+                "indication": "Cough",
             },
-            {"id": "CXR3", "patient_id": "CXR3", "report": "Effusion.", "image_path": ["CXR3_IM-1384-1001.png"]},
+            {
+                "id": "CXR3",
+                "patient_id": "CXR3",
+                "report": "Effusion.",
+                "image_path": ["CXR3_IM-1384-1001.png"],
+                "findings": "Effusion.",
+                "indication": "Cough",
+            },
             {
                 "id": "CXR4",
                 "patient_id": "CXR4",
                 "report": "Clear.",
                 "image_path": [f"CXR4_IM-2050-{n}001.png" for n in (1, 2, 3)],
+                "findings": "Clear.",
+                "impression": "Normal.",
+                "indication": "Cough",
             },
         ],
     }
@@ -59,6 +73,7 @@ def test_openi_reports_become_records(tmp_path: Path, packed: bool) -> None:
     assert summary["notes"][-1] == "whole data set: every study is in test"
     splits = read_annotation(tmp_path / "out" / "annotation.json", images=archive / summary["files"]["images"])
     assert [study.id for study in splits.test] == ["CXR1", "CXR3", "CXR4"]
+    assert splits.test[1].sections == Sections(findings="Effusion.", indication="Cough")
 
 
 def test_r2gens_annotation_beside_the_xml_gives_split_and_ids(tmp_path: Path) -> None:
@@ -83,6 +98,9 @@ def test_kaggles_projections_order_the_images_and_tell_views(tmp_path: Path) -> 
         ("CXR4", ["4_IM-2050-2001.dcm.png", "4_IM-2050-1001.dcm.png"], "Frontal"),
     ]
     assert test[0]["report"] == HEART
+    assert [(r["indication"], r["comparison"], r.get("impression")) for r in test] == [
+        *(("Cough", "None.", "Normal."), ("Cough", "None.", None), ("Cough", "None.", "Normal.")),
+    ]
     assert [r.get("views") for r in test] == [["Frontal", "Lateral"], None, ["Frontal", "Lateral"]]
     # Beside the XML they do the same; the image that they do not name comes between frontal and lateral.
     both = prepare(write_kaggle(write_openi(tmp_path / "both")), tmp_path / "xml", split="whole")["test"]
@@ -169,6 +187,19 @@ def test_r2gens_records_are_passed_on_as_they_are(tmp_path: Path) -> None:
     assert [len(checked[split]) for split in SPLITS] == [1, 0, 0]
     with pytest.raises(DataError, match=r"annotation\.json: records are passed on as they are"):
         prepare(archive, tmp_path / "no", section="impression")
+
+
+@pytest.mark.parametrize("write", [write_openi, write_kaggle])
+def test_sections_join_the_records_that_are_passed_on(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    archive = write_r2gen(write(tmp_path / "iu_xray"))
+    original = json.loads((archive / "annotation.json").read_text(encoding="utf-8"))
+    (archive / "indiana_projections.csv").unlink(missing_ok=True)
+    joined = prepare(archive, tmp_path / "out", source="annotation")
+    for split in SPLITS:
+        assert [{key: r[key] for key in ("id", "report", "image_path", "split")} for r in joined[split]] == original[split]
+    assert [joined[split][0].get("findings") for split in SPLITS] == ["Clear.", None, HEART]
+    assert [joined[split][0].get("indication") for split in SPLITS] == ["Cough", None, "Cough"]
+    assert "joined by study number: 2 records have an indication" in summary_of(tmp_path / "out")["notes"][0]
 
 
 def test_the_archives_own_annotation_is_never_written_over(tmp_path: Path) -> None:

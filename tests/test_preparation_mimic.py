@@ -56,7 +56,11 @@ def test_an_entry_an_image_in_the_official_split(archive: Path, tmp_path: Path) 
         "study_date": "2180-05-06",
         "days": DAYS[0],
         "view": "AP",
+        "findings": HEART,
+        "impression": "Mild cardiomegaly.",
+        "indication": "___ year old woman with cough // eval for pneumonia",
     }
+    assert [r.get("history") for r in content["train"]] == [None, None, *["___-year-old with dyspnea."] * 2, None]
     rows = [(r["id"], r["report"], r.get("view"), r["days"], r.get("prior_id")) for r in content["train"]]
     assert rows == [
         ("aaaa-ap", HEART, "AP", DAYS[0], None),

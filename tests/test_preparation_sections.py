@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from diffrgen.preparation.sections import choose_text, section_kind, split_sections
+from diffrgen.preparation.sections import choose_text, context_name, report_sections, section_kind, split_sections
+from diffrgen.records import Sections
 
 RULE = "  " + "_" * 78
 FINAL = "                                 FINAL REPORT\n"
@@ -49,6 +50,41 @@ def test_sections_of_a_plain_report():
     assert impression(PLAIN) == "No acute process."
     assert choose_text(PLAIN, "both").text == "The lungs are clear. Heart size is normal. No acute process."
     assert findings(PLAIN.replace("\n", "\r\n")) == "The lungs are clear. Heart size is normal."
+
+
+def test_every_section_of_a_report_is_kept_by_name():
+    report = PLAIN.replace(" FINDINGS:", " TECHNIQUE:  PA and\n lateral.\n\n HISTORY:  COPD.\n\n FINDINGS:")
+    assert report_sections(report) == Sections(
+        findings="The lungs are clear. Heart size is normal.",
+        impression="No acute process.",
+        indication="___ year old man with cough.",
+        history="COPD.",
+        comparison="___.",
+        technique="PA and lateral.",
+    )
+    together = f"{FINAL} REASON FOR EXAM:  Fever.\n\n FINDINGS AND IMPRESSION:  Clear lungs.\n"
+    assert report_sections(together) == Sections(impression="Clear lungs.", indication="Fever.")
+    assert report_sections(together, combined="findings") == Sections(findings="Clear lungs.", indication="Fever.")
+
+
+@pytest.mark.parametrize(
+    ("heading", "name"),
+    [
+        ("INDICATION", "indication"),
+        ("INDICATIONS", "indication"),
+        ("INIDCATION", "indication"),
+        ("INDICATION/HISTORY", "indication"),
+        ("CLINICAL INFORMATION", "history"),
+        ("COMPARISONS", "comparison"),
+        ("COMPARSION", "comparison"),
+        ("REFERENCE EXAM", "comparison"),
+        ("TECHNIQUE", "technique"),
+        ("EXAMINATION", None),
+        ("TYPE OF EXAM", None),
+    ],
+)
+def test_headings_name_what_was_known_before(heading: str, name: str | None):
+    assert context_name(heading) == name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffrgen.errors import DataError
-from diffrgen.records import Study, StudySplits, link_priors, read_annotation, without_images
+from diffrgen.records import Sections, Study, StudySplits, link_priors, read_annotation, without_images
 
 
 def write(folder: Path, content: object) -> Path:
@@ -54,6 +54,18 @@ def test_every_field_of_a_record_is_read(tmp_path: Path) -> None:
     assert splits.val == (Study("b", "Clear lungs.", (root / "x.png",), "val"),)
     assert splits.test == (Study("c", "", (root / "x.png",), "test", prior_id="7"),)
     assert (splits.source, splits.skipped) == (path, ())
+
+
+def test_sections_are_texts_and_anything_else_of_their_names_is_none(tmp_path: Path) -> None:
+    (tmp_path / "x.png").touch()
+    told = record("a", indication="Cough.", history="", findings={"edema": {"state": 1}}, technique=3, impression="Clear.")
+    path = write(tmp_path, {"train": [told, record("b")]})
+
+    first, second = read_annotation(path).train
+
+    assert first.sections == Sections(indication="Cough.", impression="Clear.")
+    assert first.sections.to_record() == {"impression": "Clear.", "indication": "Cough."}
+    assert second.sections == Sections()
 
 
 def test_images_lie_beside_the_file_or_where_the_caller_says(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from diffrgen.preparation.options import SectionChoice
 from diffrgen.preparation.views import ViewedImage
+from diffrgen.records import Sections
 from diffrgen.records.entry import is_empty_report
 
 STUDY_ID = re.compile(r"(?:CXR)?([0-9]{1,9})(?:_.*)?")
@@ -21,16 +22,15 @@ class IuStudy:
     """
 
     number: str
-    findings: str
-    impression: str
+    sections: Sections
     images: tuple[ViewedImage, ...]
 
     def text(self, section: SectionChoice) -> str:
         """Return the text of `section`, "" where it has no word."""
         texts = {
-            "findings": [self.findings],
-            "impression": [self.impression],
-            "both": [self.findings, self.impression],
+            "findings": [self.sections.findings],
+            "impression": [self.sections.impression],
+            "both": [self.sections.findings, self.sections.impression],
         }[section]
         return " ".join(text for text in texts if not is_empty_report(text))
 

@@ -17,7 +17,7 @@ from diffrgen.preparation.options import IuSource, IuXrayOptions
 from diffrgen.preparation.summary import Summary
 from diffrgen.preparation.views import ViewedImage, most_images, named_views, ordered_images, wanted_views
 from diffrgen.preparation.writer import AnnotationWriter
-from diffrgen.records import SPLITS, Split
+from diffrgen.records import NO_SECTIONS, SPLITS, Split
 from diffrgen.records.location import images_folder
 
 Record = dict[str, Any]
@@ -28,9 +28,10 @@ def prepare_iu_xray(options: IuXrayOptions, *, progress: bool = False) -> Summar
     """Write annotation.json and summary.json to `options.out` and return the summary.
 
     From Open-i and Kaggle a record holds `id` (R2Gen's where its annotation is in the archive, else CXR and the
-    study's number), `patient_id`, `report`, `image_path` (file names, at most 4) and, where known, `view` and `views`.
-    R2Gen's own annotation is checked and its records are passed on as they are. DataError names the file, what was
-    needed and what came.
+    study's number), `patient_id`, `report`, `image_path` (file names, at most 4) and, where known, `view`, `views` and
+    the sections of the report by name: findings, impression, indication and comparison. R2Gen's own annotation is checked
+    and its records are passed on as they are, with the sections that Open-i's or Kaggle's files beside it give their
+    studies. DataError names the file, what was needed and what came.
     """
     archive = Archive.scan(options.archive, without=options.out)
     summary = Summary("iu-xray", _plain(options))
@@ -55,18 +56,19 @@ def prepare_iu_xray(options: IuXrayOptions, *, progress: bool = False) -> Summar
 
 def _source(archive: Archive, choice: IuSource) -> IuSource:
     """Return where reports come from; DataError where it is not there."""
-    there: dict[IuSource, bool] = {
-        "openi": openi_source(archive) is not None,
-        "kaggle": archive.find(REPORTS) is not None,
-        "annotation": archive.find(ANNOTATION) is not None,
-    }
-    found = next((source for source in there if there[source] and choice in ("auto", source)), None)
+    order: tuple[IuSource, ...] = ("openi", "kaggle", "annotation")
+    found = next((source for source in order if choice in ("auto", source) and _is_there(archive, source)), None)
     if found is None:
         names = {"openi": f"{TARBALLS[0]} or *.xml", "kaggle": REPORTS[0], "annotation": ANNOTATION[0]}
         needed = ", ".join(names.values()) if choice == "auto" else names[choice]
         got = ", ".join(sorted(archive.files)[:8]) or "no file"
         raise DataError(f"{archive.root}: needed {needed} for --source {choice}, got: {got}")
     return found
+
+
+def _is_there(archive: Archive, source: IuSource) -> bool:
+    names = {"kaggle": REPORTS, "annotation": ANNOTATION}
+    return (openi_source(archive) if source == "openi" else archive.find(names[source])) is not None
 
 
 def _read_studies(archive: Archive, source: IuSource, summary: Summary, *, progress: bool) -> list[IuStudy]:
@@ -151,7 +153,7 @@ def _records(study: IuStudy, images: list[ViewedImage], options: IuXrayOptions, 
             "report": study.text(options.section),
             "image_path": [image.name for image in group],
         }
-        yield record | named_views(group)
+        yield record | named_views(group) | study.sections.to_record()
 
 
 def _passed_on(archive: Archive, options: IuXrayOptions, summary: Summary) -> dict[Split, list[Record]]:
@@ -164,7 +166,7 @@ def _passed_on(archive: Archive, options: IuXrayOptions, summary: Summary) -> di
             "no --split patients with --source annotation, which need Open-i's or Kaggle's files"
         )
     summary.files |= {"reports": archive.relative(path), "images": archive.relative(images_folder(path, None))}
-    parts = raw_records(path)
+    parts = _with_sections(archive, raw_records(path), summary)
     everything = [record for split in SPLITS for record in parts[split]]
     summary.read["studies"] = len(everything)
     if options.split == "whole":
@@ -173,6 +175,26 @@ def _passed_on(archive: Archive, options: IuXrayOptions, summary: Summary) -> di
     else:
         summary.notes.append(f"split: that of {path.name} in the archive")
     return {split: list(_present(path, split, parts[split], options, summary)) for split in SPLITS}
+
+
+def _with_sections(
+    archive: Archive, parts: dict[Split, list[Record]], summary: Summary
+) -> dict[Split, list[Record]]:
+    """Add to each record the sections of its study, joined by number, where the archive holds Open-i's or Kaggle's files."""
+    there = next((source for source in ("openi", "kaggle") if _is_there(archive, source)), None)
+    if there is None:
+        return parts
+    source = (openi_source(archive) if there == "openi" else None) or archive.need(REPORTS, "Kaggle's table of reports")
+    studies = read_openi(source, {}) if there == "openi" else read_kaggle(source, None)
+    sections = {study.number: study.sections for study in studies}
+    joined = {
+        split: [sections.get(study_number(str(record["id"])) or "", NO_SECTIONS).to_record() | record for record in records]
+        for split, records in parts.items()
+    }
+    summary.files["sections"] = archive.relative(source)
+    count = sum("indication" in record for records in joined.values() for record in records)
+    summary.notes.append(f"sections of the reports joined by study number: {count:,} records have an indication")
+    return joined
 
 
 def _present(

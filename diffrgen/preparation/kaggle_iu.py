@@ -11,27 +11,30 @@ from diffrgen.preparation.iu_study import IuStudy, study_number
 from diffrgen.preparation.openi import image_key
 from diffrgen.preparation.table import read_table
 from diffrgen.preparation.views import ViewedImage
+from diffrgen.records import Sections
 
 REPORTS = ("indiana_reports.csv", "indiana_reports.csv.gz")
 PROJECTIONS = ("indiana_projections.csv", "indiana_projections.csv.gz")
 PROJECTION_NAMES = ("Frontal", "Lateral")
+NEEDED, OPTIONAL = ("findings", "impression"), ("indication", "comparison")
 
 
-def read_kaggle(reports: Path, projections: Path) -> list[IuStudy]:
-    """Return the studies of Kaggle's two tables, by number; a study without projections has no image.
+def read_kaggle(reports: Path, projections: Path | None) -> list[IuStudy]:
+    """Return the studies of Kaggle's two tables, by number; a study without projections, or with None, has no image.
 
     DataError names the file for a `uid` that is no number or is there twice.
     """
     images: defaultdict[str, list[ViewedImage]] = defaultdict(list)
-    for uid, name, view in _projections(projections):
+    for uid, name, view in () if projections is None else _projections(projections):
         images[uid].append(ViewedImage(name, view))
     studies: dict[str, IuStudy] = {}
-    for uid, findings, impression in read_table(reports, ("uid", "findings", "impression"), ids=("uid",)):
+    for uid, *texts in read_table(reports, ("uid", *NEEDED), optional=OPTIONAL, ids=("uid",)):
         if study_number(uid) != uid or uid in studies:
             raise DataError(f"{reports}: expected a number as uid, each once, got {uid!r}")
-        findings, impression = (" ".join(text.split()) for text in (findings, impression))
-        studies[uid] = IuStudy(uid, findings, impression, tuple(images.pop(uid, ())))
+        sections = {name: " ".join(text.split()) for name, text in zip((*NEEDED, *OPTIONAL), texts, strict=True)}
+        studies[uid] = IuStudy(uid, Sections(**sections), tuple(images.pop(uid, ())))
     if images:
+        assert projections is not None
         uid = min(images)
         raise DataError(f"{projections}: expected images of the studies in {reports.name} only, got uid {uid!r}")
     return sorted(studies.values(), key=lambda study: int(study.number))

@@ -15,11 +15,11 @@ from diffrgen.preparation.mimic_labels import label_table, read_labels
 from diffrgen.preparation.mimic_studies import MimicStudy, read_studies
 from diffrgen.preparation.options import MimicCxrOptions
 from diffrgen.preparation.report_files import ReportFiles, open_reports, study_folder
-from diffrgen.preparation.sections import choose_text
+from diffrgen.preparation.sections import choose_text, report_sections
 from diffrgen.preparation.summary import Summary
 from diffrgen.preparation.views import ViewedImage, most_images, named_views, ordered_images, wanted_views
 from diffrgen.preparation.writer import AnnotationWriter
-from diffrgen.records import SPLITS
+from diffrgen.records import NO_SECTIONS, SPLITS, Sections
 
 PAPER_SAMPLES = "270,790 / 2,130 / 3,858"
 FULL_IMAGES = 377_110
@@ -32,7 +32,8 @@ def prepare_mimic_cxr(options: MimicCxrOptions, *, progress: bool = False) -> Su
     Image paths are p10/p10000032/s50414267/DICOM.jpg, below the archive's files/. A record holds `id`, `study_id`,
     `patient_id`, `report`, `image_path`, and where known `labels` (14 states), `study_date` (YYYY-MM-DD), `days`
     (day since year 1, the time of day as its fraction), `view`, `views` and `prior_id` (the first record of the patient's
-    latest earlier study). DataError names the file, what was needed and what came.
+    latest earlier study), and the sections of the report that are there, by name (`Sections`).
+    DataError names the file, what was needed and what came.
     """
     archive = Archive.scan(options.archive, without=options.out)
     summary = Summary("mimic-cxr", _plain(options))
@@ -85,7 +86,7 @@ class MimicEntries:
         images = self._kept_images(study)
         if not images:
             return
-        text = self._report(study)
+        text, sections = self._report(study)
         if not text:
             return
         one_each = self._options.entries == "image"
@@ -97,7 +98,8 @@ class MimicEntries:
         self.without_labels += bool(self._labels) and states is None
         self._summary.keep(study.split, patient=study.patient, entries=len(groups), images=len(images), states=states)
         for group in groups:
-            yield self._record(study, group, group[0].name if one_each else first, text, prior)
+            name = group[0].name if one_each else first
+            yield self._record(study, group, name, text, prior) | sections.to_record()
 
     def _kept_images(self, study: MimicStudy) -> list[ViewedImage]:
         images = ordered_images(study.images, self._views)
@@ -114,16 +116,17 @@ class MimicEntries:
             self._summary.drop("studies", "study without an image file", f"s{study.id}")
         return there
 
-    def _report(self, study: MimicStudy) -> str:
+    def _report(self, study: MimicStudy) -> tuple[str, Sections]:
+        """Return the text of the study and its sections; no text, and the reason in the summary, where it is dropped."""
         report = self._reports.read(study.patient, study.id)
         if report is None:
             self._summary.drop("studies", "study without a report file", f"s{study.id}")
-            return ""
+            return "", NO_SECTIONS
         options = self._options
         chosen = choose_text(report, options.section, combined=options.combined, last_paragraph=options.last_paragraph)
         if chosen.reason is not None:
             self._summary.drop("studies", chosen.reason, f"s{study.id}")
-        return chosen.text
+        return chosen.text, report_sections(report, combined=options.combined) if chosen.text else NO_SECTIONS
 
     def _record(self, study: MimicStudy, images: list[ViewedImage], name: str, text: str, prior: str | None) -> Record:
         folder = study_folder(study.patient, study.id)

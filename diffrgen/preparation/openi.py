@@ -17,6 +17,7 @@ from diffrgen.errors import DataError
 from diffrgen.preparation.archive import Archive
 from diffrgen.preparation.iu_study import IuStudy, study_number
 from diffrgen.preparation.views import ViewedImage
+from diffrgen.records import SECTION_NAMES, Sections
 
 TARBALLS = ("NLMCXR_reports.tgz", "NLMCXR_reports.tar.gz", "NLMCXR_reports.tar")
 IMAGE_SUFFIX = ".png"
@@ -66,8 +67,8 @@ def parse_report(content: bytes, place: str, views: Mapping[str, str]) -> IuStud
         sections.setdefault(element.get("Label", ""), []).append(text)
     names = [name for image in root.iter("parentImage") if (name := image.get("id"))]
     images = (ViewedImage(f"{name}{IMAGE_SUFFIX}", views.get(image_key(name), "")) for name in names)
-    findings, impression = (" ".join(filter(None, sections.get(label, ()))) for label in ("FINDINGS", "IMPRESSION"))
-    return IuStudy(number, findings, impression, tuple(images))
+    texts = {name: " ".join(filter(None, sections.get(name.upper(), ()))) for name in SECTION_NAMES}
+    return IuStudy(number, Sections(**texts), tuple(images))
 
 
 def image_key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The sections of a MIMIC-CXR report: findings and impression told from headings, addenda and wet reads.
+"""The sections of a MIMIC-CXR report: findings, impression and what was known before, told from headings and asides.
 
 The rules follow PhysioNet's own section parser (MIT-LCP/mimic-cxr, txt/section_parser.py): a section starts at a
 heading in capitals at the start of a line, a heading that names views is a report's title and its text counts as
@@ -18,9 +18,11 @@ from functools import lru_cache
 from typing import Literal
 
 from diffrgen.preparation.options import CombinedAs, SectionChoice
+from diffrgen.records import Sections
 from diffrgen.records.entry import is_empty_report
 
 Kind = Literal["findings", "impression", "combined", "title", "context", "aside", "other"]
+ContextName = Literal["indication", "history", "comparison", "technique"]
 
 # One alternative a line: a ruled line, FINAL REPORT, an addendum or wet read, a heading in capitals, a main heading.
 HEADING = re.compile(
@@ -57,10 +59,11 @@ VIEWS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section: what its heading makes it, and its text with line breaks."""
+    """One section: what its heading makes it, its text with line breaks, and the heading, "" for none."""
 
     kind: Kind
     text: str
+    heading: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +84,19 @@ def split_sections(report: str) -> list[Section]:
     text = report.replace("\r\n", "\n")
     sections: list[Section] = []
     kind: Kind = "other"
-    start = 0
+    heading, start = "", 0
     begun = False
     for match in HEADING.finditer(text):
         if kind in MAIN and match["name"] and is_item(match["name"]):
             continue
-        begun |= _add(sections, kind, text[start : match.start()]) in MAIN
-        start = match.end()
+        begun |= _add(sections, Section(kind, text[start : match.start()], heading)) in MAIN
+        heading, start = match["name"] or match["main"] or "", match.end()
         if match["final"]:
             sections.clear()
             kind, begun = "other", False
         else:
             kind = _next_kind(kind, match, begun=begun)
-    _add(sections, kind, text[start:])
+    _add(sections, Section(kind, text[start:], heading))
     return sections
 
 
@@ -111,10 +114,7 @@ def choose_text(
     """
     sections = split_sections(report)
     together = _last(sections, "combined")
-    own = {
-        "findings": _last(sections, "findings") or _last(sections, "title"),
-        "impression": _last(sections, "impression"),
-    }
+    own = _own_texts(sections)
     texts = own | {combined: own[combined] or together}
     chosen = " ".join(filter(None, texts.values() if section == "both" else [texts[section]]))
     if chosen:
@@ -125,6 +125,45 @@ def choose_text(
     if last_paragraph and (text := _last_paragraph(sections)):
         return ChosenText(text)
     return ChosenText("", "report with neither findings nor impression")
+
+
+def report_sections(report: str, *, combined: CombinedAs = "impression") -> Sections:
+    """Return the sections of `report`, single-spaced, of each name the last; combined: as in `choose_text`.
+
+    A reason for the examination counts as indication, clinical information as history, a reference examination as
+    comparison.
+
+    >>> report_sections("INDICATION:  Cough.\\n FINDINGS:  Clear.\\n").to_record()
+    {'findings': 'Clear.', 'indication': 'Cough.'}
+    """
+    sections = split_sections(report)
+    own = _own_texts(sections)
+    texts = own | {combined: own[combined] or _last(sections, "combined")}
+    for section in sections:
+        name = context_name(section.heading) if section.kind == "context" else None
+        if name is not None and (text := " ".join(section.text.split())):
+            texts[name] = text
+    return Sections(**texts)
+
+
+@lru_cache(maxsize=4096)
+def context_name(heading: str) -> ContextName | None:
+    """Return which section the heading of a context section (any case, without colon) names; None for another one.
+
+    >>> context_name("REASON FOR EXAM"), context_name("CLINICAL HISTORY"), context_name("EXAMINATION")
+    ('indication', 'history', None)
+    """
+    words = " ".join(heading.lower().split())
+    named: dict[ContextName, str] = {
+        "indication": r"indication|^reason for",
+        "history": "history|^clinical",
+        "comparison": "comparison|^reference exam",
+        "technique": "^technique",
+    }
+    found = next((name for name, pattern in named.items() if re.search(pattern, words)), None)
+    # Misspelt headings that `section_kind` takes as context.
+    misspelt: dict[str, ContextName] = {"indication": "indication", "comparison": "comparison"}
+    return found or next((misspelt[name] for name in difflib.get_close_matches(words, misspelt, 1, 0.85)), None)
 
 
 @lru_cache(maxsize=4096)
@@ -176,15 +215,23 @@ def _next_kind(kind: Kind, match: re.Match[str], *, begun: bool) -> Kind:
     return following
 
 
-def _add(sections: list[Section], kind: Kind, text: str) -> Kind | None:
+def _own_texts(sections: list[Section]) -> dict[str, str]:
+    """Return findings and impression from sections of their own; a title's text counts as findings."""
+    return {
+        "findings": _last(sections, "findings") or _last(sections, "title"),
+        "impression": _last(sections, "impression"),
+    }
+
+
+def _add(sections: list[Section], section: Section) -> Kind | None:
     """Add a section and return its kind; asides and main sections without a word (titles, a heading given twice) are left
     out.
     """
-    wordless = kind not in ("context", "other") and is_empty_report(text)
-    if kind == "aside" or wordless:
+    wordless = section.kind not in ("context", "other") and is_empty_report(section.text)
+    if section.kind == "aside" or wordless:
         return None
-    sections.append(Section(kind, text))
-    return kind
+    sections.append(section)
+    return section.kind
 
 
 def _last(sections: list[Section], kind: Kind) -> str:

@@ -40,7 +40,8 @@ def read_annotation(
     flat list of records, which becomes the test split (PromptMRG's IU X-Ray file). A record holds `id`,
     `report`, `image_path` (a path or a list of at most 4) and optionally `labels` (14 or 18 states 0..3),
     `patient_id`, `days` or `study_date`, `view` (of the first image) or `views` (of each image; see `view_kind`),
-    `prior_id`.
+    `prior_id`, and the sections of the report as texts (`findings`, `impression`, `indication`, `history`,
+    `comparison`, `technique`).
 
     images: the folder of the image paths; default `images/` beside the file, else the file's folder.
     skip_broken: leave out missing images, records with no image left or with too many, and those with a report without a

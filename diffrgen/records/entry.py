@@ -10,6 +10,7 @@ from datetime import date
 from typing import Any
 
 from diffrgen.records.ids import id_text
+from diffrgen.records.sections import Sections
 
 LABEL_WIDTHS = (14, 18)
 LABEL_VALUES = frozenset({0, 1, 2, 3})
@@ -32,6 +33,7 @@ class Entry:
     view: str | None
     prior_id: str | None
     views: tuple[str, ...]
+    sections: Sections
 
 
 def parse_entry(record: object) -> Entry:
@@ -54,6 +56,7 @@ def parse_entry(record: object) -> Entry:
         view=_name(record, "view"),
         prior_id=_name(record, "prior_id"),
         views=_views(record, len(image_paths)),
+        sections=Sections.of_record(record),
     )
 
 

@@ -135,4 +135,5 @@ class RecordReader:
             days=entry.days,
             view=entry.view,
             prior_id=entry.prior_id,
+            sections=entry.sections,
         )

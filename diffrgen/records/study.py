@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from diffrgen.records.sections import NO_SECTIONS, Sections
 from diffrgen.records.views import ViewKind
 
 Split = Literal["train", "val", "test"]
@@ -20,7 +21,7 @@ class Study:
     `report` is the text as the annotation gives it, before cleaning. `labels` holds one state a finding (see
     `diffrgen.labels.State`) or is None where the data set brings none. `days` orders the studies of one patient;
     `prior_id` names the patient's study before this one. `view` is the view as the annotation names it; `views` holds the
-    kind of each image's view (default: unknown).
+    kind of each image's view (default: unknown). `sections` holds the sections of the report that the annotation gives.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Study:
     view: str | None = None
     prior_id: str | None = None
     views: tuple[ViewKind, ...] = ()
+    sections: Sections = NO_SECTIONS
 
     def __post_init__(self) -> None:
         if not self.views:
