@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from diffrgen.evaluation.agreement import PromptAgreement
 from diffrgen.evaluation.baselines import most_frequent_report, random_training_reports
 from diffrgen.evaluation.statements import Statements, StatementTruth
 from diffrgen.labels import COMMON, DISEASES, FINDINGS
@@ -20,6 +21,7 @@ from diffrgen.metrics import (
     TemporalScore,
     clinical_conventions,
     clinical_scores,
+    corpus_scores,
     interval_row,
     paired_numbers,
     radeval_intervals,
@@ -32,6 +34,7 @@ from diffrgen.metrics import (
 from diffrgen.metrics.clinical import study_counts
 from diffrgen.pipeline.labeler import NamedLabeler
 from diffrgen.text import Protocol, apply_protocol
+from diffrgen.text.cleaning import has_marks, without_marks
 
 BASELINES = FREQUENT_ROW, RANDOM_ROW = "blind: most frequent report", "blind: random training report"
 
@@ -41,15 +44,22 @@ class PromptScores:
     """Over the 13 diseases, whether the classifier or the decoder is at fault where a report is wrong.
 
     classifier: its states, which prompt the decoder, against the truth; followed: the report against these states, so
-    that its recall is the share of the prompted diseases that the report tells.
+    that its recall is the share of the prompted diseases that the report tells; agreement: what the report denies of the
+    states that prompted it.
     """
 
     classifier: ClinicalScores
     followed: ClinicalScores
+    agreement: PromptAgreement
+    resamples: int = 1000
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values for JSON."""
-        return {"classifier_13": self.classifier.to_dict(), "followed_13": self.followed.to_dict()}
+        return {
+            "classifier_13": self.classifier.to_dict(),
+            "followed_13": self.followed.to_dict(),
+            "agreement_13": self.agreement.to_dict(resamples=self.resamples),
+        }
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ class Scores:
     "rouge_l", "clinical_14" and "clinical_13", with prompts "classifier_13" and "followed_13", with statements too
     "classifier_rare" (see `score_corpus` and `study_counts`). conventions: clinical scores as other papers compute them;
     temporal: of the words of change. states: of the generated reports (n, C >= 14). paired: the numbers of each study that
-    `paired_differences` compares systems by.
+    `paired_differences` compares systems by. without_marks: `corpus` over texts without de-identification marks, where
+    references hold some.
     """
 
     corpus: dict[str, float]
@@ -81,6 +92,7 @@ class Scores:
     temporal: TemporalScore
     states: np.ndarray
     paired: dict[str, np.ndarray]
+    without_marks: dict[str, float] = field(default_factory=dict)
     radeval: RadEvalScores = field(default_factory=dict)
     radeval_intervals: dict[str, Interval | None] = field(default_factory=dict)
     statements: Statements | None = None
@@ -104,6 +116,8 @@ class Scores:
             asked["statements"] = self.statements.to_dict()
         if self.prompts is not None:
             asked |= self.prompts.to_dict()
+        if self.without_marks:
+            asked["nlg_without_marks"] = self.without_marks
         return {
             "labeler": self.labeler,
             "truth": self.truth_from,
@@ -151,6 +165,7 @@ def score_reports(
         diseases=finding_scores(predicted, truth, DISEASES, resamples=resamples),
         common=finding_scores(predicted, truth, COMMON, resamples=resamples),
         diversity=report_diversity(list(hypotheses)),
+        without_marks=_scores_without_marks(hypotheses, references),
         labeler=labeler,
         truth_from=truth_from,
         radeval=asked,
@@ -163,6 +178,18 @@ def score_reports(
             "clinical_13": study_counts(*_columns(predicted, truth, DISEASES), findings=DISEASES),
         },
     )
+
+
+def _scores_without_marks(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return the language scores of texts without de-identification marks; nothing where no reference holds one.
+
+    A study whose reference is nothing but marks is left out.
+    """
+    if not any(map(has_marks, references)):
+        return {}
+    pairs = [(without_marks(said), without_marks(true)) for said, true in zip(hypotheses, references, strict=True)]
+    kept = [pair for pair in pairs if pair[1]]
+    return corpus_scores([said for said, _ in kept], [true for _, true in kept]) if kept else {}
 
 
 def finding_scores(
@@ -245,6 +272,8 @@ def _with_prompts(
         prompts=PromptScores(
             classifier=finding_scores(prompts, truth, DISEASES, resamples=resamples),
             followed=finding_scores(said, prompts, DISEASES, resamples=resamples),
+            agreement=PromptAgreement.of(prompts[:, : len(FINDINGS)], said[:, : len(FINDINGS)]),
+            resamples=resamples,
         ),
         per_study=scores.per_study | numbers,
     )

@@ -14,6 +14,7 @@ RULES: tuple[Rules, ...] = get_args(Rules)
 DROPPED = str.maketrans("", "", ".,?;*!%^&_+():<=>@[]{}\"'/\\")
 ENUMERATORS = "2345"
 PLACEHOLDERS = ("___", "XXXX")
+MARK = re.compile(r"\b[xX]{4,}\b|_{2,}")
 SAMPLE = 1000
 
 
@@ -71,3 +72,17 @@ def _without_enumeration(text: str) -> str:
         for number in ENUMERATORS:
             text = text.replace(f"{before}{number}. ", ". ")
     return text
+
+
+def has_marks(text: str) -> bool:
+    """Return whether `text` holds a de-identification mark, XXXX (in any case) or ___."""
+    return MARK.search(text) is not None
+
+
+def without_marks(text: str) -> str:
+    """Return `text` without de-identification marks, its other words apart by one blank.
+
+    >>> without_marks("stable xxxx sternotomy ___ .")
+    'stable sternotomy .'
+    """
+    return " ".join(MARK.sub(" ", text).split())
