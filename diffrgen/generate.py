@@ -15,6 +15,7 @@ import tyro
 from diffrgen.command import quieten_libraries, run_command
 from diffrgen.errors import DataError
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.ranges import check_fields
 from diffrgen.text import printable
 
 # Imported by the functions that need them: neither --help nor an import of this module waits for the network's libraries.
@@ -60,6 +61,9 @@ class GenerateOptions:
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 class Outcomes:

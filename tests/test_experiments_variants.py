@@ -102,9 +102,9 @@ def test_seeds_and_size():
 
 
 def test_unusable_options_are_named():
-    with pytest.raises(DataError, match="--seeds needs at least 1, got 0"):
+    with pytest.raises(DataError, match="--seeds: expected a whole number of at least 1 or none, got 0"):
         ExperimentOptions("table2", seeds=0)
-    with pytest.raises(DataError, match="--studies needs at least 3, got 2"):
+    with pytest.raises(DataError, match="--studies: expected a whole number of at least 3 or none, got 2"):
         ExperimentOptions("table2", studies=2)
     with pytest.raises(DataError, match=r"--studies is the size of the phantom, got it with --data mine\.json"):
         ExperimentOptions("table2", studies=100, data=DataOptions(data="mine.json"))

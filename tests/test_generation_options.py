@@ -117,22 +117,22 @@ def test_sampling_follows_its_seed_and_top_p() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"beams": 0}, "beams: expected at least 1, got 0"),
-        ({"batch_size": 0}, "batch-size: expected at least 1, got 0"),
-        ({"min_tokens": -1}, "min-tokens: expected at least 0, got -1"),
-        ({"max_tokens": 0}, "max-tokens: expected at least 1, got 0"),
+        ({"beams": 0}, "beams: expected a whole number of at least 1, got 0"),
+        ({"batch_size": 0}, "batch-size: expected a whole number of at least 1, got 0"),
+        ({"min_tokens": -1}, "min-tokens: expected a whole number of at least 0 or none, got -1"),
+        ({"max_tokens": 0}, "max-tokens: expected a whole number of at least 1 or none, got 0"),
         ({"min_tokens": 10, "max_tokens": 10}, "expected fewer than the 10 tokens"),
         ({"preset": "promptmrg-iu", "max_tokens": 41}, "expected fewer than the 41 tokens"),
-        ({"preset": "r2gen"}, "preset: expected one of promptmrg-mimic, promptmrg-iu, got r2gen"),
-        ({"precision": "fp8"}, "precision: expected fp32 or bf16, got fp8"),
+        ({"preset": "r2gen"}, "preset: expected one of promptmrg-mimic, promptmrg-iu or none, got 'r2gen'"),
+        ({"precision": "fp8"}, "precision: expected one of fp32, bf16, got 'fp8'"),
         ({"length_penalty": float("inf")}, "length-penalty: expected a finite number, got inf"),
-        ({"no_repeat_ngram": -2}, "no-repeat-ngram: expected at least 0, got -2"),
+        ({"no_repeat_ngram": -2}, "no-repeat-ngram: expected a whole number of at least 0, got -2"),
         ({"repetition_penalty": 0.0}, "repetition-penalty: expected a number above 0, got 0.0"),
         ({"sample": True, "temperature": 0.0}, "temperature: expected a number above 0, got 0.0"),
         ({"sample": True, "temperature": float("nan")}, "temperature: expected a number above 0, got nan"),
-        ({"sample": True, "top_p": 0.0}, "top-p: expected a share above 0 and at most 1, got 0.0"),
-        ({"sample": True, "top_p": 1.5}, "top-p: expected a share above 0 and at most 1, got 1.5"),
-        ({"sample": True, "seed": -1}, "seed: expected at least 0, got -1"),
+        ({"sample": True, "top_p": 0.0}, "top-p: expected a number above 0 and of at most 1, got 0.0"),
+        ({"sample": True, "top_p": 1.5}, "top-p: expected a number above 0 and of at most 1, got 1.5"),
+        ({"sample": True, "seed": -1}, "seed: expected a whole number of at least 0, got -1"),
         ({"temperature": 0.5}, "require --generation.sample"),
     ],
 )
@@ -147,7 +147,7 @@ def test_command_refuses_a_wrong_option_before_any_work(tmp_path: Path, capsys: 
         with pytest.raises(SystemExit) as left:
             train_command.main([*command, "--generation.beams", "0"])
         assert left.value.code == 2
-        assert "expected at least 1, got 0" in capsys.readouterr().err
+        assert "--generation.beams: expected a whole number" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 

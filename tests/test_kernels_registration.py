@@ -236,7 +236,7 @@ BAD = {
     "q_is_no_tensor": ({"q": [1.0]}, r"q: expected a tensor, got list"),
     "sparse": ({"v": torch.zeros(2, 12, 2, 2, 16).to_sparse()}, r"v: expected a dense tensor .* got torch.sparse_coo"),
     "scale_is_a_word": ({"scale": "1"}, r"scale: expected a finite number .* got '1'"),
-    "grid_negative": ({"grid": (-3, -4)}, r"gh \* gw = M = 12 .* got \(-3, -4\)"),
+    "grid_negative": ({"grid": (-3, -4)}, r"grid: expected \(gh, gw\), both at least 1, got \(-3, -4\)"),
     "dtype_mix": (
         {"k": torch.zeros(2, 12, 2, 2, 16).half()},
         r"k: expected the dtype of q, torch.float32, got torch.float16",

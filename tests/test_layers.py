@@ -28,6 +28,7 @@ ALLOWED = {
     "finite": set(),
     "lock": set(),
     "weights": {"errors", "finite"},
+    "ranges": {"errors"},
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "records", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
@@ -58,7 +59,7 @@ ALLOWED = {
     },
 }
 # Single files that every room may import.
-FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights"}
+FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges"}
 COMMANDS = {"__main__", "rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
 
 

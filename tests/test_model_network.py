@@ -245,13 +245,13 @@ def test_keys_and_values_of_the_image_are_projected_once(monkeypatch):
     ("changes", "message"),
     [
         ({"width": 15}, "multiple of heads, got 15 and 2"),
-        ({"masks_per_layer": (2, 0)}, "at least one mask a layer, got \\(2, 0\\)"),
+        ({"masks_per_layer": (2, 0)}, "of at least 1, got \\(2, 0\\)"),
         ({"difference_metrics": (), "contrast_form": "printed"}, "whose negatives are D"),
         ({"difference_metrics": ("l3",)}, "got \\('l3',\\)"),
         ({"contrast_form": "other"}, "got 'other'"),
-        ({"centres": "middle"}, "expected centres 'rank' or 'attention', got 'middle'"),
-        ({"finding_weight": 0.0}, "expected a finding_weight above 0, got 0.0"),
-        ({"difference": "both"}, "expected difference 'scalars' or 'content', got 'both'"),
+        ({"centres": "middle"}, "centres: expected one of rank, attention, got 'middle'"),
+        ({"finding_weight": 0.0}, "finding_weight: expected a number above 0, got 0.0"),
+        ({"difference": "both"}, "difference: expected one of scalars, content, got 'both'"),
     ],
 )
 def test_configuration_errors_say_what_came(changes, message):

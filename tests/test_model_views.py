@@ -227,5 +227,5 @@ def test_wrong_views_are_refused():
     inputs = StudyInputs.of(with_views(random_batch(), [2, 2, 2]))
     with pytest.raises(ValueError, match="expected at most 1 views a study"):
         tiny_network().encode(replace(inputs, view_mask=None))
-    with pytest.raises(ValueError, match="expected at least one view, got 0"):
+    with pytest.raises(ValueError, match="views: expected a whole number of at least 1, got 0"):
         tiny_network(views=0)

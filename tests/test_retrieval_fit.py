@@ -182,8 +182,8 @@ def test_distinct_rows_name_the_first_of_each():
     ("change", "message"),
     [
         ({"text_width": 100}, "multiple of 64"),
-        ({"batch_size": 1}, "no negative"),
-        ({"epochs": 0}, "epochs >= 1, got 0"),
+        ({"batch_size": 1}, "--retriever.batch-size: expected a whole number of at least 2, got 1"),
+        ({"epochs": 0}, "--retriever.epochs: expected a whole number of at least 1, got 0"),
     ],
 )
 def test_options_that_cannot_work_are_refused(change, message):

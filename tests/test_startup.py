@@ -17,7 +17,8 @@ from diffrgen.__main__ import COMMANDS
 from diffrgen.lazy import on_first_use
 
 # NumPy and tqdm take a tenth of a second; all other libraries that are imported serve the options themselves.
-ALLOWED = {"diffrgen", "tyro", "docstring_parser", "typeguard", "typing_extensions", "numpy", "tqdm", "shtab", "rich"}
+OPTIONS = {"tyro", "docstring_parser", "typeguard", "typing_extensions", "shtab", "rich", "annotated_types"}
+ALLOWED = {"diffrgen", "numpy", "tqdm", *OPTIONS}
 ROOT = Path(diffrgen.__file__).parent
 LAZY = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if "on_first_use" in path.read_text())
 

@@ -129,7 +129,7 @@ def test_the_vocabulary_keeps_to_its_size() -> None:
     assert len(small) == smallest + 10
     assert all(round_trip(small, text) == text for text in TEXTS)
     assert len(train_tokenizer(TEXTS, vocab_size=smallest)) == smallest
-    with pytest.raises(ValueError, match=rf"expected vocab_size >= {smallest} .*, got {smallest - 1}"):
+    with pytest.raises(ValueError, match=rf"vocab-size: expected at least {smallest}, .*, got {smallest - 1}"):
         train_tokenizer(TEXTS, vocab_size=smallest - 1)
     with pytest.raises(ValueError, match="expected texts with words"):
         train_tokenizer(["", " "])

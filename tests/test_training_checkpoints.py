@@ -170,7 +170,7 @@ def test_a_checkpoint_is_due_after_so_many_steps_or_ten_minutes(tmp_path, monkey
     assert not by_time.due(3)
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: 1600.0)
     assert by_time.due(4)
-    with pytest.raises(DataError, match="--checkpoint-every needs at least 1 step, got 0"):
+    with pytest.raises(DataError, match="--checkpoint-every: expected a whole number of at least 1 or none, got 0"):
         TrainOptions(checkpoint_every=0)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from diffrgen.errors import DataError
+from diffrgen.ranges import check_fields
 
 Sections = Literal["findings", "impression", "both"]
 ID = "id"
@@ -45,6 +46,9 @@ class ColumnOptions:
     sections: Sections | None = None
     """Score findings, impression or both: the columns of that name, and of a text with the headings `Findings:` and
     `Impression:` that part. Default: texts as they are."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 class Choice(NamedTuple):

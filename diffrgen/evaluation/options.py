@@ -11,6 +11,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.columns import ColumnOptions
 from diffrgen.metrics.published import PublishedData
 from diffrgen.pipeline.options import GenerationOptions, ImageCacheOptions, LabelerOptions
+from diffrgen.ranges import CountOrZero, check_fields
 from diffrgen.records.study import Split
 from diffrgen.text.protocol import Protocol
 
@@ -50,17 +51,20 @@ class EvaluateOptions:
     classifier's probabilities by AUROC, and all reports by F1, against them."""
     baselines: bool = True
     """Score the two blind baselines beside."""
-    resamples: int = 1000
+    resamples: CountOrZero = 1000
     """Resamples of the test studies for the 95 % intervals; 0: no intervals."""
     priors: bool = True
     """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
-    workers: int = 0
+    workers: CountOrZero = 0
     """Processes that read images."""
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class ScoreOptions:
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 
     def __post_init__(self) -> None:
+        check_fields(self, "--")
         if self.against_column and self.against is None:
             raise DataError("--against-column requires --against, the file that it is a column of")
         if self.references is not None and self.data is not None:
@@ -116,6 +121,9 @@ class ReXrankOptions:
     """Folder that the image paths are below."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
-    workers: int = 0
+    workers: CountOrZero = 0
     """Processes that read images."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")

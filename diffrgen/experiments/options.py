@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from annotated_types import Ge
 
 from diffrgen.errors import DataError
 from diffrgen.experiments.variants import STUDIES, Row, Study, StudyName
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.options import PHANTOM, DataOptions, GenerationOptions, ImageCacheOptions, ImageOptions
+from diffrgen.ranges import Count, check_fields
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 
@@ -28,7 +31,7 @@ class ExperimentOptions:
 
     study: StudyName
     """Study to run."""
-    seeds: int | None = None
+    seeds: Count | None = None
     """Trainings of each variant, with the seeds 0, 1, ...; default: 5, or 2 with --quick."""
     quick: bool = False
     """Very small trainings, minutes in all: shows that everything works, tells no variants apart."""
@@ -36,11 +39,11 @@ class ExperimentOptions:
     """Folder for runs, tables and figures; default: runs/experiments, or runs/experiments-quick with --quick."""
     variants: tuple[str, ...] = ()
     """Names of the variants to train beside the full network; default: all of the study."""
-    processes: int | None = None
+    processes: Count | None = None
     """Trainings side by side; default: one a core, eight at most, or one where there is a GPU."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Passes over the training split; default: 3."""
-    studies: int | None = None
+    studies: Annotated[int, Ge(3)] | None = None
     """Studies of the phantom; default: 6000, or 250 with --quick."""
     keep_weights: bool = False
     """Keep the folder of each finished training, weights and all."""
@@ -48,11 +51,7 @@ class ExperimentOptions:
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
 
     def __post_init__(self) -> None:
-        # Of the phantom, each split holds a patient.
-        for name, least in (("seeds", 1), ("processes", 1), ("epochs", 1), ("studies", 3)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise DataError(f"--{name} needs at least {least}, got {value}")
+        check_fields(self, "--")
         if self.studies is not None and self.data.data != PHANTOM:
             raise DataError(f"--studies is the size of the phantom, got it with --data {self.data.data}; leave it out")
         known = [row.variant.name for row in STUDIES[self.study].rows[1:]]

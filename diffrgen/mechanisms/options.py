@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from annotated_types import Ge
 
-from diffrgen.errors import DataError
 from diffrgen.pipeline.options import LabelerOptions
+from diffrgen.ranges import check_fields
 from diffrgen.records.study import Split
 
 
@@ -28,12 +30,11 @@ class MechanismOptions:
     """`phantom` or an annotation.json; default: what the run was trained on."""
     images: Path | None = None
     """Folder of the images of --data."""
-    batch_size: int = 32
-    """Studies at a time; each gets the parts of the study half a batch away."""
+    batch_size: Annotated[int, Ge(2)] = 32
+    """Studies at a time, 2 at least; each gets the parts of the study half a batch away."""
     output: Path | None = None
     """File for all figures as JSON."""
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise DataError(f"--batch-size needs at least 2 studies, that one can take parts of another, got {self.batch_size}")
+        check_fields(self, "--")

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Lt
 from transformers import AutoConfig, BertConfig, PretrainedConfig
 
 from diffrgen.images.encoder import layout_of
-from diffrgen.model.choices import DIFFERENCE_METRICS, Difference, Metric, Retrieved
+from diffrgen.model.choices import (
+    DIFFERENCE_METRICS,
+    Centres,
+    ContrastForm,
+    Difference,
+    DifferenceNorm,
+    Masking,
+    Metric,
+    Retrieved,
+    RoutingChoice,
+    check_choices,
+)
+from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, check_values, types_of
 
 # What a configuration written by version 0.1 means where it says nothing, for there was no such choice.
 VERSION_0_1: Mapping[str, Any] = MappingProxyType({"difference": "scalars"})
@@ -20,9 +33,9 @@ class DiffRGenConfig(PretrainedConfig):
 
     Symbols as in the paper: d = `width`, H = `heads`, p_k = `masks_per_layer[k]` (K = its length), N = `neighbours`,
     lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. `prior`: the network takes the
-    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`). A wrong combination raises
-    ValueError with the value that came. A saved configuration that lacks a choice means what the network did before
-    there was one (`VERSION_0_1`).
+    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`). A value out of range, a wrong
+    word and a wrong combination raise ValueError with what was expected and what came. A saved configuration that lacks a
+    choice means what the network did before there was one (`VERSION_0_1`).
 
     `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind,
     which `view_recogniser` finds for views of unknown kind.
@@ -48,43 +61,43 @@ class DiffRGenConfig(PretrainedConfig):
         encoder: PretrainedConfig | dict[str, Any] | None = None,
         decoder: BertConfig | dict[str, Any] | None = None,
         *,
-        image_size: int = 224,
-        views: int = 1,
+        image_size: Count = 224,
+        views: Count = 1,
         view_recogniser: bool = False,
-        width: int = 512,
-        heads: int = 8,
-        masks_per_layer: tuple[int, ...] = (2, 3),
-        neighbours: int = 21,
+        width: Count = 512,
+        heads: Count = 8,
+        masks_per_layer: tuple[Count, ...] = (2, 3),
+        neighbours: Count = 21,
         retrieved: Retrieved = "embeddings",
-        retrieved_width: int = 512,
+        retrieved_width: Count = 512,
         prior: bool = False,
-        prior_width: int | None = None,
+        prior_width: Count | None = None,
         difference: Difference = "content",
         difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS,
-        difference_norm: Literal["batch", "layer", "none"] = "batch",
-        difference_hidden: int = 128,
+        difference_norm: DifferenceNorm = "batch",
+        difference_hidden: Count = 128,
         share_fam: bool = True,
         share_projections: bool = False,
-        masking: Literal["multiplicative", "exclusive"] = "multiplicative",
-        routing: Literal["soft", "straight_through"] = "soft",
+        masking: Masking = "multiplicative",
+        routing: RoutingChoice = "soft",
         operator_backend: Literal["auto", "reference", "triton", "native"] = "auto",
-        centres: Literal["rank", "attention"] = "rank",
+        centres: Centres = "rank",
         row_routing: bool = False,
         finding_queries: bool = False,
-        dropout: float = 0.1,
-        findings: int = 14,
-        disease_weight: float = 4.0,
+        dropout: Annotated[PositiveOrZero, Lt(1)] = 0.1,
+        findings: Count = 14,
+        disease_weight: PositiveOrZero = 4.0,
         logit_adjustment: bool = True,
-        contrast_weight: float = 0.1,
-        contrast_temperature: float = 0.1,
-        contrast_width: int = 128,
-        contrast_form: Literal["supervised", "printed"] = "supervised",
-        label_smoothing: float = 0.1,
-        finding_weight: float = 1.0,
-        finding_token_ids: tuple[int, ...] = (),
-        prompt_thresholds: tuple[float, ...] = (),
-        prompt_token_ids: tuple[int, int, int, int] = (5, 6, 7, 8),
-        prior_prompt_token_ids: tuple[tuple[int, ...], ...] = (),
+        contrast_weight: PositiveOrZero = 0.1,
+        contrast_temperature: Positive = 0.1,
+        contrast_width: Count = 128,
+        contrast_form: ContrastForm = "supervised",
+        label_smoothing: Annotated[PositiveOrZero, Lt(1)] = 0.1,
+        finding_weight: Positive = 1.0,
+        finding_token_ids: tuple[CountOrZero, ...] = (),
+        prompt_thresholds: tuple[Share, ...] = (),
+        prompt_token_ids: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (5, 6, 7, 8),
+        prior_prompt_token_ids: tuple[tuple[CountOrZero, ...], ...] = (),
         **kwargs: Any,
     ) -> None:
         self.encoder = layout_of(encoder)
@@ -124,40 +137,21 @@ class DiffRGenConfig(PretrainedConfig):
         return super().from_dict({**VERSION_0_1, **config_dict}, **kwargs)
 
     def _check(self) -> None:
-        """Raise ValueError where values do not fit each other."""
-        if self.width % self.heads:
-            raise ValueError(f"expected width to be a multiple of heads, got {self.width} and {self.heads}")
-        if self.views < 1:
-            raise ValueError(f"expected at least one view, got {self.views}")
+        """Raise ValueError where a value is not one of its type, or values do not fit each other."""
+        types = types_of(DiffRGenConfig.__init__)
+        check_values(vars(self), {name: kind for name, kind in types.items() if name in vars(self)})
+        check_choices(self)
         if self.view_recogniser and self.views == 1:
             raise ValueError("expected no view_recogniser for a network of one view, whose kind it does not use, got one")
-        if any(masks < 1 for masks in self.masks_per_layer):
-            raise ValueError(f"expected at least one mask a layer, got {self.masks_per_layer}")
         if self.retrieved == "embeddings" and self.prior_width != self.retrieved_width:
             raise ValueError(
                 f"expected a prior's embeddings as wide as the retrieved ones, got {self.prior_width} and "
                 f"{self.retrieved_width}"
             )
-        if self.difference not in ("scalars", "content"):
-            raise ValueError(f"expected difference 'scalars' or 'content', got {self.difference!r}")
-        if set(self.difference_metrics) - set(DIFFERENCE_METRICS):
-            raise ValueError(f"expected difference metrics out of {DIFFERENCE_METRICS}, got {self.difference_metrics}")
-        if self.centres not in ("rank", "attention"):
-            raise ValueError(f"expected centres 'rank' or 'attention', got {self.centres!r}")
-        if self.finding_queries and not self.masks_per_layer:
-            raise ValueError("expected layers of the aggregation module for finding_queries to join, got masks_per_layer ()")
-        if self.contrast_form not in ("supervised", "printed"):
-            raise ValueError(f"expected contrast_form 'supervised' or 'printed', got {self.contrast_form!r}")
-        if self.contrast_form == "printed" and not self.difference_metrics:
-            raise ValueError("expected difference metrics for contrast_form 'printed', whose negatives are D, got none")
-        if not self.finding_weight > 0:
-            raise ValueError(f"expected a finding_weight above 0, got {self.finding_weight}")
         if self.prompt_thresholds and len(self.prompt_thresholds) != self.findings:
             raise ValueError(
                 f"expected {self.findings} prompt_thresholds, one a finding, or none, got {len(self.prompt_thresholds)}"
             )
-        if len(self.prompt_token_ids) != 4:
-            raise ValueError(f"expected 4 prompt tokens, one a state, got {self.prompt_token_ids}")
         if self.prior_prompt_token_ids and [len(row) for row in self.prior_prompt_token_ids] != [4] * 4:
             raise ValueError(
                 "expected 4 x 4 prompt tokens, one for each state before and now, or none, got "

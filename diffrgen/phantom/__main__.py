@@ -11,6 +11,7 @@ import tyro
 
 from diffrgen.errors import DataError
 from diffrgen.phantom.options import PhantomOptions
+from diffrgen.ranges import Count, check_fields
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,13 @@ class Command:
     """Where the data set goes: annotation.json and images/."""
     contact_sheet: Path | None = None
     """Write this PNG of captioned studies."""
-    workers: int | None = None
+    workers: Count | None = None
     """Processes that draw; default one a CPU."""
     options: PhantomOptions = field(default_factory=PhantomOptions)
     """What the data set is made of."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from annotated_types import Gt, Le
 
 from diffrgen.errors import DataError
+from diffrgen.ranges import Count, CountOrZero, Positive, check_fields
 
 DecodingPreset = Literal["promptmrg-mimic", "promptmrg-iu"]
 
@@ -33,59 +36,43 @@ class GenerationOptions:
     preset: DecodingPreset | None = None
     """Token limits of a published system: `promptmrg-mimic` (81 to 150 tokens) or `promptmrg-iu` (41 to 110). min-tokens
     and max-tokens, where given, take precedence."""
-    beams: int = 3
+    beams: Count = 3
     """Beam width; 1: greedy search."""
-    min_tokens: int | None = None
+    min_tokens: CountOrZero | None = None
     """Tokens of a report before the end token is allowed; default: the preset's, else 0."""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """Most tokens of a report, the end token included; default: the preset's, else --text.max-tokens of the run."""
     length_penalty: float = 1.0
     """Exponent of the length that a beam's log-probability is divided by; above 0 longer reports win, below 0 shorter
     ones. Without effect for one beam."""
-    no_repeat_ngram: int = 0
+    no_repeat_ngram: CountOrZero = 0
     """No sequence of so many tokens occurs twice in a report; 0: no limit."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: Positive = 1.0
     """Logits of tokens that the report already holds are divided by this (multiplied where negative); 1: no penalty."""
     sample: bool = False
     """Draw tokens at random, by --generation.temperature and --generation.top-p, instead of taking the most likely."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Divides the logits before sampling; below 1 is more conservative. Requires --generation.sample."""
-    top_p: float = 1.0
+    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
     """Sample from the most likely tokens whose probabilities sum to this share. Requires --generation.sample."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Of sampling. The same seed, batch size and order of studies give the same reports."""
     suppress_marks: bool = True
     """Never generate a de-identification mark (XXXX or ___); --generation.no-suppress-marks allows them."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Studies decoded at once."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: the network's products in bfloat16; reports may differ from those in fp32 in a word."""
 
     def __post_init__(self) -> None:
         """Raise DataError for a value out of range, or an option of sampling without sampling."""
-        self._check(self.preset in (None, *PRESETS), "preset", f"one of {', '.join(PRESETS)}", self.preset)
-        self._check(self.precision in ("fp32", "bf16"), "precision", "fp32 or bf16", self.precision)
-        for name, least in (("beams", 1), ("batch_size", 1), ("no_repeat_ngram", 0), ("seed", 0)):
-            value = getattr(self, name)
-            self._check(value >= least, name, f"at least {least}", value)
-        self._check(self.min_tokens is None or self.min_tokens >= 0, "min_tokens", "at least 0", self.min_tokens)
-        self._check(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens)
-        for name in ("repetition_penalty", "temperature"):
-            value = getattr(self, name)
-            self._check(0 < value < float("inf"), name, "a number above 0", value)
-        self._check(abs(self.length_penalty) < float("inf"), "length_penalty", "a finite number", self.length_penalty)
-        self._check(0 < self.top_p <= 1, "top_p", "a share above 0 and at most 1", self.top_p)
+        check_fields(self, "--generation.")
         if self.limits.most is not None and self.limits.least >= self.limits.most:
             raise DataError(_no_room(self.limits.least, self.limits.most))
         if not self.sample and (self.temperature, self.top_p) != (1.0, 1.0):
             raise DataError(
                 "--generation.temperature and --generation.top-p require --generation.sample, got no --generation.sample"
             )
-
-    @staticmethod
-    def _check(fine: bool, name: str, expected: str, value: object) -> None:
-        if not fine:
-            raise DataError(f"--generation.{name.replace('_', '-')}: expected {expected}, got {value}")
 
     @property
     def limits(self) -> _Limits:

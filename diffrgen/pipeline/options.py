@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from annotated_types import Ge, Le
+
+from diffrgen.errors import DataError
 from diffrgen.pipeline.generation import GenerationOptions
+from diffrgen.ranges import Count, Positive, Share, check_fields
 from diffrgen.records import ViewChoice
 from diffrgen.text.cleaning import Rules
 
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 
 PHANTOM = "phantom"
 LabelerName = Literal["phantom", "rule", "chexbert"]
+Side = Annotated[int, Ge(1), Le(8192)]
+"""Pixels along a side of an image."""
 
 __all__ = [
     "PHANTOM",
@@ -44,6 +50,9 @@ class DataOptions:
     """CSV with the view of each image (columns path; view, projection or ViewPosition) for an annotation without views;
     default: IMAGES_index.csv beside the images folder, where there is one."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
+
 
 @dataclass(frozen=True)
 class ImageCacheOptions:
@@ -53,6 +62,9 @@ class ImageCacheOptions:
     """Decode every image once and keep it; --no-image-cache decodes the files in every epoch."""
     image_cache_folder: Path | None = None
     """Folder for the decoded images; default: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 @dataclass(frozen=True)
@@ -68,21 +80,29 @@ class LabelerOptions:
     chexbert_vocabulary: Path | None = None
     """BERT-base-uncased's vocab.txt, or the folder that holds it; not needed with --chexbert hub, which downloads it too."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
+
 
 @dataclass(frozen=True)
 class ImageOptions:
     """How an image becomes the encoder's input (PromptMRG: 256 -> crop 224, rotation 5 degrees)."""
 
-    size: int = 224
+    size: Side = 224
     """Side of the crop in pixels."""
-    resize: int = 256
+    resize: Side = 256
     """Shorter side before the crop in pixels."""
-    rotation: float = 5.0
+    rotation: Annotated[float, Ge(0), Le(180)] = 5.0
     """Largest random rotation in training, degrees."""
-    mean: float = 0.5
+    mean: Share = 0.5
     """Grey level taken off, of [0, 1]."""
-    std: float = 0.25
+    std: Positive = 0.25
     """Grey level divided by."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--image.")
+        if self.size > self.resize:
+            raise DataError(f"--image.size: expected at most the {self.resize} pixels of --image.resize, got {self.size}")
 
     def transform(self, channels: int, *, train: bool = False) -> ImageTransform:
         """Return the transform for an encoder of so many input channels; nothing is random unless `train`."""
@@ -106,11 +126,14 @@ class TextOptions:
 
     rules: Rules = "mimic"
     """Cleaning rules, R2Gen's by name."""
-    max_tokens: int = 100
+    max_tokens: Annotated[int, Ge(2)] = 100
     """Tokens of a report, the end token included."""
     tokenizer: Path | None = None
     """Folder of a pretrained BERT tokenizer; default: the pretrained decoder's, else one trained on the reports."""
-    vocab_size: int = 8000
+    vocab_size: Annotated[int, Ge(128)] = 8000
     """Largest vocabulary of a tokenizer trained here."""
-    min_frequency: int = 2
+    min_frequency: Count = 2
     """Occurrences that a word piece needs to enter the vocabulary."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--text.")

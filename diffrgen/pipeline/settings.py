@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,4 +26,12 @@ def load_json(kind: type[T], path: Path) -> T:
     except OSError as error:
         raise DataError(f"{path}: needed the folder of a run, as diffrgen.train writes it, got: {error}") from error
     except ValidationError as error:
-        raise DataError(f"{path}: needed {kind.__name__} as JSON, got: {error}") from error
+        raise DataError(f"{path}: {_first_fault(error)}") from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """The first fault in one line: the field, what it needs, and what it holds."""
+    fault = error.errors(include_url=False)[0]
+    field = "".join(f"{name}: " for name in [".".join(map(str, fault["loc"]))] if name)
+    needed = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{field}needed {needed}, got {reprlib.repr(fault['input'])}"

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffrgen.ranges import Count, check_fields
+
 SectionChoice = Literal["findings", "impression", "both"]
 EntryUnit = Literal["image", "study"]
 CombinedAs = Literal["impression", "findings"]
@@ -46,6 +48,9 @@ class MimicCxrOptions:
     overwrite: bool = False
     """Replace an annotation.json of other content."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
+
 
 @dataclass(frozen=True)
 class IuXrayOptions:
@@ -66,9 +71,12 @@ class IuXrayOptions:
     """study: an entry with all images (4 at most), frontal first, as R2Gen; image: an entry for each image."""
     views: tuple[str, ...] = ()
     """Views to keep: frontal, lateral, unknown; default all. The XML alone does not tell views."""
-    min_images: int | None = None
+    min_images: Count | None = None
     """Drop studies with fewer images; default 2 as R2Gen does, 1 with --split whole."""
     check_images: bool = False
     """Leave out images whose file is not there."""
     overwrite: bool = False
     """Replace an annotation.json of other content."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 from transformers import AutoConfig, BertConfig, BertModel, PretrainedConfig, PreTrainedModel
 
 from diffrgen.images.encoder import PatchEncoder, layout_of
+from diffrgen.ranges import Count, check_values, types_of
 from diffrgen.retrieval.info_nce import info_nce, same_text
 
 HEAD_WIDTH = 64
@@ -30,8 +32,8 @@ class DualEncoderConfig(PretrainedConfig):
         self,
         image_config: PretrainedConfig | dict[str, Any] | None = None,
         text_config: BertConfig | dict[str, Any] | None = None,
-        embedding_width: int = 128,
-        initial_temperature: float = 0.07,
+        embedding_width: Count = 128,
+        initial_temperature: Annotated[float, Gt(0), Le(1)] = 0.07,
         image_transform: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -43,6 +45,8 @@ class DualEncoderConfig(PretrainedConfig):
         self.initial_temperature = initial_temperature
         self.image_transform = image_transform
         super().__init__(**kwargs)
+        types = types_of(DualEncoderConfig.__init__)
+        check_values(vars(self), {name: kind for name, kind in types.items() if name in vars(self)})
 
 
 def text_tower_config(

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
+from annotated_types import Ge, Le
 
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.ranges import Count, CountOrZero, Positive, check_fields
 
 
 @dataclass(frozen=True)
 class UploadLimits:
     """How much a visitor may send, and for how long the service keeps it."""
 
-    max_megabytes: int = 40
+    max_megabytes: Count = 40
     """Largest image file, 10^6 bytes; an uncompressed radiograph of 43 x 43 cm at 0.1 mm has 37."""
-    max_megapixels: int = 30
+    max_megapixels: Count = 30
     """Largest image, 10^6 pixels."""
-    max_report_characters: int = 5000
+    max_report_characters: Count = 5000
     """Longest report of an earlier study."""
-    held_megabytes: int = 320
+    held_megabytes: Count = 320
     """Decoded images that wait for a request, 10^6 pixels; over it the oldest of the client with most is forgotten."""
-    held_seconds: int = 300
+    held_seconds: Count = 300
     """After which an image that no report was requested for is forgotten."""
-    header_seconds: float = 10.0
+    header_seconds: Positive = 10.0
     """Longest time for the headers of a request; connections that take longer are closed."""
-    idle_seconds: float = 5.0
+    idle_seconds: Positive = 5.0
     """Longest pause within the body of a request."""
-    body_seconds: float = 60.0
+    body_seconds: Positive = 60.0
     """Longest time for the body of a request, 40 MB at 5.3 Mbit/s."""
-    decode_seconds: float = 10.0
+    decode_seconds: Positive = 10.0
     """Processor time to decode one image in; its process is killed after that."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
     @property
     def max_bytes(self) -> int:
@@ -57,13 +63,16 @@ class ServeOptions:
     """Run folder that diffrgen.train wrote."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the page to the network, with no password."""
-    port: int = 7860
+    port: Annotated[int, Ge(0), Le(65535)] = 7860
     """Port to listen on; 0 takes any free one."""
-    examples: int = 6
+    examples: CountOrZero = 6
     """Phantom studies in the gallery."""
-    waiting: int = 32
+    waiting: Count = 32
     """Requests that wait at once; further ones are told to try again, those of the client with most of them first."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     limits: tyro.conf.OmitArgPrefixes[UploadLimits] = field(default_factory=UploadLimits)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")

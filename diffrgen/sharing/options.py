@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from diffrgen.ranges import check_fields
+
 
 @dataclass(frozen=True)
 class ShareOptions:
@@ -33,6 +35,9 @@ class ShareOptions:
     dry_run: bool = False
     """List what would be uploaded, and upload nothing."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
+
 
 @dataclass(frozen=True)
 class ReindexOptions:
@@ -52,3 +57,6 @@ class ReindexOptions:
     """Folder that the annotation's image paths are relative to, kept for later evaluations."""
     skip_broken: bool = False
     """Leave out records with an empty report."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")

@@ -10,6 +10,8 @@ from itertools import chain
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from diffrgen.errors import DataError
+
 # Index = state (diffrgen.labels.State): blank, positive, negative, uncertain.
 PROMPT_TOKENS: tuple[str, ...] = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
 # Row = state in the patient's earlier study, column = state now.
@@ -39,16 +41,17 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000, min_frequen
     gives [CLS] pieces [SEP].
 
     vocab_size: the most tokens, special ones included. min_frequency: how often a pair of pieces must stand
-    together to become one. ValueError where `texts` hold no word, or `vocab_size` has no room for the
-    characters.
+    together to become one. ValueError where `texts` hold no word, DataError where `vocab_size` has no room for
+    the characters.
     """
     words = Counter(word for text in texts for word in text.lower().split())
     if not words:
         raise ValueError("expected texts with words to train a tokenizer on, got none")
     fixed = [*SPECIAL_TOKENS, *_characters(words)]
     if vocab_size < len(fixed):
-        raise ValueError(
-            f"expected vocab_size >= {len(fixed)} (special tokens, characters of the texts), got {vocab_size}"
+        raise DataError(
+            f"--text.vocab-size: expected at least {len(fixed)}, the special tokens and the characters of the texts, got "
+            f"{vocab_size}"
         )
     pieces = _learned_pieces(words, fixed, vocab_size=vocab_size, min_frequency=min_frequency)
     return wrap_tokenizer(_word_piece({piece: index for index, piece in enumerate(pieces)}))

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
+from annotated_types import Lt
 
 from diffrgen.errors import DataError
-from diffrgen.model.choices import DIFFERENCE_METRICS, Difference, Metric, Retrieved
+from diffrgen.model.choices import (
+    DIFFERENCE_METRICS,
+    Centres,
+    ContrastForm,
+    Difference,
+    DifferenceNorm,
+    Masking,
+    Metric,
+    Retrieved,
+    RoutingChoice,
+    check_choices,
+)
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.options import (
     DataOptions,
@@ -19,6 +31,7 @@ from diffrgen.pipeline.options import (
     LabelerOptions,
     TextOptions,
 )
+from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, Share, check_fields
 from diffrgen.retrieval import RetrieverOptions
 from diffrgen.retrieval.options import Precision
 
@@ -39,11 +52,11 @@ class ModelOptions:
     """`nano`, `tiny` or `paper` (BERT-base) with random weights, or the path or hub name of a transformers BERT."""
     warm_start: bool = False
     """Start the image encoder from the retriever's image tower."""
-    width: int = 512
+    width: Count = 512
     """Width d of the aggregation module."""
-    heads: int = 8
+    heads: Count = 8
     """Heads H of the aggregation module."""
-    masks_per_layer: tuple[int, ...] = (2, 3)
+    masks_per_layer: tuple[Count, ...] = (2, 3)
     """Masks p_k that each layer routes over (Eq. 7); 1: plain cross-attention; none: no aggregation module."""
     retrieved: Retrieved = "embeddings"
     """One embedding a retrieved report, or its token features."""
@@ -53,60 +66,67 @@ class ModelOptions:
     """How a reference differs from the image: the metrics of Eq. 1 alone, or in what it differs beside them."""
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
     """Metrics of Eq. 1; none: no difference features."""
-    difference_norm: Literal["batch", "layer", "none"] = "batch"
+    difference_norm: DifferenceNorm = "batch"
     """How the metrics are standardised."""
     share_fam: bool = True
     """One aggregation module for similar and difference features."""
     share_projections: bool = False
     """One query, key and value projection for all masks."""
-    masking: Literal["multiplicative", "exclusive"] = "multiplicative"
+    masking: Masking = "multiplicative"
     """A masked logit becomes 0 (Eq. 5) or -inf."""
-    routing: Literal["soft", "straight_through"] = "soft"
+    routing: RoutingChoice = "soft"
     """Weighted masks, or one mask a study."""
-    centres: Literal["rank", "attention"] = "rank"
+    centres: Centres = "rank"
     """Row i's windows lie round patch i mod m (Eq. 6), or round the patch that the row itself attends to most."""
     row_routing: bool = False
     """Weights of the masks of each row, from the row and the image, rather than of each image (Eq. 7)."""
     finding_queries: bool = False
     """A learned row for each finding beside those of the references: the classifier and the decoder learn from it."""
-    dropout: float = 0.1
+    dropout: Annotated[PositiveOrZero, Lt(1)] = 0.1
     """Dropout in the aggregation module and the decoder."""
     logit_adjustment: bool = True
     """Eq. 9's prior."""
-    disease_weight: float = 4.0
+    disease_weight: PositiveOrZero = 4.0
     """lambda, the weight of Eq. 9."""
-    contrast_weight: float = 0.1
+    contrast_weight: PositiveOrZero = 0.1
     """gamma, the weight of Eq. 8."""
-    contrast_form: Literal["supervised", "printed"] = "supervised"
+    contrast_form: ContrastForm = "supervised"
     """Khosla's loss, or Eq. 8 to the letter."""
-    label_smoothing: float = 0.1
+    label_smoothing: Annotated[PositiveOrZero, Lt(1)] = 0.1
     """Of the language modelling loss."""
-    finding_weight: float = 1.0
+    finding_weight: Positive = 1.0
     """Weight of words of severity, side, zone and change in the language modelling loss; that of the others is 1."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--model.")
+        check_choices(self, "--model.")
 
 
 @dataclass(frozen=True)
 class OptimiserOptions:
     """AdamW with a cosine schedule."""
 
-    learning_rate: float = 5e-5
+    learning_rate: Positive = 5e-5
     """Peak learning rate."""
-    encoder_rate: float | None = None
+    encoder_rate: PositiveOrZero | None = None
     """Peak learning rate of the image encoder, lower for a pretrained one; default: that of all parts."""
-    weight_decay: float = 0.05
+    weight_decay: PositiveOrZero = 0.05
     """Decay of weights; none on norms and biases."""
-    warmup: float = 0.0
+    warmup: Share = 0.0
     """Share of the steps with a rising learning rate."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest gradient norm."""
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over the training split."""
-    batch_size: int = 16
+    batch_size: Count = 16
     """Studies a batch and process."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Batches a step, whose gradients are averaged; Eq. 8 and batch normalisation see one batch at a time."""
-    temperature: tuple[float, float] = (10.0, 0.1)
+    temperature: tuple[Positive, Positive] = (10.0, 0.1)
     """Gumbel-softmax temperature at the first and the last step."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--optimiser.")
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,7 @@ class TrainOptions:
     """Run folder to write."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """Stop after so many steps; the schedules stay those of all epochs, and --resume goes on along them."""
     precision: Precision = "fp32"
     """Mixed precision of the training step."""
@@ -127,7 +147,7 @@ class TrainOptions:
     """torch.compile the training step."""
     activation_checkpointing: bool = False
     """Compute the decoder's activations again in backward instead of keeping them: less memory, more time."""
-    checkpoint_every: int | None = None
+    checkpoint_every: Count | None = None
     """Steps between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
     resume: bool = False
     """Go on from the newest complete checkpoint of the run folder; in a folder without a run, start one."""
@@ -135,11 +155,11 @@ class TrainOptions:
     """Start anew in a run folder that holds a run already."""
     freeze: Literal["nothing", "encoder"] = "nothing"
     """`encoder`: keep the pretrained image encoder as it is, and compute its features of every image once."""
-    stored_crops: int = 2
+    stored_crops: CountOrZero = 2
     """Random crops of each training image that a frozen encoder's features are stored for; 0: the central crop alone."""
-    seed: int = 0
+    seed: Seed = 0
     """Of initial weights, order and augmentation."""
-    workers: int = 0
+    workers: CountOrZero = 0
     """Processes that read images."""
     track: tuple[TrackerName, ...] = ()
     """Experiment trackers that also get what the training log gets: `wandb`, `mlflow`, `tensorboard`;
@@ -148,7 +168,7 @@ class TrainOptions:
     """A fitted retriever's folder, or a CLIP-style transformers checkpoint by path or hub name; default: fit one."""
     calibrate_prompts: bool = False
     """After each epoch choose, on the validation split, how probable a finding must be to prompt the decoder as positive."""
-    validation_studies: int = 256
+    validation_studies: Count = 256
     """Validation studies that reports are written for after each epoch."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
@@ -162,8 +182,7 @@ class TrainOptions:
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
     def __post_init__(self) -> None:
-        if self.stored_crops < 0:
-            raise DataError(f"--stored-crops needs a number of crops from 0 on, got {self.stored_crops}")
+        check_fields(self, "--")
         if self.freeze == "encoder" and self.model.encoder in RANDOM_ENCODERS:
             raise DataError(
                 f"--freeze encoder needs a pretrained --model.encoder, got {self.model.encoder!r} with random weights"
@@ -173,5 +192,3 @@ class TrainOptions:
                 "--freeze encoder fits a retriever on the frozen encoder's features and takes no --retriever-path, got "
                 f"{self.retriever_path}"
             )
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise DataError(f"--checkpoint-every needs at least 1 step, got {self.checkpoint_every}")

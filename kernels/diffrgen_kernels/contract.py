@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -29,13 +30,23 @@ class MaskSpec:
     """The part of a call that is not a tensor.
 
     grid: (gh, gw) patches of a view. orders: the window of each mask, as `window_masks` takes them; a square is an int.
-    exclusive: masked logits are -inf instead of 0. scale: factor of the logits.
+    exclusive: masked logits are -inf instead of 0. scale: factor of the logits. ValueError for a grid without patches, a
+    window below 0 and a scale that is not finite.
     """
 
     grid: tuple[int, int]
     orders: tuple[Order, ...]
     exclusive: bool
     scale: float
+
+    def __post_init__(self) -> None:
+        if len(self.grid) != 2 or self.grid[0] < 1 or self.grid[1] < 1:
+            raise ValueError(f"grid: expected (gh, gw), both at least 1, got {self.grid}")
+        for order in self.orders:
+            if (order[0] < 0 or order[1] < 0) if isinstance(order, tuple) else order < 0:
+                raise ValueError(f"orders: expected numbers or pairs (height, width) of at least 0, got {self.orders}")
+        if not abs(self.scale) < math.inf:
+            raise ValueError(f"scale: expected a finite number, got {self.scale}")
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
