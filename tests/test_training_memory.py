@@ -12,6 +12,7 @@ from tiny_training import arguments, log_lines, write_studies
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
 from diffrgen.training import trainer
+from diffrgen.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_accumulated_gradient_is_the_mean_of_the_batches_own(data, tmp_path, mon
 def test_more_batches_a_step_than_there_are_is_refused(data, tmp_path) -> None:
     options = arguments(data, tmp_path / "run", "--optimiser.accumulate", "5")
     with pytest.raises(DataError, match="needed 5 batches of 4 training studies for a step, got 4"):
-        train_command.train(train_command.parse_options(options))
+        train(train_command.parse_options(options))
 
 
 def test_activations_computed_again_give_the_same_gradient() -> None:
@@ -92,5 +93,5 @@ def test_the_option_reaches_the_decoder(data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(trainer.Trainer, "fit", fit)
     options = train_command.parse_options(arguments(data, tmp_path / "run", "--activation-checkpointing"))
     with pytest.raises(Reached) as reached:
-        train_command.train(options)
+        train(options)
     assert reached.value.args[0].network.decoder.bert.encoder.layer[0].gradient_checkpointing

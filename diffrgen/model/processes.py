@@ -38,7 +38,8 @@ def own_rows(features: Tensor) -> Tensor:
 
 def weight_of(count: Tensor) -> Tensor:
     """Return W n_r / sum_r n_r for the count n_r of this process, a scalar; 1 for one process and any n > 0."""
-    total = count.float()
+    # A copy: all_reduce adds in place.
+    total = count.to(torch.float32, copy=True)
     if process_count() > 1:
         dist.all_reduce(total)
     return count * process_count() / total.clamp_min(1)
