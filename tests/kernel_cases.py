@@ -238,11 +238,11 @@ def dense_masks(case: Case) -> Tensor:
     return masks
 
 
-def dense_weights(q: Tensor, k: Tensor, case: Case) -> tuple[Tensor, Tensor]:
-    """The masked logits of Eq. 5 and their softmax, (B, P, H, N, M) each; 0 where a row has no key."""
+def dense_weights(q: Tensor, k: Tensor, case: Case, change: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """The masked logits of Eq. 5 and their softmax, (B, P, H, N, M) each; 0 where a row has no key. change: added to logits."""
     scale = case.dim**-0.5 if case.scale is None else case.scale
     masks = dense_masks(case).to(q.device).transpose(0, 1)[:, :, None]  # (B or 1, P, 1, N, M)
-    logits = torch.einsum("bnphd,bmphd->bphnm", q * scale, k)
+    logits = torch.einsum("bnphd,bmphd->bphnm", q * scale, k) + change
     masked = torch.where(masks, logits, -torch.inf if case.masking == "exclusive" else 0.0)  # (B, P, H, N, M)
     if (keys := drawn_keys(case)) is not None:
         masked = torch.where(keys.to(q.device)[:, None, None, None], masked, -torch.inf)
@@ -250,9 +250,9 @@ def dense_weights(q: Tensor, k: Tensor, case: Case) -> tuple[Tensor, Tensor]:
     return masked, torch.softmax(torch.where(empty, 0.0, masked), dim=-1).masked_fill(empty, 0.0)
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, case: Case) -> Tensor:
-    """Eq. 5 over all masks at once, every step in the dtype of q."""
-    _, weights = dense_weights(q, k, case)
+def dense(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, case: Case, change: Tensor | float = 0.0) -> Tensor:
+    """Eq. 5 over all masks at once, every step in the dtype of q. change: added to the logits."""
+    _, weights = dense_weights(q, k, case, change)
     alpha = (alpha if alpha.dim() == 3 else alpha[:, None]).to(q.dtype)  # (B, N or 1, P)
     weights = weights * alpha.transpose(1, 2)[:, :, None, :, None]
     return torch.einsum("bphnm,bmphd->bnhd", weights, v.expand(-1, -1, len(case.orders), -1, -1))
