@@ -61,7 +61,7 @@ def score_corpus(
     Raises:
         ValueError: the lists are empty or of different lengths, an element is no string, or a reference is empty.
 
-    StudySource: Papineni 2002, Lin 2004, Vedantam 2015, Denkowski 2014, in the COCO caption implementation.
+    Source: Papineni 2002, Lin 2004, Vedantam 2015, Denkowski 2014, in the COCO caption implementation.
     """
     _validate(hypotheses, references)
     said, truth = ([" ".join(text.split()) for text in texts] for texts in (hypotheses, references))

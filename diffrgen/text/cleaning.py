@@ -33,7 +33,7 @@ def clean_report(text: str, *, rules: Rules) -> str:
     "3.5 cm" becomes "35 cm", "L1. Next" loses its "1. ", a dot with no space after it joins two words,
     "a. , . b" leaves an empty sentence.
 
-    StudySource: modules/tokenizers.py of R2Gen (Chen et al., EMNLP 2020); PromptMRG uses the MIMIC rules for every
+    Source: modules/tokenizers.py of R2Gen (Chen et al., EMNLP 2020); PromptMRG uses the MIMIC rules for every
     data set.
     """
     if rules not in RULES:
