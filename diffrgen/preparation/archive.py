@@ -13,22 +13,23 @@ from diffrgen.errors import DataError
 
 # `wget -r` puts PhysioNet's files four folders down: physionet.org/files/mimic-cxr-jpg/2.0.0/.
 MAX_DEPTH = 6
-PATIENT_GROUP = re.compile(r"p1\d")
+PATIENT_GROUP = r"p1\d"
 PATIENTS_PROBED = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The files under `root` by name, and the folders that hold MIMIC-CXR's p10, p11, ... (`patient_roots`)."""
+    """The files under `root` by name, and the folders that hold the images' (`patient_roots`), such as MIMIC-CXR's p10, p11."""
 
     root: Path
     files: Mapping[str, tuple[Path, ...]]
     patient_roots: tuple[Path, ...]
 
     @classmethod
-    def scan(cls, root: Path, *, without: Path) -> Archive:
-        """Look through `root` to a depth of 6 folders; p10, p11, ..., hidden folders and `without` are not entered.
+    def scan(cls, root: Path, *, without: Path, closed: str = PATIENT_GROUP) -> Archive:
+        """Look through `root` to a depth of 6 folders; hidden folders and `without` are not entered.
 
+        closed: a pattern of the folders of many images, which are not entered either; default: MIMIC-CXR's p10, p11, ...
         DataError where `root` is no folder or a folder cannot be read.
         """
         if not root.is_dir():
@@ -39,7 +40,7 @@ class Archive:
         folders = [root]
         left_out = without.resolve()
         for _ in range(MAX_DEPTH + 1):
-            below = (path for folder in folders for path in _enter(folder, files, patient_roots))
+            below = (path for folder in folders for path in _enter(folder, files, patient_roots, closed))
             folders = [path for path in below if path.resolve() != left_out]
         found = {name: tuple(sorted(paths)) for name, paths in files.items()}
         return cls(root, found, tuple(patient_roots))
@@ -82,7 +83,7 @@ class Archive:
         return None if path is None else path.relative_to(self.root).as_posix()
 
 
-def _enter(folder: Path, files: dict[str, list[Path]], patient_roots: list[Path]) -> list[Path]:
+def _enter(folder: Path, files: dict[str, list[Path]], patient_roots: list[Path], closed: str) -> list[Path]:
     """Add the files of `folder` to `files`; return the folders below that are to be entered."""
     below = []
     for entry in _entries(folder):
@@ -90,7 +91,7 @@ def _enter(folder: Path, files: dict[str, list[Path]], patient_roots: list[Path]
             continue
         if not entry.is_dir():
             files[entry.name].append(folder / entry.name)
-        elif not PATIENT_GROUP.fullmatch(entry.name):
+        elif not re.fullmatch(closed, entry.name):
             below.append(folder / entry.name)
         elif folder not in patient_roots:
             patient_roots.append(folder)

@@ -14,6 +14,7 @@ from diffrgen.preparation.archive import Archive
 from diffrgen.preparation.mimic_labels import label_table, read_labels
 from diffrgen.preparation.mimic_studies import MimicStudy, read_studies
 from diffrgen.preparation.options import MimicCxrOptions
+from diffrgen.preparation.prior_ids import PriorIds
 from diffrgen.preparation.report_files import ReportFiles, open_reports, study_folder
 from diffrgen.preparation.sections import choose_text, report_sections
 from diffrgen.preparation.summary import Summary
@@ -93,7 +94,7 @@ class MimicEntries:
         images = images if one_each else most_images(images, self._summary)
         groups = [[image] for image in images] if one_each else [images]
         first = images[0].name if one_each else f"s{study.id}"
-        prior = self._priors.next(study, first)
+        prior = self._priors.next(study.patient, study.days, first)
         states = self._labels.get(study.id)
         self.without_labels += bool(self._labels) and states is None
         self._summary.keep(study.split, patient=study.patient, entries=len(groups), images=len(images), states=states)
@@ -146,29 +147,6 @@ class MimicEntries:
             "prior_id": prior,
         }
         return record | {key: value for key, value in known.items() if value is not None}
-
-
-class PriorIds:
-    """The id of each patient's latest earlier study, studies coming by patient, then time."""
-
-    def __init__(self) -> None:
-        self._patient = ""
-        self._days: float | None = None
-        self._before: str | None = None
-        self._latest: str | None = None
-
-    def next(self, study: MimicStudy, name: str) -> str | None:
-        """Return the prior of `study`, whose own id is `name`; None for the first, and where no date is given.
-
-        Studies of the same second are not each other's prior.
-        """
-        if study.patient != self._patient:
-            self._patient, self._days, self._before, self._latest = study.patient, None, None, None
-        if study.days is None:
-            return None
-        if study.days != self._days:
-            self._days, self._before, self._latest = study.days, self._latest, name
-        return self._before
 
 
 def _add_notes(summary: Summary, options: MimicCxrOptions, *, labelled: bool, without_labels: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -21,21 +22,23 @@ ANNOTATION, SUMMARY = "annotation.json", "summary.json"
 class AnnotationWriter:
     """Writes `{"train": [...], "val": [...], "test": [...]}`, a record a line, beside the place it is meant for.
 
-    Records come split by split in the order train, val, test, so that none is held in memory. `finish` puts the
-    files in their place; leaving the block without it leaves the folder as it was.
+    Records come in any order; each split's are written to a file of their own, so that none is held in memory. `finish`
+    puts the files in their place; leaving the block without it leaves the folder as it was.
     """
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
         self.path = folder / ANNOTATION
         self._overwrite = overwrite
         self._partial = [folder / f"{name}.{os.getpid()}.tmp" for name in (ANNOTATION, SUMMARY)]
-        self._splits: list[Split] = []
-        self._file: TextIO
+        self._parts = {split: folder / f"{ANNOTATION}.{split}.{os.getpid()}.tmp" for split in SPLITS}
+        self._files: dict[Split, TextIO] = {}
+        self._begun: set[Split] = set()
 
     def __enter__(self) -> AnnotationWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._partial[0].open("w", encoding="utf-8")
+            for split, path in self._parts.items():
+                self._files[split] = path.open("w", encoding="utf-8")
         except OSError as error:
             raise DataError(f"cannot write to the folder {self.path.parent}: {error.strerror}") from error
         return self
@@ -43,22 +46,21 @@ class AnnotationWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        for path in self._partial:
+        for file in self._files.values():
+            file.close()
+        for path in (*self._partial, *self._parts.values()):
             path.unlink(missing_ok=True)
 
     def add(self, split: Split, record: Mapping[str, Any]) -> None:
-        """Write one record; `split` may not come before that of the record before.
-
-        DataError for an image path that leaves the images folder.
-        """
+        """Write one record of `split`; DataError for an image path that leaves the images folder."""
         paths = record["image_path"]
         fault = next(filter(None, map(path_fault, [paths] if isinstance(paths, str) else paths)), None)
         if fault is not None:
             raise DataError(f"record {record['id']!r} for {self.path}: {fault}")
-        first = self._open_splits(split)
-        self._file.write("\n " if first else ",\n ")
-        self._file.write(json.dumps(record, ensure_ascii=False))
+        file = self._files[split]
+        file.write(",\n " if split in self._begun else "\n ")
+        self._begun.add(split)
+        file.write(json.dumps(record, ensure_ascii=False))
 
     def finish(self, summary: Summary) -> None:
         """Put annotation.json and summary.json in their place.
@@ -68,9 +70,7 @@ class AnnotationWriter:
         """
         if not summary.entries:
             raise DataError(f"nothing is left to write to {self.path}:\n{summary.to_text()}")
-        self._open_splits(SPLITS[-1])
-        self._file.write("\n]}\n")
-        self._file.close()
+        self._join()
         self._partial[1].write_text(json.dumps(summary.to_dict(), indent=1) + "\n", encoding="utf-8")
         places = [self.path, self.path.with_name(SUMMARY)]
         if self.path.exists() and not self._overwrite and not _same(self._partial[0], self.path):
@@ -81,17 +81,15 @@ class AnnotationWriter:
         for made, place in zip(self._partial, places, strict=True):
             os.replace(made, place)
 
-    def _open_splits(self, split: Split) -> bool:
-        """Write the keys up to `split`; return whether no record of it was written yet."""
-        if split in self._splits:
-            if split != self._splits[-1]:
-                raise ValueError(f"expected a record of {self._splits[-1]} or later, got one of {split}")
-            return False
-        while split not in self._splits:
-            opened = SPLITS[len(self._splits)]
-            self._file.write(f'{{"{opened}": [' if not self._splits else f'\n], "{opened}": [')
-            self._splits.append(opened)
-        return True
+    def _join(self) -> None:
+        """Write the file of all splits out of those of each."""
+        with self._partial[0].open("wb") as whole:
+            for split, path in self._parts.items():
+                self._files[split].close()
+                whole.write(f'{{"{split}": ['.encode() if split == SPLITS[0] else f'\n], "{split}": ['.encode())
+                with path.open("rb") as part:
+                    shutil.copyfileobj(part, whole)
+            whole.write(b"\n]}\n")
 
 
 def _same(made: Path, place: Path) -> bool:
