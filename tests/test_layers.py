@@ -49,7 +49,9 @@ ALLOWED = {
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
     "clinical": {"errors", "images", "pipeline", "evaluation"},
-    "serving": {"errors", "images", "phantom", "pipeline", "reporting", "explanation", "page"},
+    "serving": {
+        *("errors", "records", "images", "text", "phantom", "pipeline", "reporting", "explanation", "page", "clinical"),
+    },
     "mechanisms": {
         *("errors", "labels", "metrics", "records", "phantom", "model", "pipeline", "explanation", "command"),
     },

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages, read_resized
+from diffrgen.labels import DISEASES
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
@@ -23,7 +24,14 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import Picture, StudyImages
-from diffrgen.reporting.writer import WrittenBatch, WrittenReport, retrieved_reports, run_decoding, write_batch
+from diffrgen.reporting.writer import (
+    WrittenBatch,
+    WrittenReport,
+    named_states,
+    retrieved_reports,
+    run_decoding,
+    write_batch,
+)
 from diffrgen.retrieval import Neighbours
 from diffrgen.retrieval.neighbours import embed_views
 from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_rows
@@ -179,6 +187,13 @@ class Reporter:
     def _labeler(self) -> NamedLabeler:
         """The run's labeler; not CheXbert, whose files a run does not hold."""
         return make_labeler(LabelerOptions(), default="phantom" if self.settings.labeler == "phantom" else "rule")
+
+    def stated_findings(self, texts: Sequence[str]) -> list[dict[str, str]]:
+        """Return, for each text, the diseases and devices that it states: "positive", "negative" or "uncertain"."""
+        if not texts:
+            return []
+        states = [named_states(torch.from_numpy(row)) for row in self._labeler(texts)]
+        return [{name: state for name, state in row.items() if state != "blank" and name in DISEASES} for row in states]
 
     def _told_states(self, report: str) -> Tensor:
         """Return the states (C,) that a report tells."""

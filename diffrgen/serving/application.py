@@ -18,12 +18,11 @@ from diffrgen.serving.blocks import asset, make_page
 from diffrgen.serving.gallery import make_gallery
 from diffrgen.serving.guard import Guard
 from diffrgen.serving.image_reader import ImageReader
-from diffrgen.serving.options import ServeOptions
+from diffrgen.serving.options import LOOPBACK, ServeOptions
 from diffrgen.serving.receiver import ImageReceiver
 from diffrgen.serving.service import ReportService
 
 IMAGES = "/images"
-LOOPBACK = ("127.0.0.1", "localhost")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 
 

@@ -12,6 +12,11 @@ from typing import Any
 
 from diffrgen.errors import DataError
 
+
+class BusyError(DataError):
+    """Too many requests wait."""
+
+
 BUSY = "The service is busy with other images; please try again in a minute."
 
 
@@ -63,7 +68,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Hold a place for `client` within the block; DataError, in words for the client, where too many wait."""
+        """Hold a place for `client` within the block; BusyError, in words for the client, where too many wait."""
         mine = _Waiting(client, asyncio.get_running_loop().create_future())
         self._make_room(client)
         self._waiting.append(mine)
@@ -88,10 +93,10 @@ class Turns:
         counts = Counter(each.client for each in self._waiting)
         greediest, most = max(counts.items(), key=lambda item: item[1])
         if counts[client] + 1 >= most:
-            raise DataError(BUSY)
+            raise BusyError(BUSY)
         last = [each for each in self._waiting if each.client == greediest][-1]
         self._waiting.remove(last)
-        last.turn.set_exception(DataError(BUSY))
+        last.turn.set_exception(BusyError(BUSY))
 
     def _next(self, *more: str) -> str | None:
         """The client whose turn it is, out of those that wait and `more`; None where there is no place for any."""

@@ -1,10 +1,11 @@
-"""What stands before Gradio: the few addresses that the page needs, bounded bodies, nothing to other hosts."""
+"""What stands before the page and the API: the few addresses that they need, bounded bodies, nothing to other hosts."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,6 +13,9 @@ from diffrgen.serving.body import DisconnectedError, TooLongError, TooSlowError,
 from diffrgen.serving.clients import client_of
 from diffrgen.serving.connections import MOST_CONNECTIONS
 from diffrgen.serving.options import UploadLimits
+
+Refusal = Callable[[int, str], tuple[bytes, bytes]]
+"""Makes the content type and the body of an answer with such a status for such a reason."""
 
 # Gradio has more: uploads to a folder, files of that folder, a proxy, an API and its documentation, monitoring.
 OPEN = re.compile(
@@ -34,15 +38,29 @@ HEADERS = (
 )
 
 
+def plain_refusal(status: int, reason: str) -> tuple[bytes, bytes]:
+    """Return the reason as plain text."""
+    return b"text/plain; charset=utf-8", reason.encode()
+
+
 class Guard:
-    """ASGI middleware: answers 404 beyond `OPEN`, 413 to a long body, 408 to a slow one, 400 to a strange one.
+    """ASGI middleware: answers 404 beyond the addresses `opened`, 413 to a long body, 408 to a slow one, 400 to a strange one.
 
     429 goes to a client with `MOST_PER_CLIENT` requests at once. Every answer tells the browser to call nobody else.
-    unbounded: paths whose handler bounds the body itself.
+    unbounded: paths whose handler bounds the body itself; refusal: makes its answers.
     """
 
-    def __init__(self, app: ASGIApp, limits: UploadLimits, *, unbounded: frozenset[str]) -> None:
-        self._app, self._limits, self._unbounded = app, limits, unbounded
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: UploadLimits,
+        *,
+        unbounded: frozenset[str],
+        opened: re.Pattern[str] = OPEN,
+        refusal: Refusal = plain_refusal,
+    ) -> None:
+        self._app, self._limits, self._unbounded, self._opened = app, limits, unbounded, opened
+        self._refusal = refusal
         self._answering: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +71,7 @@ class Guard:
             return
         client = client_of(scope)
         if self._answering[client] >= MOST_PER_CLIENT:
-            await _refuse(send, 429, b"Too many requests at once come from this address.")
+            await self._refuse(send, 429, "Too many requests at once come from this address.")
             return
         self._answering[client] += 1
         try:
@@ -64,8 +82,8 @@ class Guard:
                 del self._answering[client]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not OPEN.fullmatch(scope["path"]) or ".." in scope["path"]:
-            await _refuse(send, 404, b"There is nothing here.")
+        if not self._opened.fullmatch(scope["path"]) or ".." in scope["path"]:
+            await self._refuse(send, 404, "There is nothing here.")
         elif scope["path"] in self._unbounded or scope["method"] in {"GET", "HEAD"}:
             await self._app(scope, receive, _with_headers(send))
         else:
@@ -75,16 +93,22 @@ class Guard:
                     receive, most_bytes=MOST_BYTES, idle_seconds=limits.idle_seconds, seconds=limits.body_seconds
                 )
             except TooLongError as error:
-                await _refuse(send, 413, str(error).encode())
+                await self._refuse(send, 413, str(error))
             except TooSlowError as error:
-                await _refuse(send, 408, str(error).encode(), (b"connection", b"close"))
+                await self._refuse(send, 408, str(error), (b"connection", b"close"))
             except DisconnectedError:
                 return
             else:
                 if _is_plain(body):
                     await self._app(scope, _again(body, receive), _with_headers(send))
                 else:
-                    await _refuse(send, 400, b"The request cannot be read.")
+                    await self._refuse(send, 400, "The request cannot be read.")
+
+    async def _refuse(self, send: Send, status: int, reason: str, *more: tuple[bytes, bytes]) -> None:
+        kind, body = self._refusal(status, reason)
+        headers = [(b"content-type", kind), *HEADERS, *more]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _is_plain(body: bytes) -> bool:
@@ -118,9 +142,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return wrapped
-
-
-async def _refuse(send: Send, status: int, reason: bytes, *more: tuple[bytes, bytes]) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS, *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reason})

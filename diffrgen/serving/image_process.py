@@ -1,15 +1,17 @@
 """A process of its own that decodes uploads to grey pixels: `python -m diffrgen.serving.image_process`.
 
 Decoders are native code that a hostile file can make crash, run for hours or ask for all memory. Here they take only
-this process with them, and of the file nothing but its grey pixels reaches the service. Takes a line of JSON a file,
-{"file", "sizes", "max_pixels", "seconds"}, and answers one: {"error": null or why it is refused, "shapes": [[width,
-height] an image]}, then the pixels of these images, a byte each.
+this process with them, and of the file nothing but its grey pixels, its view and digests of two tags reaches the service.
+Takes a line of JSON a file, {"file", "sizes", "max_pixels", "seconds", "key"}, and answers one: {"error": null or why it is
+refused, "shapes": [[width, height] an image], "patient", "study", "view": see `Upload`}, then the pixels of these images, a
+byte each.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import hmac
 import json
 import os
 import resource
@@ -22,11 +24,13 @@ from PIL import Image
 from diffrgen.errors import DataError
 from diffrgen.images import probe_grey, read_resized
 from diffrgen.images.dicom import read_dicom
+from diffrgen.images.dicom_study import DicomStudy, dicom_study
 from diffrgen.images.resized import resized
 
 # Above what the process holds at its start: a few copies of the largest image, as float64.
 MOST_BYTES = 2 << 30
 PR_SET_PDEATHSIG = 1
+NO_TAGS = DicomStudy("", "", "unknown")
 
 
 def main() -> None:
@@ -37,17 +41,19 @@ def main() -> None:
     _bound_memory()
     _answer({"ready": True})
     for line in sys.stdin:
-        task = json.loads(line)
+        task, tags = json.loads(line), NO_TAGS
         # Counts processor time of all threads; the signal ends the process within a decoder too.
         signal.setitimer(signal.ITIMER_PROF, task["seconds"])
         try:
             images, error = decoded(Path(task["file"]), task["sizes"], task["max_pixels"]), None
+            tags = dicom_study(Path(task["file"])) or NO_TAGS
         except DataError as refused:
             images, error = [], str(refused)
         except MemoryError:
             images, error = [], "the image asks for too much memory"
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _answer({"error": error, "shapes": [image.size for image in images]}, *images)
+        shapes = [image.size for image in images]
+        _answer({"error": error, "shapes": shapes, **_told(tags, bytes.fromhex(task["key"]))}, *images)
 
 
 def decoded(file: Path, sizes: list[int | None], max_pixels: int) -> list[Image.Image]:
@@ -57,6 +63,16 @@ def decoded(file: Path, sizes: list[int | None], max_pixels: int) -> list[Image.
         return [image if size is None else resized(image, size) for size in sizes]
     probe_grey(file, max_pixels=max_pixels)
     return [read_resized(file, size) for size in sizes]
+
+
+def _told(tags: DicomStudy, key: bytes) -> dict[str, str]:
+    """What the service learns of a file's tags: whether two are the same, and the view."""
+    digests = {name: _digest(getattr(tags, name), key) for name in ("patient", "study")}
+    return {**digests, "view": tags.view}
+
+
+def _digest(value: str, key: bytes) -> str:
+    return hmac.new(key, value.encode(errors="backslashreplace"), "sha256").hexdigest() if value else ""
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import select
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from typing import Any
 from PIL import Image
 
 from diffrgen.errors import DataError
-from diffrgen.images import ResizedImages
 from diffrgen.images.dicom import START, has_dicom_mark
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.refusals import for_visitors
+from diffrgen.serving.upload import Upload
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 # How a data set begins that lacks the preamble and the mark: an element of group 2 or 8, little-endian.
@@ -40,9 +41,11 @@ class ImageReader:
         self._thread = ThreadPoolExecutor(1, "image-reader")
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        # Digests of tags can be compared while the service runs, and mean nothing to anybody else.
+        self._key = secrets.token_hex(32)
         self._thread.submit(self._running)
 
-    def read(self, content: bytes) -> Future[ResizedImages]:
+    def read(self, content: bytes) -> Future[Upload]:
         """Decode an uploaded file.
 
         The future raises DataError, in words for the visitor, where it is no PNG, JPEG or DICOM file, is damaged or is
@@ -57,9 +60,9 @@ class ImageReader:
             self._process.kill()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, content: bytes) -> ResizedImages:
+    def _read(self, content: bytes) -> Upload:
         file = self._folder / f"image{_suffix(content)}"
-        task = {"file": str(file), "sizes": self._sizes, "max_pixels": self._limits.max_pixels}
+        task = {"file": str(file), "sizes": self._sizes, "max_pixels": self._limits.max_pixels, "key": self._key}
         try:
             file.write_bytes(content)
             with for_visitors(self._limits):
@@ -67,7 +70,7 @@ class ImageReader:
         finally:
             file.unlink(missing_ok=True)
 
-    def _asked(self, task: dict[str, object]) -> ResizedImages:
+    def _asked(self, task: dict[str, object]) -> Upload:
         try:
             process = self._running()
             process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -76,7 +79,8 @@ class ImageReader:
             words = answer.words()
             if words["error"] is not None:
                 raise DataError(words["error"])
-            return ResizedImages(dict(zip(self._sizes, map(answer.image, words["shapes"]), strict=True)))
+            images = dict(zip(self._sizes, map(answer.image, words["shapes"]), strict=True))
+            return Upload(images, *(words[name] for name in ("patient", "study", "view")))
         except (OSError, EOFError):  # TimeoutError is an OSError
             self._end()
             raise DataError(DAMAGED) from None

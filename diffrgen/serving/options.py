@@ -1,4 +1,4 @@
-"""What the web page is served with."""
+"""What the web page and the API are served with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from annotated_types import Ge, Le
 
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.ranges import Count, CountOrZero, Positive, check_fields
+
+# Hosts that a browser on this machine reaches the service by.
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class UploadLimits:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Serve a trained run as a web page, on this machine only unless --host says otherwise."""
+    """Serve a trained run as a web page or as an API, on this machine only unless --host says otherwise."""
 
     run: tyro.conf.Positional[Path]
     """Run folder that diffrgen.train wrote."""
+    api: bool = False
+    """Serve POST /v1/reports, GET /healthz and /docs instead of the page, to those who know the token in the environment
+    variable DIFFRGEN_API_TOKEN; pip install "diffrgen[api]"."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 opens the page to the network, with no password."""
+    """Address to listen on; 0.0.0.0 opens the service to the network, the page with no password."""
     port: Annotated[int, Ge(0), Le(65535)] = 7860
     """Port to listen on; 0 takes any free one."""
     examples: CountOrZero = 6

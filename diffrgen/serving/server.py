@@ -1,4 +1,4 @@
-"""The service as one process: page, uploads and model behind one port."""
+"""The service as one process: page or API, uploads and model behind one port."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from diffrgen.errors import DataError
+from diffrgen.serving.api.bearer import read_token
 from diffrgen.serving.options import ServeOptions
 from diffrgen.serving.private_folder import private_folder
 from diffrgen.serving.signals import ended_by_signals
@@ -16,36 +17,44 @@ if TYPE_CHECKING:
     from diffrgen.serving.uvicorn_server import EndingServer
 
 INSTALL = 'the web page needs Gradio: pip install "diffrgen[serve]"'
+INSTALL_API = 'the API needs FastAPI and uvicorn: pip install "diffrgen[api]"'
 QUIET = {"GRADIO_ANALYTICS_ENABLED": "False"}
 
 
 def serve(options: ServeOptions) -> None:
-    """Serve until a signal ends the process; prints the page's address once it can be opened.
+    """Serve until a signal ends the process; prints the address once it can be opened.
 
     SIGINT, SIGTERM and SIGHUP remove every temporary file and end the process that decodes images, then this one, with
     status 128 + the signal's number, also while a report is generated.
 
     Raises:
-        DataError: Gradio is missing, the folder is no run, or the address cannot be listened on.
+        DataError: a library is missing, the folder is no run, the address cannot be listened on, or the API's token is
+            missing or too short.
     """
+    if options.api:
+        read_token()
     with ended_by_signals() as ending:
         with _listen(options.host, options.port) as listener, private_folder() as folder:
             # Read when Gradio is imported: it is to call nobody, and to leave no folder of its own behind.
             os.environ.update(QUIET, GRADIO_TEMP_DIR=str(folder / "gradio"))
             try:
-                from diffrgen.serving.application import made_application
                 from diffrgen.serving.uvicorn_server import make_server
+
+                if options.api:
+                    from diffrgen.serving.api.application import made_application
+                else:
+                    from diffrgen.serving.application import made_application
             except ModuleNotFoundError as error:
-                if error.name not in {"gradio", "uvicorn"}:
+                if error.name not in {"gradio", "uvicorn", "fastapi", "starlette", "python_multipart"}:
                     raise
-                raise DataError(INSTALL) from error
+                raise DataError(INSTALL_API if options.api else INSTALL) from error
             with made_application(options, folder) as application:
                 server = make_server(application, options.limits)
                 ending.stop = server.stop
                 # Not asyncio.run, which would wait for the thread that generates a report.
                 asyncio.new_event_loop().run_until_complete(_run(server, listener, options.host))
         if not server.started:
-            raise DataError("the web page could not be started; the reason is logged above")
+            raise DataError("the service could not be started; the reason is logged above")
         ending.exit()
 
 

@@ -1,0 +1,1 @@
+"""Reports over HTTP for programs: one request a study, JSON back, nothing kept."""

@@ -1,0 +1,65 @@
+"""The report of a study as the API answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import BaseModel, Field
+
+from diffrgen.clinical.origin import NOTICE, ReportOrigin
+from diffrgen.explanation import ExplainedReport
+
+ReadFindings = Callable[[Sequence[str]], Sequence[Mapping[str, str]]]
+
+
+class Sentence(BaseModel):
+    """A sentence of the report."""
+
+    text: str
+    findings: dict[str, str] = Field(
+        description='The findings that the sentence states: "positive", "negative" or "uncertain".'
+    )
+
+
+class Finding(BaseModel):
+    """What the classifier reads from the images for one finding."""
+
+    state: str = Field(description='"blank", "positive", "negative" or "uncertain".')
+    probability: float = Field(description="That the finding is present, 0 to 1.")
+
+
+class ReportAnswer(BaseModel):
+    """A generated draft report. Research use only, not for diagnosis."""
+
+    notice: str
+    report: str
+    sentences: list[Sentence]
+    findings: dict[str, Finding]
+    views: list[str] = Field(description="The kind of each image's view, for a run that takes several.")
+    warnings: list[str] = Field(description="What to look at before the report or its images are passed on.")
+    model: str = Field(description="The software and its version.")
+    run: str = Field(description="SHA-256 of the run's weights.")
+
+
+def report_answer(
+    explained: ExplainedReport, origin: ReportOrigin, read_findings: ReadFindings, warnings: Sequence[str] = ()
+) -> ReportAnswer:
+    """Return what the API says of a report; read_findings: gives the findings of each sentence."""
+    written = explained.written
+    texts = [sentence.text for sentence in explained.sentences]
+    return ReportAnswer(
+        notice=NOTICE,
+        report=written.report,
+        sentences=[
+            Sentence(text=text, findings=dict(findings))
+            for text, findings in zip(texts, read_findings(texts), strict=True)
+        ],
+        findings={
+            name: Finding(state=state, probability=written.positive_probability[name])
+            for name, state in written.states.items()
+        },
+        views=list(written.views),
+        warnings=list(warnings),
+        model=origin.software,
+        run=origin.digest,
+    )

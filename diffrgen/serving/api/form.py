@@ -1,0 +1,121 @@
+"""A request of the API: the fields of its multipart body, taken into memory and checked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from diffrgen.records import MAX_VIEWS
+from diffrgen.serving.api.problem import RefusedError
+from diffrgen.serving.options import UploadLimits
+from diffrgen.text import printable
+
+FIELDS = ("images", "prior_image", "prior_report", "indication")
+FILES = ("images", "prior_image")
+# Parts of a body; what comes in more is no study.
+MOST_PARTS = 64
+# A body's boundaries, headers and texts, beside its images.
+OVERHEAD = 1_000_000
+
+
+@dataclass(frozen=True)
+class StudyForm:
+    """What a client sent: the files of the study, and of its earlier study where there is one."""
+
+    images: tuple[bytes, ...]
+    prior_image: bytes | None = None
+    prior_report: str = ""
+
+
+class MemoryParser(MultiPartParser):
+    """Starlette's parser, which would write files of more than 1 MB to a folder for temporary files; here none is."""
+
+    spool_max_size = 1 << 40
+
+
+def most_bytes(limits: UploadLimits, *, views: int, takes_prior: bool) -> int:
+    """Return the longest body of a request to a run that takes so much."""
+    return (views + takes_prior) * limits.max_bytes + OVERHEAD
+
+
+async def read_form(
+    headers: Headers, parts: AsyncGenerator[bytes, None], limits: UploadLimits, *, views: int, takes_prior: bool
+) -> StudyForm:
+    """Return the request in a body.
+
+    views: the most images of a study that the run takes; takes_prior: whether it takes an earlier study.
+
+    Raises RefusedError: 400 for a damaged body, 413 for a file or text over `limits`, 422 for fields that do not fit.
+    """
+    parser = MemoryParser(headers, parts, max_files=MOST_PARTS, max_fields=MOST_PARTS, max_part_size=OVERHEAD)
+    try:
+        fields = await parser.parse()
+    except MultiPartException as error:
+        raise RefusedError(
+            400, "The body cannot be read.", expected=f"multipart/form-data of at most {MOST_PARTS} parts", got=error.message
+        ) from None
+    try:
+        return await _form(fields, limits, views=views, takes_prior=takes_prior)
+    finally:
+        await fields.close()
+
+
+async def _form(fields: FormData, limits: UploadLimits, *, views: int, takes_prior: bool) -> StudyForm:
+    for name in fields:
+        if name not in FIELDS:
+            raise _wrong("There is a field that is not known.", f"the fields {', '.join(FIELDS)}", printable(name)[:80])
+    if str(fields.get("indication") or "").strip():
+        raise _wrong(
+            "This run takes no indication; leave the field out.", "a request without an indication", "one with an indication"
+        )
+    images, prior_images = [await _files(fields, name, limits) for name in FILES]
+    prior_report = _text(fields, "prior_report", limits)
+    if not 1 <= len(images) <= MAX_VIEWS:
+        raise _wrong("Send the images of one study.", f"1 to {MAX_VIEWS} files in the field images", f"{len(images)} files")
+    if len(images) > views:
+        raise _wrong(
+            f"This run takes {views} image{'s' if views > 1 else ''} of a study.",
+            f"at most {views} in the field images",
+            f"{len(images)} files",
+        )
+    if len(prior_images) > 1:
+        raise _wrong("Send one earlier image.", "at most 1 file in the field prior_image", f"{len(prior_images)} files")
+    if (prior_images or prior_report) and not takes_prior:
+        raise _wrong(
+            "This run was trained without earlier studies; leave the earlier one out.",
+            "neither prior_image nor prior_report",
+            "an earlier study",
+        )
+    return StudyForm(tuple(images), prior_images[0] if prior_images else None, prior_report)
+
+
+async def _files(fields: FormData, name: str, limits: UploadLimits) -> list[bytes]:
+    contents = []
+    for value in fields.getlist(name):
+        if not isinstance(value, UploadFile):
+            raise _wrong(f"The field {name} is not a file.", f"a file in the field {name}", "text")
+        content = await value.read()
+        if len(content) > limits.max_bytes:
+            raise RefusedError(
+                413, "An image is too large.", expected=f"at most {limits.max_bytes} bytes", got=f"{len(content)} bytes"
+            )
+        contents.append(content)
+    return contents
+
+
+def _text(fields: FormData, name: str, limits: UploadLimits) -> str:
+    texts = fields.getlist(name)
+    if len(texts) > 1 or not all(isinstance(text, str) for text in texts):
+        raise _wrong(f"The field {name} is not one text.", f"one text in the field {name}", "a file, or several")
+    text = texts[0].strip() if texts and isinstance(texts[0], str) else ""
+    most = limits.max_report_characters
+    if len(text) > most:
+        raise RefusedError(413, "The earlier report is too long.", expected=f"at most {most} characters", got=f"{len(text)}")
+    return text
+
+
+def _wrong(error: str, expected: str, got: str) -> RefusedError:
+    return RefusedError(422, error, expected=expected, got=got)

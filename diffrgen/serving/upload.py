@@ -1,0 +1,43 @@
+"""An uploaded image once it is decoded: grey pixels, and the little of its tags that a study needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from diffrgen.errors import DataError
+from diffrgen.images import ResizedImages
+from diffrgen.records import ViewKind
+from diffrgen.reporting.study_images import StudyImages
+
+
+@dataclass(frozen=True)
+class Upload(ResizedImages):
+    """Pixels for each `resize` that the networks ask for, and what a DICOM file's tags say.
+
+    patient, study: digests of the two identifiers, made with a key that nobody outside of the service has, "" where there
+    is no such tag; two of them can be compared and tell nothing else. view: the kind of view by its tag.
+    """
+
+    patient: str = field(default="", repr=False)
+    study: str = field(default="", repr=False)
+    view: ViewKind = "unknown"
+
+
+def study_of_uploads(uploads: Sequence[ResizedImages]) -> StudyImages:
+    """Return the study of images that were decoded here; DataError, in words for the visitor, where they are of several."""
+    check_one(uploads, "patient")
+    check_one(uploads, "study")
+    return StudyImages(tuple(uploads), tuple(_view(upload) for upload in uploads))
+
+
+def check_one(uploads: Sequence[ResizedImages], what: str) -> None:
+    """Raise DataError where the tags of `uploads` name more than one `what`: "patient" or "study"."""
+    named = {getattr(upload, what) for upload in uploads if isinstance(upload, Upload)} - {""}
+    if len(named) > 1:
+        raise DataError(f"The images are of {len(named)} {'patients' if what == 'patient' else 'studies'}, by their tags; "
+                        f"please send those of one {what}.")
+
+
+def _view(upload: ResizedImages) -> ViewKind:
+    return upload.view if isinstance(upload, Upload) else "unknown"
