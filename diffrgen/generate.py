@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from diffrgen.clinical import ClinicalFiles
     from diffrgen.explanation import ExplainedReport
+    from diffrgen.records import Sections
     from diffrgen.reporting.study_files import StudyCollection
     from diffrgen.reporting.study_images import StudyImages
 
@@ -58,6 +59,10 @@ class GenerateOptions:
     """New file for the reports as FHIR R4 DiagnosticReports (preliminary), of several a Bundle; DICOM images as above."""
     prior: tuple[Path, ...] = ()
     """The patient's earlier study, for one image or study: its image, its report as a .txt file, or both."""
+    indication: str | None = None
+    """Why the study was asked for, for one image or study and a run that was trained with --model.context indication."""
+    history: str | None = None
+    """The patient's history, likewise, for a run that was trained with --model.context history."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
@@ -145,6 +150,22 @@ def _clinical_files(options: GenerateOptions, studies: Sequence[StudyImages]) ->
     return ClinicalFiles(options.dicom_sr, options.fhir, sources, run_origin(options.run))
 
 
+def _context(options: GenerateOptions, studies: int) -> list[Sections] | None:
+    """Return what is known of the one study, None where nothing is; DataError for several studies or a text without a word."""
+    from diffrgen.records import Sections
+    from diffrgen.records.entry import is_empty_report
+
+    given = {name: text for name in ("indication", "history") if (text := getattr(options, name)) is not None}
+    if not given:
+        return None
+    empty = next((name for name, text in given.items() if is_empty_report(text)), None)
+    if empty is not None:
+        raise DataError(f"--{empty} needs a text with a word, got {given[empty]!r}; leave the option out")
+    if studies != 1:
+        raise DataError(f"--indication and --history need one image or study, whose they are, got {studies}")
+    return [Sections(**given)]
+
+
 def generate(options: GenerateOptions) -> int:
     """Write, print and explain the reports; return the exit status."""
     from tqdm import tqdm
@@ -169,11 +190,15 @@ def generate(options: GenerateOptions) -> int:
         if len(studies) != 1:
             raise DataError(f"--prior needs one image or study, whose patient it is of, got {len(studies)}")
         priors = [read_prior(options.prior)]
+    context = _context(options, len(studies))
     clinical = _clinical_files(options, studies)
     explainer = Explainer(Reporter(options.run, fused_kernels=options.fused_kernels))
     with tqdm(total=len(studies), desc="writing reports", unit="study", disable=len(studies) == 1) as bar:
         outcomes = Outcomes(options, studies, bar)
-        for explained in explainer.explain(studies, options.generation, priors, unreadable=outcomes.fail):
+        reports = explainer.explain(
+            studies, options.generation, priors, context=context, unreadable=outcomes.fail
+        )
+        for explained in reports:
             outcomes.succeed(explained)
             if clinical:
                 clinical.write(explained.position, [sentence.text for sentence in explained.sentences])

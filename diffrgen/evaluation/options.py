@@ -41,6 +41,8 @@ class EvaluateOptions:
     """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
     shuffled_images: bool = False
     """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
+    shuffled_context: bool = False
+    """Also evaluate with each study given another study's context (--model.context): what a model gains by it, it loses then."""
     both_marks: bool = False
     """Also evaluate with the other choice of --generation.suppress-marks, as a row of its own."""
     contender: tuple[str, ...] = ()

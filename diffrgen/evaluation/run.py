@@ -29,18 +29,21 @@ from diffrgen.metrics import (
     published_rows,
     terminal_table,
 )
+from diffrgen.model.choices import ContextName
+from diffrgen.pipeline.contexts import contexts_of_studies, nearest_contexts
 from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
-from diffrgen.pipeline.source import PHANTOM, load_source
+from diffrgen.pipeline.source import PHANTOM, StudySource, load_source
 from diffrgen.records import Study
 from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
 from diffrgen.staging import may_write
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
+CONTEXT_ROW = "DiffRGenNet, context shuffled"
 MARKS_ROW, UNMARKED_ROW = "DiffRGenNet, marks allowed", "DiffRGenNet, marks suppressed"
 
 
@@ -87,9 +90,12 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
     _check_may_write(options.output or run.evaluation_path)
-    contenders = contender_files(options.contender, taken=(MODEL_ROW, SHUFFLED_ROW, MARKS_ROW, UNMARKED_ROW, *BASELINES))
+    own_rows = (MODEL_ROW, SHUFFLED_ROW, CONTEXT_ROW, MARKS_ROW, UNMARKED_ROW)
+    contenders = contender_files(options.contender, taken=(*own_rows, *BASELINES))
     human = None if options.human_labels is None else read_human_labels(options.human_labels)
     model = run.model(fused_kernels=options.fused_kernels)
+    if options.shuffled_context and not model.config.context:
+        raise DataError(f"{run.path}: needed a run that was trained with --model.context for --shuffled-context, got none")
     # Limits that this run cannot meet are refused before any data are read.
     run_decoding(model, options.generation, max_tokens=settings.max_tokens)
     data = settings.data_options(model.config, data=options.data, images=options.images)
@@ -104,7 +110,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if not studies:
         raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
     if options.data is None:
-        check_data(run.path, source, less=options.skip_broken or data.skip_broken)
+        check_data(run.path, source, context=model.config.context, less=options.skip_broken or data.skip_broken)
     ids = [study.id for study in studies]
     others = read_contenders(contenders, ids)
     if human is not None:
@@ -123,6 +129,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         generation = replace(options.generation, suppress_marks=not suppressed)
         written[name] = write_reports(model, dataset, generation, workers=options.workers)
         decodings[name] = run_decoding(model, generation, max_tokens=settings.max_tokens)
+    if options.shuffled_context:
+        dataset.shuffle_contexts(settings.seed)
+        written[CONTEXT_ROW] = write_reports(model, dataset, options.generation, workers=options.workers)
+        decodings[CONTEXT_ROW] = decodings[MODEL_ROW]
+        dataset.introduced = list(range(len(dataset)))
     if options.shuffled_images:
         dataset.shuffle_images(settings.seed)
         written[SHUFFLED_ROW] = write_reports(model, dataset, options.generation, workers=options.workers)
@@ -141,6 +152,9 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
         prompts={name: np.array([report.prompt for report in reports]) for name, reports in written.items()},
         baselines=options.baselines,
+        indicated=_indicated_reports(run, model.config.context, dataset, source)
+        if options.baselines
+        else None,
         resamples=options.resamples,
     )
     folder = options.output or _new_folder(run.evaluation_path, key)
@@ -169,6 +183,21 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     )
     save_json(record, folder / RECORD)
     return evaluation
+
+
+def _indicated_reports(
+    run: RunFolder, names: Sequence[ContextName], dataset: StudyDataset, source: StudySource
+) -> list[str] | None:
+    """Return for each study the report of the training study whose context is nearest; None where the run takes none.
+
+    Only the context is looked at, so that the scores show what a report can copy without the image. Training studies are
+    those of `source`; None, too, where it has none.
+    """
+    training = source.splits.train
+    if dataset.contexts is None or not training:
+        return None
+    known = contexts_of_studies(run.retriever(), training, names, rules=dataset.sources.rules)
+    return [training[place].report for place in nearest_contexts(known, dataset.contexts)]
 
 
 def _human_scores(

@@ -36,7 +36,11 @@ from diffrgen.pipeline.labeler import NamedLabeler
 from diffrgen.text import Protocol, apply_protocol
 from diffrgen.text.cleaning import has_marks, without_marks
 
-BASELINES = FREQUENT_ROW, RANDOM_ROW = "blind: most frequent report", "blind: random training report"
+BASELINES = FREQUENT_ROW, RANDOM_ROW, INDICATION_ROW = (
+    "blind: most frequent report",
+    "blind: random training report",
+    "blind: indication only",
+)
 
 
 @dataclass(frozen=True)
@@ -218,9 +222,12 @@ def score_beside_baselines(
     retrieved: Mapping[str, Sequence[Sequence[str]]] | None = None,
     prompts: Mapping[str, np.ndarray] | None = None,
     baselines: bool = True,
+    indicated: Sequence[str] | None = None,
     resamples: int = 1000,
 ) -> dict[str, Scores]:
     """Score each named set of reports, then (unless not wanted) the blind baselines over the same studies.
+
+    indicated: the training report of the nearest context for each study, a further baseline.
 
     references: as they came; truth (n, C >= 14): the studies' states, which come from
     `truth_from`; the labeler reads those of the reports. radeval: metrics of that package, for the named reports only.
@@ -233,6 +240,8 @@ def score_beside_baselines(
     if baselines:
         rows[FREQUENT_ROW] = most_frequent_report(training_reports, count)
         rows[RANDOM_ROW] = random_training_reports(training_reports, count)
+        if indicated is not None:
+            rows[INDICATION_ROW] = indicated
     scores = {}
     for name, reports in rows.items():
         said, true = apply_protocol(protocol, reports, references, training=training_reports)

@@ -56,6 +56,7 @@ def _find_test_references(run: RunFolder, prepared: PreparedRun, device: torch.d
         rules=prepared.settings.rules,
         options=prepared.settings.retriever,
         prior=prepared.model.config.prior,
+        context=prepared.model.config.context,
     )
 
 

@@ -17,13 +17,14 @@ class AttentionShares:
 
     patches: the image; similar, difference: the retrieved reports' features S and D, the latter 0 where the
     model has none; prior: the earlier study's rows of
-    both, 0 where there is none.
+    both, 0 where there is none; context: the sections known before, such as the indication, 0 where there is none.
     """
 
     patches: float
     similar: float
     difference: float
     prior: float = 0.0
+    context: float = 0.0
 
 
 def cross_attention(
@@ -57,13 +58,17 @@ def cross_attention(
     return logits.masked_fill(absent, -torch.inf).softmax(-1).mean(1)
 
 
-def attention_shares(weights: Tensor, *, patches: int, retrieved: int, rows: int) -> AttentionShares:
+def attention_shares(
+    weights: Tensor, *, patches: int, retrieved: int, rows: int, context: int = 0
+) -> AttentionShares:
     """Sum weights (memory,) over the parts of [patches ; S ; D], or of [patches ; S] where the model has no D.
+
+    Behind them stand the rows of `context` sections.
 
     S and D have `rows` rows each, of which the first `retrieved` belong to retrieved reports, the others to the prior.
     """
     shares = weights / weights.sum()
-    image, *streams = shares.split([patches, *[rows] * ((len(weights) - patches) // rows)])
+    image, *streams, known = shares.split([patches, *[rows] * ((len(weights) - patches - context) // rows), context])
     similar, difference = [float(stream[:retrieved].sum()) for stream in streams] + [0.0] * (2 - len(streams))
     prior = sum(float(stream[retrieved:].sum()) for stream in streams)
-    return AttentionShares(float(image.sum()), similar, difference, prior)
+    return AttentionShares(float(image.sum()), similar, difference, prior, float(known.sum()))

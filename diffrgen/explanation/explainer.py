@@ -19,7 +19,7 @@ from diffrgen.explanation.sentences import ReportSentence, mark_shared
 from diffrgen.images import ImageTransform
 from diffrgen.model.views import mean_of_present
 from diffrgen.pipeline.options import GenerationOptions
-from diffrgen.records import main_view
+from diffrgen.records import Sections, main_view
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter, Unreadable
 from diffrgen.reporting.study_images import Picture, StudyImages
@@ -55,10 +55,12 @@ class Explainer:
         options: GenerationOptions | None = None,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
+        context: Sequence[Sections | None] | None = None,
         unreadable: Unreadable | None = None,
     ) -> Iterator[ExplainedReport]:
         """Yield the explained report of each study, in order; arguments and errors are those of `Reporter.write`."""
-        for positions, batch in self.reporter.write_batches(images, options, priors, unreadable=unreadable):
+        batches = self.reporter.write_batches(images, options, priors, context=context, unreadable=unreadable)
+        for positions, batch in batches:
             reasons = self._reasons(batch)
             for row, position in enumerate(positions):
                 prior = None if priors is None else priors[position]
@@ -141,6 +143,7 @@ class Explainer:
         views, of_batch = batch.inputs.view_counts[row], batch.inputs.pixel_values.shape[1]
         patches, retrieved = of_batch * reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
         rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])
+        sections = len(self.reporter.model.config.context)
         others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
         sentences = []
         for start, end in token_spans(tokenizer, ids):
@@ -152,7 +155,7 @@ class Explainer:
                 ReportSentence(
                     text=text,
                     heat=heat / heat.sum(),
-                    shares=attention_shares(mean, patches=patches, retrieved=retrieved, rows=rows),
+                    shares=attention_shares(mean, patches=patches, retrieved=retrieved, rows=rows, context=sections),
                     shared_with=tuple(place for place, said in enumerate(others) if same_words(text) in said),
                 )
             )

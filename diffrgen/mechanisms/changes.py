@@ -42,7 +42,8 @@ def with_other_rows(part: int) -> Encode:
         encoded = encode(model, example)
         gh, gw = model.image_encoder.grid(*example["pixel_values"].shape[-2:])
         views = example["pixel_values"].shape[1] if example["pixel_values"].dim() == 5 else 1
-        patches, rows = views * gh * gw, encoded.last_hidden_state.shape[1]
+        # The rows of a context stand behind D.
+        patches, rows = views * gh * gw, encoded.last_hidden_state.shape[1] - len(model.config.context)
         parts = 1 if model.difference is None else 2
         bounds = [0, *(patches + (rows - patches) * k // parts for k in range(parts + 1))]
         for memory in (encoded.last_hidden_state, encoded.memory_mask):

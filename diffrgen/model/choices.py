@@ -18,6 +18,7 @@ Masking = Literal["multiplicative", "exclusive"]
 RoutingChoice = Literal["soft", "straight_through"]
 Centres = Literal["rank", "attention"]
 ContrastForm = Literal["supervised", "printed"]
+ContextName = Literal["indication", "history", "comparison", "technique"]
 DIFFERENCE_METRICS: tuple[Metric, ...] = ("l2", "cosine", "dot")
 
 
@@ -39,6 +40,10 @@ class Choices(Protocol):
     @property
     def finding_queries(self) -> bool:
         """Whether a learned row for each finding joins the references."""
+
+    @property
+    def context(self) -> Sequence[ContextName]:
+        """The sections that are known before the images are read."""
 
     @property
     def contrast_form(self) -> ContrastForm:
@@ -64,6 +69,8 @@ def check_choices(choices: Choices, prefix: str = "") -> None:
             f"{spelled(prefix, 'finding_queries')}: expected layers of the aggregation module for finding_queries to join, "
             "got masks_per_layer ()"
         )
+    if len(set(choices.context)) < len(choices.context):
+        raise DataError(f"{spelled(prefix, 'context')}: expected each section once, got {' '.join(choices.context)}")
     if choices.contrast_form == "printed" and not choices.difference_metrics:
         raise DataError(
             f"{spelled(prefix, 'contrast_form')}: expected difference metrics for contrast_form 'printed', whose negatives "

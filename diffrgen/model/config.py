@@ -13,6 +13,7 @@ from diffrgen.images.encoder import layout_of
 from diffrgen.model.choices import (
     DIFFERENCE_METRICS,
     Centres,
+    ContextName,
     ContrastForm,
     Difference,
     DifferenceNorm,
@@ -39,6 +40,8 @@ class DiffRGenConfig(PretrainedConfig):
 
     `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind,
     which `view_recogniser` finds for views of unknown kind.
+
+    `context`: sections that are known before the images are read (`ContextRows`), embeddings of width `prior_width`.
 
     `finding_weight`: of the tokens `finding_token_ids`, those of severity, side, zone and change, in the language loss of
     training; 1 for the others.
@@ -72,6 +75,7 @@ class DiffRGenConfig(PretrainedConfig):
         retrieved_width: Count = 512,
         prior: bool = False,
         prior_width: Count | None = None,
+        context: tuple[ContextName, ...] = (),
         difference: Difference = "content",
         difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS,
         difference_norm: DifferenceNorm = "batch",
@@ -108,6 +112,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.masks_per_layer = tuple(masks_per_layer)
         self.neighbours, self.retrieved, self.retrieved_width = neighbours, retrieved, retrieved_width
         self.prior, self.prior_width = prior, retrieved_width if prior_width is None else prior_width
+        self.context = tuple(context)
         self.difference, self.difference_metrics = difference, tuple(difference_metrics)
         self.difference_norm, self.difference_hidden = difference_norm, difference_hidden
         self.share_fam, self.share_projections = share_fam, share_projections

@@ -20,6 +20,8 @@ class StudyInputs:
     With `config.prior`, of the patient's prior study: prior (B, R, E) float, the embedding of its image and one for each
     sentence of its report; prior_mask (B, R) bool, False for an absent row; prior_states (B, C) int64, its disease
     states, NO_STUDY for a study without a prior. None at all: no study has a prior.
+    With `config.context`, of its F sections: context (B, F, E) float, the embedding of each; context_mask (B, F) bool, False
+    for an absent one. None at all: no study has any.
     """
 
     pixel_values: Tensor
@@ -30,6 +32,8 @@ class StudyInputs:
     prior: Tensor | None = None
     prior_mask: Tensor | None = None
     prior_states: Tensor | None = None
+    context: Tensor | None = None
+    context_mask: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> StudyInputs:

@@ -14,6 +14,7 @@ from diffrgen.labels import NO_STUDY, State
 from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
 from diffrgen.model.coattention import Route
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.context import ContextRows
 from diffrgen.model.contrast import ContrastHead
 from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier, thresholded_states
@@ -56,6 +57,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             nn.Linear(config.retrieved_width, config.width), nn.LayerNorm(config.width)
         )
         self.prior = PriorReferences(config) if config.prior else None
+        self.context = ContextRows(config) if config.context else None
         self.difference = FeatureDifference(config) if config.difference_metrics else None
         self.fam = FlexiRouteAggregation(config)
         own = self.difference is not None and not config.share_fam
@@ -117,10 +119,13 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         if self.finding_queries is not None:
             disease_logits = disease_logits + self.finding_queries.logits(finding_rows)
             prompt_rows = self.finding_queries.prompt_rows(finding_rows)
-        present = given_or_true(image.mask, patches)
+        masks = [given_or_true(image.mask, patches)] + [mask] * (len(memory) - 1)
+        if (known := self._context_rows(inputs)) is not None:
+            disease_logits = disease_logits + self.context.logits(*known)
+            memory, masks = [*memory, known[0]], [*masks, known[1]]
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
-            memory_mask=torch.cat([present] + [mask] * (len(memory) - 1), dim=1),
+            memory_mask=torch.cat(masks, dim=1),
             disease_logits=disease_logits,
             routing=tuple(alphas),
             pooled=image.pooled,
@@ -157,6 +162,19 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         if self.prior is None:
             raise ValueError("expected no prior, for the network was made without that input (config.prior), got one")
         return self.prior(prior, self.report_projection)
+
+    def _context_rows(self, inputs: StudyInputs) -> tuple[Tensor, Tensor] | None:
+        """Return the rows (B, F, d) of the sections and which are there (B, F); None where the network takes none."""
+        if self.context is None:
+            if inputs.context is not None:
+                raise ValueError("expected no context, for the network was made without that input (config.context), got some")
+            return None
+        shape = (len(inputs), len(self.config.context))
+        if inputs.context is None:
+            empty = inputs.retrieved.new_zeros(*shape, self.config.prior_width)
+            return self.context(empty, self.report_projection), empty.new_zeros(shape, dtype=torch.bool)
+        rows = self.context(inputs.context, self.report_projection)
+        return rows, given_or_true(inputs.context_mask, rows)
 
     def forward(
         self,

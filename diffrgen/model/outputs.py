@@ -15,7 +15,8 @@ class EncodedStudy(ModelOutput):
     """The image and its retrieved reports, ready for the decoder.
 
     last_hidden_state (B, V m + 2N, decoder width): [patches ; S ; D], the patches of V views one grid after the other, or
-    (B, V m + N, ...) without D; memory_mask (B, V m + 2N) bool, False for absent rows. N counts the rows of a prior too,
+    (B, V m + N, ...) without D, and behind it a row for each section of `config.context`;
+    memory_mask (B, V m + 2N) bool, False for absent rows. N counts the rows of a prior too,
     which stand behind the retrieved reports in S and in D. disease_logits (B, 4, C); routing: alpha (B, p_k) of each
     layer, for S, then for D where it has a FAM of its own, with `row_routing` the means over the real rows;
     pooled (B, E), similar and difference (B, d): the means over

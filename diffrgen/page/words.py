@@ -35,7 +35,8 @@ def prose(text: str) -> str:
 def shares_by_name(shares: AttentionShares) -> list[tuple[str, float]]:
     """Return the parts of the attention by the names that the page gives them; no prior where none was read."""
     named = [("image", shares.patches), ("similar", shares.similar), ("differing", shares.difference)]
-    return [*named, ("prior", shares.prior)] if shares.prior else named
+    named += [("prior", shares.prior)] if shares.prior else []
+    return named + ([("context", shares.context)] if shares.context else [])
 
 
 def share_words(shares: AttentionShares) -> str:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from diffrgen.errors import DataError
 from diffrgen.phantom.drawing.render import draw_study
 from diffrgen.phantom.language.grammar import write_report
+from diffrgen.phantom.language.indications import write_indication
 from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
 from diffrgen.phantom.patients.patient import patient_rng, sample_patient, study_counts
 from diffrgen.phantom.patients.states import SUPPORT_DEVICES, StudyState, device_change
@@ -113,7 +114,7 @@ def _make_all(images: Path, options: PhantomOptions, counts: list[int], workers:
 def make_patient(images: Path, options: PhantomOptions, index: int, count: int) -> list[Record]:
     """Draw patient `index`: write an image a study that is not there yet, return the annotation's records."""
     patient = sample_patient(options, index, count)
-    rng = patient_rng(options, index, stream=1)
+    rng, asked = patient_rng(options, index, stream=1), patient_rng(options, index, stream=2)
     records: list[Record] = []
     for number, study in enumerate(patient.studies):
         name = f"p{index:06d}s{number}"
@@ -125,6 +126,7 @@ def make_patient(images: Path, options: PhantomOptions, index: int, count: int) 
             {
                 "id": name,
                 "report": report.text,
+                "indication": write_indication(study, asked),
                 "image_path": [path.name],
                 "labels": list(report.labels),
                 "patient_id": f"p{index:06d}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ SHOWN, THREADS = 5, 8
 
 @dataclass(frozen=True)
 class DataDigests:
-    """For each split the digest of each study by its id: of report, labels, patient, day, prior and images.
+    """For each split the digest of each study by its id: of report, labels, patient, day, prior, images and the context.
 
     Labels that a labeler read are left out: they follow from the report. Of an image file, its size and samples of its
     content count; its folder and its time of change do not, so data may be moved.
@@ -29,12 +29,12 @@ class DataDigests:
     studies: Mapping[Split, Mapping[str, str]]
 
     @classmethod
-    def of(cls, source: StudySource) -> DataDigests:
-        """Return the digests of the studies of `source`; OSError for an image that is gone."""
+    def of(cls, source: StudySource, context: Sequence[str] = ()) -> DataDigests:
+        """Return the digests of the studies of `source`, with the sections `context`; OSError for an image that is gone."""
         with ThreadPoolExecutor(THREADS) as pool:
             return cls(
                 {
-                    split: dict(pool.map(lambda study: (study.id, _digest(study, source)), source.splits[split]))
+                    split: dict(pool.map(lambda study: (study.id, _digest(study, source, context)), source.splits[split]))
                     for split in SPLITS
                 }
             )
@@ -66,24 +66,27 @@ class DataDigests:
             yield f"new in {split}", [study for study in after if study not in known]
 
 
-def check_data(folder: Path, source: StudySource, *, keep: bool = False, less: bool = False) -> None:
+def check_data(
+    folder: Path, source: StudySource, *, context: Sequence[str] = (), keep: bool = False, less: bool = False
+) -> None:
     """Compare the data with those that the run in `folder` was made from; note them where nothing is noted and `keep`.
 
-    A shared run holds no such notes. Raises DataError for data that changed.
+    context: the sections that the run takes. A shared run holds no such notes. Raises DataError for data that changed.
     """
     path = folder / FILE
     if not path.is_file() and not keep:
         return
-    now = DataDigests.of(source)
+    now = DataDigests.of(source, context)
     if path.is_file():
         load_json(DataDigests, path).check(now, folder, less=less)
     else:
         save_json(now, path)
 
 
-def _digest(study: Study, source: StudySource) -> str:
+def _digest(study: Study, source: StudySource, context: Sequence[str]) -> str:
     labels = None if study.id in source.unlabelled else study.labels
     parts = [study.report, labels, study.patient_id, study.days, study.prior_id, study.views]
+    parts += [getattr(study.sections, name) for name in context]
     digest = hashlib.blake2b(repr(parts).encode("utf-8", "surrogatepass"), digest_size=8)
     for image in study.images:
         digest.update(sampled_digest(image).encode())

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.model.language import IGNORED
+from diffrgen.pipeline.contexts import Contexts, hide_sections
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.records import Study
@@ -26,6 +27,8 @@ from diffrgen.workers import end_workers_at_exit, leave_signals_to_the_main_proc
 Example = dict[str, Tensor]
 # Sets the draws for a study's prior apart from those for its image.
 PRIOR_DRAW = 1
+# And those for its context.
+CONTEXT_DRAW = 2
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ class StudyDataset(Dataset[Example]):
 
     An example holds the V views of a study, pixel_values (V, C, S, S) and view_kinds (V,) int64; retrieved (N, E) and
     retrieved_mask (N,) bool; with `priors`, prior (R, E), prior_mask (R,) bool and prior_states (C,) int64 of the
-    patient's earlier study; states (C,) int64; labels (T,) int64, report tokens and the end token. `neighbours` and
-    `priors` have one row a study. Augmentation, of the images and of the prior, is drawn from (seed, epoch, study), so
-    that an example does not depend on the number of workers or on where training was resumed.
+    patient's earlier study; with `contexts`, context (F, E) and context_mask (F,) bool; states (C,) int64; labels (T,) int64,
+    report tokens and the end token. `neighbours`, `priors` and `contexts` have one row a study. Augmentation, of the images,
+    the prior and the context, is drawn from (seed, epoch, study), so that an example does not depend on the number
+    of workers or on where training was resumed.
     """
 
     def __init__(
@@ -62,15 +66,19 @@ class StudyDataset(Dataset[Example]):
         sources: ExampleSettings,
         *,
         priors: Priors | None = None,
+        contexts: Contexts | None = None,
         seed: int = 0,
     ) -> None:
         if len(neighbours.rows) != len(studies) or (priors is not None and len(priors) != len(studies)):
             found = f"{len(neighbours.rows)}" + ("" if priors is None else f" and {len(priors)}")
             raise ValueError(f"expected neighbours and priors of {len(studies)} studies, got those of {found}")
         self.studies, self.neighbours, self.sources, self.seed = tuple(studies), neighbours, sources, seed
-        self.priors = priors
+        if contexts is not None and len(contexts) != len(studies):
+            raise ValueError(f"expected contexts of {len(studies)} studies, got those of {len(contexts)}")
+        self.priors, self.contexts = priors, contexts
         self._epoch = SharedEpoch()
         self.pictured = list(range(len(studies)))
+        self.introduced = list(range(len(studies)))
         self.reports = [clean_report(study.report, rules=sources.rules) for study in studies]
         self.states = torch.tensor([study.labels for study in studies], dtype=torch.int64)  # (n, C)
         self.labels = [self._report_tokens(report) for report in self.reports]
@@ -91,11 +99,11 @@ class StudyDataset(Dataset[Example]):
 
     def shuffle_images(self, seed: int) -> None:
         """Give each study the images, and so the neighbours and the prior, of another: a blind model passes this control."""
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.studies), generator=generator).tolist()
-        # A cycle through a random order moves every study (where there are two).
-        for here, there in zip(order, order[1:] + order[:1], strict=True):
-            self.pictured[here] = there
+        self.pictured = moved(len(self.studies), seed)
+
+    def shuffle_contexts(self, seed: int) -> None:
+        """Give each study the context of another: what a model gains by its context, it loses by this control."""
+        self.introduced = moved(len(self.studies), seed)
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -114,6 +122,7 @@ class StudyDataset(Dataset[Example]):
             "retrieved": retrieved,
             "retrieved_mask": mask,
             **self._prior(row, shown),
+            **self._context(row),
             "states": self.states[row],
             "labels": self.labels[row],
         }
@@ -132,6 +141,27 @@ class StudyDataset(Dataset[Example]):
         before = self.priors.before(shown)
         states = prior_states(None if before is None else before.labels, self.sources.findings)
         return {"prior": features, "prior_mask": mask, "prior_states": states}
+
+
+    def _context(self, row: int) -> Example:
+        """Return the sections of study `row`, some hidden in training, by a draw of their own."""
+        if self.contexts is None:
+            return {}
+        features, mask = self.contexts.gather(self.introduced[row])
+        if self.sources.transform.train:
+            draw = hash((self.seed, self.epoch, row, CONTEXT_DRAW)) % 2**63
+            mask = hide_sections(mask, torch.Generator().manual_seed(draw))
+        return {"context": features, "context_mask": mask}
+
+
+def moved(count: int, seed: int) -> list[int]:
+    """Return another of `count` studies for each (where there are two), by a random order."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    others = list(range(count))
+    # A cycle through a random order moves every study.
+    for here, there in zip(order, order[1:] + order[:1], strict=True):
+        others[here] = there
+    return others
 
 
 def prior_states(labels: Sequence[int] | None, findings: int) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from diffrgen.model.choices import ContextName
+from diffrgen.pipeline.contexts import Contexts, contexts_of_studies
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import (
@@ -23,10 +25,11 @@ from diffrgen.text import Rules
 
 
 class References(NamedTuple):
-    """One row a study in both; no priors where they were not asked for."""
+    """One row a study in each; no priors and no contexts where they were not asked for."""
 
     neighbours: Neighbours
     priors: Priors | None
+    contexts: Contexts | None = None
 
 
 def find_references(
@@ -39,14 +42,15 @@ def find_references(
     rules: Rules,
     options: RetrieverOptions,
     prior: bool,
+    context: Sequence[ContextName] = (),
     cache: Path | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     progress: bool = True,
 ) -> References:
     """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
 
-    prior: also the earlier studies, of any split of `source`. Every process of a `group` calls this: they look the neighbours
-    up together, and the first one embeds the earlier studies.
+    prior: also the earlier studies, of any split of `source`. context: the sections to embed, each time anew.
+    Every process of a `group` calls this: they look the neighbours up together, and the first one embeds the earlier studies.
     """
     neighbours = neighbours_of_studies(
         retriever,
@@ -59,8 +63,9 @@ def find_references(
         progress=progress,
         read=source.read_image,
     )
+    contexts = contexts_of_studies(retriever, studies, context, rules=rules) if context else None
     if not prior:
-        return References(neighbours, None)
+        return References(neighbours, None, contexts)
     with group.leader_first():
         priors = priors_of_studies(
             retriever,
@@ -73,4 +78,4 @@ def find_references(
             progress=progress,
             read=source.read_image,
         )
-    return References(neighbours, priors)
+    return References(neighbours, priors, contexts)

@@ -208,7 +208,7 @@ class RunFolder:
         """
         sources = self.sources(config, settings, read=source.read_image)
         check_no_leak(studies, sources.index, rules=settings.rules)
-        neighbours, priors = find_references(
+        neighbours, priors, contexts = find_references(
             self.retriever().to(device),
             sources.index,
             source,
@@ -217,6 +217,7 @@ class RunFolder:
             rules=settings.rules,
             options=settings.retriever,
             prior=prior,
+            context=config.context,
             cache=self.references_path,
         )
-        return StudyDataset(studies, neighbours, sources, priors=priors, seed=settings.seed)
+        return StudyDataset(studies, neighbours, sources, priors=priors, contexts=contexts, seed=settings.seed)

@@ -16,12 +16,15 @@ from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages, read_resized
 from diffrgen.labels import DISEASES
 from diffrgen.model import StudyInputs
+from diffrgen.model.choices import ContextName
+from diffrgen.pipeline.contexts import context_texts, embed_contexts
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
 from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_check import check_retriever
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.views import kind_numbers, padded_views
+from diffrgen.records import NO_SECTIONS, Sections
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import (
@@ -51,13 +54,14 @@ class ReadPrior(NamedTuple):
 
 class ReadStudy(NamedTuple):
     """A study of V images as the networks take it: the retriever's and the model's pixel values (V, C, S, S), the kinds of
-    its views (V,) int64, and its prior.
+    its views (V,) int64, its prior, and the text of each section of the network's context, "" where there is none.
     """
 
     query: Tensor
     shown: Tensor
     kinds: Tensor
     prior: ReadPrior | None
+    context: list[str]
 
 
 class Reporter:
@@ -81,18 +85,20 @@ class Reporter:
         options: GenerationOptions | None = None,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
+        context: Sequence[Sections | None] | None = None,
         unreadable: Unreadable | None = None,
     ) -> Iterator[WrittenReport]:
         """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
         options: how they are generated; default: `GenerationOptions()`.
-        priors: the patient's earlier study for each study, None where there is none. unreadable: is called for each
-        study with a file that cannot be read, and the others go on.
+        priors: the patient's earlier study for each study, None where there is none. context: what is known of each
+        study before its images are read, such as `Sections(indication="Cough.")`. unreadable: is called for each study with a
+        file that cannot be read, and the others go on.
 
         Raises DataError for a file that cannot be read, by its name, and for several images where the run takes one, where
-        `unreadable` is not given; and for a prior where the run takes none.
+        `unreadable` is not given; and for a prior or a section where the run takes none.
         """
-        for _, batch in self.write_batches(images, options, priors, unreadable=unreadable):
+        for _, batch in self.write_batches(images, options, priors, context=context, unreadable=unreadable):
             yield from batch.reports
 
     def write_batches(
@@ -101,6 +107,7 @@ class Reporter:
         options: GenerationOptions | None = None,
         priors: Sequence[PriorStudy | None] | None = None,
         *,
+        context: Sequence[Sections | None] | None = None,
         unreadable: Unreadable | None = None,
     ) -> Iterator[tuple[list[int], WrittenBatch]]:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
@@ -108,9 +115,10 @@ class Reporter:
         # Limits that this run cannot meet are refused before an image is decoded.
         run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
         read: dict[int, ReadStudy] = {}
+        known = self._checked_context(context, len(images))
         for position, (image, prior) in enumerate(zip(images, self._checked(priors, len(images)), strict=True)):
             try:
-                read[position] = self._read(StudyImages.of(image), prior)
+                read[position] = self._read(StudyImages.of(image), prior, known[position])
             except DataError as error:
                 if unreadable is None:
                     raise
@@ -134,6 +142,27 @@ class Reporter:
         """Whether the run's model was trained with earlier studies."""
         return self.model.config.prior
 
+    @property
+    def takes_context(self) -> tuple[ContextName, ...]:
+        """The sections that the run's model takes, such as the indication."""
+        return self.model.config.context
+
+    def _checked_context(self, context: Sequence[Sections | None] | None, studies: int) -> list[list[str]]:
+        """Return the cleaned text of each section that the run takes of each study."""
+        if context is None:
+            return [[""] * len(self.takes_context)] * studies
+        if len(context) != studies:
+            raise ValueError(f"expected the context of each study or None, got {len(context)} for {studies} studies")
+        given = {name for sections in context if sections is not None for name in sections.to_record()}
+        refused = sorted(given - set(self.takes_context))
+        if refused:
+            takes = " and ".join(self.takes_context) or "no such text"
+            raise DataError(
+                f"this run's model was trained without the {' and '.join(refused)} of a study, and takes {takes}; leave it out"
+            )
+        rules = self.settings.rules
+        return [context_texts(sections or NO_SECTIONS, self.takes_context, rules=rules) for sections in context]
+
     def _checked(self, priors: Sequence[PriorStudy | None] | None, images: int) -> Sequence[PriorStudy | None]:
         """Return one prior or None a study."""
         if priors is None:
@@ -149,7 +178,7 @@ class Reporter:
         """What makes the retriever's pixel values and the network's."""
         return self.retriever.image_transform, self.sources.transform
 
-    def _read(self, study: StudyImages, prior: PriorStudy | None) -> ReadStudy:
+    def _read(self, study: StudyImages, prior: PriorStudy | None, context: list[str]) -> ReadStudy:
         """Read a study and its prior for both networks; a file is read once for one size."""
         if len(study.images) > self.takes_views:
             raise DataError(
@@ -163,7 +192,7 @@ class Reporter:
             queries.append(query(pictures[query.resize]))
             pixels.append(shown(pictures[shown.resize]))
         earlier = None if prior is None else self._read_prior(prior)
-        return ReadStudy(torch.stack(queries), torch.stack(pixels), kind_numbers(study.views), earlier)
+        return ReadStudy(torch.stack(queries), torch.stack(pixels), kind_numbers(study.views), earlier, context)
 
     def pixel_values(self, image: Picture) -> Tensor:
         """Return an image as the network sees it, (C, S, S); DataError names a file that cannot be read."""
@@ -177,7 +206,7 @@ class Reporter:
         if prior.image is None:
             (rows, mask), states = stack_rows(None, told), self._told_states(report)
         else:
-            seen = self._read(StudyImages.of(prior.image), None)
+            seen = self._read(StudyImages.of(prior.image), None, [""] * len(self.takes_context))
             embedded = self._embed([seen])
             rows, mask = stack_rows(embedded[0], told)
             states = self._told_states(report) if sentences else self._seen_states(seen, embedded)
@@ -218,6 +247,15 @@ class Reporter:
         rows, masks, states = (torch.stack(parts) for parts in zip(*priors, strict=True))
         return {"prior": rows, "prior_mask": masks, "prior_states": states}
 
+    def _context_inputs(self, studies: Sequence[ReadStudy]) -> Example:
+        """Return the embedded sections, stacked; nothing at all where no study has any."""
+        if not any(text for study in studies for text in study.context):
+            return {}
+        texts = [study.context for study in studies]
+        contexts = embed_contexts(self.retriever, texts, sections=len(self.takes_context))
+        rows, masks = zip(*map(contexts.gather, range(len(studies))), strict=True)
+        return {"context": torch.stack(rows), "context_mask": torch.stack(masks)}
+
     def _embed(self, studies: Sequence[ReadStudy]) -> np.ndarray:
         """Return the retriever's embeddings (B, E) float32 of the studies."""
         return embed_views(self.retriever, [study.query for study in studies]).numpy()
@@ -235,6 +273,7 @@ class Reporter:
             retrieved=torch.stack([retrieved for retrieved, _ in features]),
             retrieved_mask=torch.stack([mask for _, mask in features]),
             **self._prior_inputs(studies),
+            **self._context_inputs(studies),
         )
         return inputs, neighbours
 

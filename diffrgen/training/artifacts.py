@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -84,7 +85,11 @@ def make_tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -
     if pretrained is not None:
         tokenizer = load_tokenizer(pretrained)
     else:
-        texts = (clean_report(study.report, rules=options.text.rules) for study in source.splits.train)
+        raw = chain.from_iterable(
+            (study.report, *(getattr(study.sections, name) for name in options.model.context))
+            for study in source.splits.train
+        )
+        texts = (clean_report(text, rules=options.text.rules) for text in raw)
         tokenizer = train_tokenizer(texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency)
     with staged(run.path) as stage:
         tokenizer.save_pretrained(stage)

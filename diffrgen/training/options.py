@@ -13,6 +13,7 @@ from diffrgen.errors import DataError
 from diffrgen.model.choices import (
     DIFFERENCE_METRICS,
     Centres,
+    ContextName,
     ContrastForm,
     Difference,
     DifferenceNorm,
@@ -62,6 +63,9 @@ class ModelOptions:
     """One embedding a retrieved report, or its token features."""
     prior: bool = False
     """Take the patient's earlier study, where the data have one, as a further reference."""
+    context: tuple[ContextName, ...] = ()
+    """Sections that are known before the images are read, such as `indication history`, where the data have them: rows of
+    the decoder's memory, each left out with p 0.3 in training."""
     difference: Difference = "content"
     """How a reference differs from the image: the metrics of Eq. 1 alone, or in what it differs beside them."""
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS

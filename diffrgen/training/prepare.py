@@ -67,8 +67,9 @@ def prepare(
         )
     _check_splits(source)
     options = _without_missing_priors(options, source, say)
+    _check_context(options, source, say)
     if state.is_main_process:
-        check_data(run.path, source, keep=True, less=options.data.skip_broken)
+        check_data(run.path, source, context=options.model.context, keep=True, less=options.data.skip_broken)
     settings = _settings(options, source)
     # Read once: the layout of a pretrained encoder comes with its weights.
     encoder = pretrained_encoder(options)
@@ -106,7 +107,7 @@ def prepare(
 
     def dataset(split: Split, parts: ExampleSettings) -> StudyDataset:
         studies = source.splits[split]
-        neighbours, priors = find_references(
+        neighbours, priors, contexts = find_references(
             retriever,
             index,
             source,
@@ -115,10 +116,11 @@ def prepare(
             rules=options.text.rules,
             options=retriever_options(options),
             prior=options.model.prior,
+            context=options.model.context,
             group=group,
             progress=progress,
         )
-        return StudyDataset(studies, neighbours, parts, priors=priors, seed=options.seed)
+        return StudyDataset(studies, neighbours, parts, priors=priors, contexts=contexts, seed=options.seed)
 
     train, val = dataset("train", sources), dataset("val", evaluation)
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
@@ -172,6 +174,18 @@ def _without_missing_priors(options: TrainOptions, source: StudySource, say: Cal
     count = sum(study.prior_id is not None for study in source.splits.train)
     say(f"earlier studies: {count} of {len(source.splits.train)} training studies have one")
     return options if count else replace(options, model=replace(options.model, prior=False))
+
+
+def _check_context(options: TrainOptions, source: StudySource, say: Callable[[str], None]) -> None:
+    """Raise DataError where no training study has a section of --model.context: the input would never be seen."""
+    for name in options.model.context:
+        count = sum(bool(getattr(study.sections, name)) for study in source.splits.train)
+        say(f"context: {count} of {len(source.splits.train)} training studies have the section {name}")
+        if not count:
+            raise DataError(
+                f"{source.splits.source}: needed training studies with the field {name!r}, which --model.context asks for, "
+                "got none; python -m diffrgen.prepare fills it"
+            )
 
 
 def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
