@@ -117,7 +117,7 @@ def test_sampling_follows_its_seed_and_top_p() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"beams": 0}, "beams: expected a whole number of at least 1, got 0"),
+        ({"beams": 0}, "beams: expected a whole number of at least 1 or none, got 0"),
         ({"batch_size": 0}, "batch-size: expected a whole number of at least 1, got 0"),
         ({"min_tokens": -1}, "min-tokens: expected a whole number of at least 0 or none, got -1"),
         ({"max_tokens": 0}, "max-tokens: expected a whole number of at least 1 or none, got 0"),
@@ -125,13 +125,17 @@ def test_sampling_follows_its_seed_and_top_p() -> None:
         ({"preset": "promptmrg-iu", "max_tokens": 41}, "expected fewer than the 41 tokens"),
         ({"preset": "r2gen"}, "preset: expected one of promptmrg-mimic, promptmrg-iu or none, got 'r2gen'"),
         ({"precision": "fp8"}, "precision: expected one of fp32, bf16, got 'fp8'"),
-        ({"length_penalty": float("inf")}, "length-penalty: expected a finite number, got inf"),
-        ({"no_repeat_ngram": -2}, "no-repeat-ngram: expected a whole number of at least 0, got -2"),
-        ({"repetition_penalty": 0.0}, "repetition-penalty: expected a number above 0, got 0.0"),
-        ({"sample": True, "temperature": 0.0}, "temperature: expected a number above 0, got 0.0"),
-        ({"sample": True, "temperature": float("nan")}, "temperature: expected a number above 0, got nan"),
-        ({"sample": True, "top_p": 0.0}, "top-p: expected a number above 0 and of at most 1, got 0.0"),
-        ({"sample": True, "top_p": 1.5}, "top-p: expected a number above 0 and of at most 1, got 1.5"),
+        ({"length_penalty": float("inf")}, "length-penalty: expected a finite number or none, got inf"),
+        ({"no_repeat_ngram": -2}, "no-repeat-ngram: expected a whole number of at least 0 or none, got -2"),
+        ({"repetition_penalty": 0.0}, "repetition-penalty: expected a number above 0 or none, got 0.0"),
+        ({"candidates": 0}, "candidates: expected a whole number of at least 1 or none, got 0"),
+        ({"guidance": -1.0}, "guidance: expected a number of at least 0 or none, got -1.0"),
+        ({"agreement": float("nan")}, "agreement: expected a number of at least 0 or none, got nan"),
+        ({"candidates": 1, "top_p": 0.5}, "require --generation.sample or --generation.candidates"),
+        ({"sample": True, "temperature": 0.0}, "temperature: expected a number above 0 or none, got 0.0"),
+        ({"sample": True, "temperature": float("nan")}, "temperature: expected a number above 0 or none, got nan"),
+        ({"sample": True, "top_p": 0.0}, "top-p: expected a number above 0 and of at most 1 or none, got 0.0"),
+        ({"sample": True, "top_p": 1.5}, "top-p: expected a number above 0 and of at most 1 or none, got 1.5"),
         ({"sample": True, "seed": -1}, "seed: expected a whole number of at least 0, got -1"),
         ({"temperature": 0.5}, "require --generation.sample"),
     ],
@@ -208,17 +212,20 @@ def test_special_tokens_and_a_wider_vocabulary_are_left_alone() -> None:
 def test_evaluation_records_how_it_decoded(own_run: Path, tmp_path: Path) -> None:
     command = [str(own_run), "--split", "val", "--both-marks", "--shuffled-images", "--resamples", "0"]
     options = ["--generation.beams", "2", "--generation.min-tokens", "3", "--generation.no-repeat-ngram", "3"]
+    options += ["--generation.guidance", "1.5", "--generation.candidates", "2"]
     assert evaluate_command.main([*command, *options]) == 0
     folder = own_run / "evaluation" / "val-2"
     metrics = json.loads((folder / "metrics.json").read_text())
     decoding = metrics[MODEL_ROW]["decoding"]
     assert (decoding["beams"], decoding["min_tokens"], decoding["max_tokens"]) == (2, 3, 12)
+    assert (decoding["guidance"], decoding["candidates"], decoding["agreement"]) == (1.5, 2, 1.0)
     assert metrics[SHUFFLED_ROW]["decoding"] == decoding
     assert metrics[MARKS_ROW]["decoding"] == decoding | {"suppress_marks": False}
     assert "decoding" not in metrics["blind: most frequent report"]
     assert json.loads((folder / "evaluation.json").read_text())["decoding"] == decoding
     card = (own_run / "README.md").read_text()
-    assert "beam 2, 3 to 12 tokens, no 3-gram twice, de-identification marks suppressed" in card
+    assert "beam 2, 3 to 12 tokens, guidance 1.5, the best of 2 candidates at agreement 1, sampled at temperature 1" in card
+    assert "no 3-gram twice, de-identification marks suppressed" in card
 
 
 def test_reporter_samples_by_seed_and_refuses_limits_that_the_run_lacks(tiny_run: Path) -> None:

@@ -133,7 +133,7 @@ def test_the_network_refuses_by_name(changes: dict[str, Any], named: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--generation.beams", "0"], "--generation.beams: expected a whole number of at least 1, got 0"),
+        (["--generation.beams", "0"], "--generation.beams: expected a whole number of at least 1 or none, got 0"),
         (["--optimiser.batch-size", "0"], "--optimiser.batch-size: expected a whole number of at least 1, got 0"),
         (["--model.heads", "3"], "expected width to be a multiple of heads, got 128 and 3"),
         (["--text.max-tokens", "0"], "--text.max-tokens: expected a whole number of at least 2, got 0"),

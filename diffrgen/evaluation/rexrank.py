@@ -13,6 +13,7 @@ from diffrgen.errors import DataError
 from diffrgen.evaluation.options import ReXrankOptions
 from diffrgen.images import check_images
 from diffrgen.pipeline.dataset import StudyDataset
+from diffrgen.pipeline.labeler import run_labeler
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.records import MAX_VIEWS, Study, ViewKind, main_view, view_kind
 from diffrgen.records.json_text import parse_json
@@ -38,7 +39,8 @@ def write_rexrank(options: ReXrankOptions) -> int:
         raise DataError(f"{options.save_json}: needed a folder that is there and may be written")
     run = RunFolder.open(options.run)
     settings, model = run.settings(), run.model(fused_kernels=options.fused_kernels)
-    run_decoding(model, options.generation, max_tokens=settings.max_tokens)
+    generation = options.generation.over(settings.generation)
+    run_decoding(model, generation, max_tokens=settings.max_tokens)
     records = read_rexrank(options.input_json)
     states = (0,) * model.config.findings
     studies = [
@@ -54,7 +56,8 @@ def write_rexrank(options: ReXrankOptions) -> int:
         run.retriever().to(model.device), sources.index, studies, split="rexrank", options=settings.retriever
     )
     dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
-    written = write_reports(model, dataset, options.generation, workers=options.workers)
+    labeler = run_labeler(settings.labeler)
+    written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers)
     content = {
         name: {**record, PREDICTION: report.report}
         for (name, record), report in zip(records.items(), written, strict=True)

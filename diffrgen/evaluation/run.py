@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from diffrgen.pipeline.contexts import contexts_of_studies, nearest_contexts
 from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
+from diffrgen.pipeline.labeler import run_labeler
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.pipeline.source import PHANTOM, StudySource, load_source
@@ -87,6 +89,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     """Evaluate a run; raises DataError for a folder that is no run, a split without studies, and unusable data."""
     run = RunFolder.open(options.run)
     settings = run.settings()
+    options = replace(options, generation=options.generation.over(settings.generation))
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
     _check_may_write(options.output or run.evaluation_path)
@@ -121,13 +124,14 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
     prior = model.config.prior and options.priors
     dataset = run.dataset(model.config, settings, source, studies, key=key, prior=prior, device=device)
-    written = {MODEL_ROW: write_reports(model, dataset, options.generation, workers=options.workers)}
+    write = partial(write_reports, model, dataset, labeler=run_labeler(settings.labeler), workers=options.workers)
+    written = {MODEL_ROW: write(options.generation)}
     decodings = {MODEL_ROW: run_decoding(model, options.generation, max_tokens=settings.max_tokens)}
     if options.both_marks:
         suppressed = options.generation.suppress_marks
         name = MARKS_ROW if suppressed else UNMARKED_ROW
         generation = replace(options.generation, suppress_marks=not suppressed)
-        written[name] = write_reports(model, dataset, generation, workers=options.workers)
+        written[name] = write(generation)
         decodings[name] = run_decoding(model, generation, max_tokens=settings.max_tokens)
     if options.shuffled_context:
         dataset.shuffle_contexts(settings.seed)
@@ -136,7 +140,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         dataset.introduced = list(range(len(dataset)))
     if options.shuffled_images:
         dataset.shuffle_images(settings.seed)
-        written[SHUFFLED_ROW] = write_reports(model, dataset, options.generation, workers=options.workers)
+        written[SHUFFLED_ROW] = write(options.generation)
         decodings[SHUFFLED_ROW] = decodings[MODEL_ROW]
 
     scores = score_beside_baselines(
@@ -177,7 +181,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         data=None if options.data is None else Path(options.data).name,
         priors=prior,
         protocol=options.protocol,
-        beams=options.generation.beams,
+        beams=decodings[MODEL_ROW].beams,
         weights=weights_digest(run.path),
         decoding=decodings[MODEL_ROW],
     )

@@ -81,11 +81,13 @@ class BeamCache(EncoderDecoderCache):
     The beams of a study attend to the same memory, so that its keys and values are computed once and never reordered.
     """
 
-    def __init__(self, config: BertConfig, max_tokens: int) -> None:
-        """`max_tokens`: of a sequence, the prompt included."""
+    def __init__(self, config: BertConfig, max_tokens: int, *, copies: int = 1) -> None:
+        """`max_tokens`: of a sequence, the prompt included; copies: of all sequences, one behind the other, that go on alike."""
         layers = [BeamLayer(max_tokens) for _ in range(config.num_hidden_layers)]
         super().__init__(Cache(layers=layers), DynamicCache())
+        self.copies = copies
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let sequence i go on from sequence beam_idx[i], of the same study."""
-        self.self_attention_cache.reorder_cache(beam_idx)
+        """Let sequence i of each copy go on from its sequence beam_idx[i], of the same study."""
+        order = [beam_idx + copy * len(beam_idx) for copy in range(self.copies)]
+        self.self_attention_cache.reorder_cache(torch.cat(order))

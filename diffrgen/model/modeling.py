@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import NO_STUDY, State
 from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
+from diffrgen.model.candidates import Candidates, Prompt
 from diffrgen.model.coattention import Route
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.context import ContextRows
@@ -20,6 +21,7 @@ from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier, thresholded_states
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.findings import FindingQueries
+from diffrgen.model.guidance import beside_base, guided, twice, without_positives
 from diffrgen.model.initial import draw_initial_weights
 from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.language import IGNORED, token_weights, weighted_language_loss
@@ -201,14 +203,13 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
         memory_mask = encoded.get("memory_mask") if attention_mask is None else attention_mask
         cache = inputs.get(CACHE)
-        past = 0 if cache is None else cache.get_seq_length()
-        decoded = self.decoder(
-            **self.decoder_inputs(decoder_input_ids, encoded.get("prompt_rows"), past=past),
-            encoder_hidden_states=encoded.last_hidden_state,
-            encoder_attention_mask=memory_mask,
+        decoded = self._decode(
+            encoded,
+            decoder_input_ids,
+            memory_mask,
+            cache,
             use_cache=use_cache and labels is None,
             logits_to_keep=0 if labels is None else labels.shape[1],
-            **{CACHE: cache},
         )
         output = DiffRGenOutput(
             logits=decoded.logits,
@@ -218,6 +219,26 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             **{CACHE: decoded.get(CACHE)},
         )
         return output if labels is None else self._with_losses(output, encoded, states, labels)
+
+    def _decode(
+        self, encoded: EncodedStudy | BaseModelOutput, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
+    ) -> Any:
+        """Return the decoder's output for ids (B, T), behind the tokens of `cache`; its logits are guided where asked for."""
+        past = 0 if cache is None else cache.get_seq_length()
+        memory, rows, base = encoded.last_hidden_state, encoded.get("prompt_rows"), encoded.get("base_prompt")
+        if base is not None:
+            ids = beside_base(ids, base, past=past)
+            memory, memory_mask, rows = twice(memory), twice(memory_mask), twice(rows)
+        decoded = self.decoder(
+            **self.decoder_inputs(ids, rows, past=past),
+            encoder_hidden_states=memory,
+            encoder_attention_mask=memory_mask,
+            **{CACHE: cache},
+            **options,
+        )
+        if base is not None:
+            decoded.logits = guided(decoded.logits, encoded.guidance)
+        return decoded
 
     def _with_losses(
         self, output: DiffRGenOutput, encoded: EncodedStudy, states: Tensor | None, labels: Tensor
@@ -275,31 +296,62 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         return {"inputs_embeds": self.finding_queries.join(self.get_input_embeddings()(ids), prompt_rows)}
 
     @torch.no_grad()
-    def write_reports(self, inputs: StudyInputs, **generation: Any) -> GeneratedReports:
+    def write_reports(
+        self, inputs: StudyInputs, *, guidance: float = 1.0, candidates: Candidates | None = None, **generation: Any
+    ) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
-        `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
+        guidance: g of `diffrgen.model.guidance`; candidates: who drafts further reports and chooses among them all, None:
+        there is one a study. `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
         encoded = self.encode(inputs)
         states = self.predicted_states(encoded.disease_logits)
-        prompt = self.prompt_ids(states, inputs.prior_states)
-        if generation.get("use_cache", True) and not any(name in generation for name in NAMES):
-            new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
-            most = prompt.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
-            generation[CACHE] = BeamCache(self.config.decoder, most)
-        sequences = super().generate(
-            encoder_outputs=EncodedStudy(encoded.last_hidden_state, prompt_rows=encoded.prompt_rows),
-            attention_mask=encoded.memory_mask,
-            decoder_input_ids=prompt,
-            **generation,
-        )
+        prompt = Prompt(states, inputs.prior_states)
+        sequences = self.decode(encoded, prompt, guidance=guidance, **generation)
+        if candidates is not None:
+            sequences = candidates(self, encoded, prompt, sequences, guidance=guidance, **generation)
         return GeneratedReports(
-            sequences=self._padded(sequences[:, prompt.shape[1] :]),
+            sequences=sequences,
             states=states,
             positive_probability=encoded.disease_logits.float().softmax(1)[:, State.POSITIVE],
             routing=encoded.routing,
             view_kinds=encoded.view_kinds,
         )
+
+    @torch.no_grad()
+    def decode(self, encoded: EncodedStudy, prompt: Prompt, *, guidance: float = 1.0, **generation: Any) -> Tensor:
+        """Return reports as token ids (B R, T) without the prompt, padded: R = num_return_sequences a study, one by default.
+
+        Arguments are as in `write_reports`. Raises ValueError for a cache that guided decoding has not made itself.
+        """
+        ids = self.prompt_ids(prompt.states, prompt.prior_states)
+        study = EncodedStudy(encoded.last_hidden_state, prompt_rows=encoded.prompt_rows)
+        if guidance != 1:
+            study.base_prompt = self.prompt_ids(without_positives(prompt.states), prompt.prior_states)
+            study.guidance = guidance
+        given = any(name in generation for name in NAMES)
+        if given and guidance != 1:
+            raise ValueError(f"expected no cache of the caller's in guided decoding, got guidance {guidance:g} with one")
+        if generation.get("use_cache", True) and not given:
+            new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
+            most = ids.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
+            generation[CACHE] = BeamCache(self.config.decoder, most, copies=1 if guidance == 1 else 2)
+        sequences = super().generate(
+            encoder_outputs=study, attention_mask=encoded.memory_mask, decoder_input_ids=ids, **generation
+        )
+        return self._padded(sequences[:, ids.shape[1] :])
+
+    @torch.no_grad()
+    def log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
+        """Return the mean log-probability of a token (B,) of padded reports (B, T), their first end token included."""
+        ids = self.prompt_ids(prompt.states, prompt.prior_states)
+        ended = sequences == self.config.eos_token_id
+        written = (ended.cumsum(1) - ended.long() == 0) & (sequences != self.config.pad_token_id)
+        ids = torch.cat([ids, sequences[:, :-1]], dim=1)
+        kept = sequences.shape[1]
+        decoded = self._decode(encoded, ids, encoded.memory_mask, None, use_cache=False, logits_to_keep=kept)
+        chosen = decoded.logits.float().log_softmax(-1).gather(2, sequences.unsqueeze(-1)).squeeze(-1)  # (B, T)
+        return (chosen * written).sum(1) / written.sum(1).clamp_min(1)
 
     def _padded(self, sequences: Tensor) -> Tensor:
         """Return sequences (B, T) padded behind the first end token: beam search fills up with end tokens if padding is 0."""

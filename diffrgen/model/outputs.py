@@ -24,6 +24,7 @@ class EncodedStudy(ModelOutput):
     were given, None where they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
     (`FindingQueries`), None without finding queries. view_kinds (B, V): places in
     `records.VIEW_KINDS`, recognised ones among them, None in a network for one image; view_loss: the recogniser's.
+    base_prompt (B, 1 + C) and guidance: of guided decoding (`diffrgen.model.guidance`), None where it is ordinary.
     """
 
     last_hidden_state: Tensor | None = None
@@ -37,6 +38,8 @@ class EncodedStudy(ModelOutput):
     view_kinds: Tensor | None = None
     view_loss: Tensor | None = None
     prompt_rows: Tensor | None = None
+    base_prompt: Tensor | None = None
+    guidance: float | None = None
 
 
 @dataclass

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Gt, Le
 
 from diffrgen.errors import DataError
-from diffrgen.ranges import Count, CountOrZero, Positive, check_fields
+from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, check_fields
 
 DecodingPreset = Literal["promptmrg-mimic", "promptmrg-iu"]
 
@@ -29,32 +29,60 @@ PRESETS: Mapping[DecodingPreset, TokenLimits] = MappingProxyType(
 )
 
 
+# What applies where neither the options nor the run's own decoding say anything.
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "beams": 3,
+        "length_penalty": 1.0,
+        "no_repeat_ngram": 0,
+        "repetition_penalty": 1.0,
+        "guidance": 1.0,
+        "candidates": 1,
+        "agreement": 1.0,
+        "temperature": 1.0,
+        "top_p": 1.0,
+    }
+)
+
+
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How reports are generated."""
+    """How reports are generated; what is None is as the run was trained with, else the default."""
 
     preset: DecodingPreset | None = None
     """Token limits of a published system: `promptmrg-mimic` (81 to 150 tokens) or `promptmrg-iu` (41 to 110). min-tokens
     and max-tokens, where given, take precedence."""
-    beams: Count = 3
-    """Beam width; 1: greedy search."""
+    beams: Count | None = None
+    """Beam width; 1: greedy search. Default: the run's, else 3."""
     min_tokens: CountOrZero | None = None
-    """Tokens of a report before the end token is allowed; default: the preset's, else 0."""
+    """Tokens of a report before the end token is allowed; default: the preset's, the run's, else 0."""
     max_tokens: Count | None = None
-    """Most tokens of a report, the end token included; default: the preset's, else --text.max-tokens of the run."""
-    length_penalty: float = 1.0
+    """Most tokens of a report, the end token included; default: the preset's, the run's, else its --text.max-tokens."""
+    length_penalty: float | None = None
     """Exponent of the length that a beam's log-probability is divided by; above 0 longer reports win, below 0 shorter
-    ones. Without effect for one beam."""
-    no_repeat_ngram: CountOrZero = 0
-    """No sequence of so many tokens occurs twice in a report; 0: no limit."""
-    repetition_penalty: Positive = 1.0
-    """Logits of tokens that the report already holds are divided by this (multiplied where negative); 1: no penalty."""
+    ones. Without effect for one beam. Default: the run's, else 1."""
+    no_repeat_ngram: CountOrZero | None = None
+    """No sequence of so many tokens occurs twice in a report; 0: no limit. Default: the run's, else 0."""
+    repetition_penalty: Positive | None = None
+    """Logits of tokens that the report already holds are divided by this (multiplied where negative); 1: no penalty.
+    Default: the run's, else 1."""
+    guidance: PositiveOrZero | None = None
+    """What the prompt's positive findings add to a report's logits counts so many times; 1: as the decoder has learned.
+    Default: the run's, else 1."""
+    candidates: Count | None = None
+    """Reports drafted for a study, the ordinary one and sampled ones, of which the one with the highest mean log-probability
+    less --generation.agreement times its disagreements with the prompt is taken; 1: no choice. Default: the run's, else 1."""
+    agreement: PositiveOrZero | None = None
+    """What a finding costs on which a candidate disagrees with its prompt by the labeler, in nats a token; 0: the likeliest
+    candidate is taken. Without effect for one candidate. Default: the run's, else 1."""
     sample: bool = False
     """Draw tokens at random, by --generation.temperature and --generation.top-p, instead of taking the most likely."""
-    temperature: Positive = 1.0
-    """Divides the logits before sampling; below 1 is more conservative. Requires --generation.sample."""
-    top_p: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Sample from the most likely tokens whose probabilities sum to this share. Requires --generation.sample."""
+    temperature: Positive | None = None
+    """Divides the logits before sampling; below 1 is more conservative. Requires --generation.sample or candidates. Default:
+    the run's, else 1."""
+    top_p: Annotated[float, Gt(0), Le(1)] | None = None
+    """Sample from the most likely tokens whose probabilities sum to this share. Requires --generation.sample or candidates.
+    Default: the run's, else 1."""
     seed: CountOrZero = 0
     """Of sampling. The same seed, batch size and order of studies give the same reports."""
     suppress_marks: bool = True
@@ -69,9 +97,10 @@ class GenerationOptions:
         check_fields(self, "--generation.")
         if self.limits.most is not None and self.limits.least >= self.limits.most:
             raise DataError(_no_room(self.limits.least, self.limits.most))
-        if not self.sample and (self.temperature, self.top_p) != (1.0, 1.0):
+        if not (self.sample or (self.candidates or 1) > 1) and {self.temperature, self.top_p} - {None, 1.0}:
             raise DataError(
-                "--generation.temperature and --generation.top-p require --generation.sample, got no --generation.sample"
+                "--generation.temperature and --generation.top-p require --generation.sample or --generation.candidates of at "
+                "least 2, got neither"
             )
 
     @property
@@ -81,6 +110,22 @@ class GenerationOptions:
         return _Limits(
             least if self.min_tokens is None else self.min_tokens, most if self.max_tokens is None else self.max_tokens
         )
+
+    def over(self, own: GenerationOptions | None) -> GenerationOptions:
+        """Return these options, with what they leave open taken from a run's own; None: the run has none.
+
+        A preset is a published system's decoding, and nothing of the run's joins it. Token limits are taken together: those of
+        the run apply where none is given here. Whether tokens are sampled, the seed, the batch size, the precision and the
+        marks are never taken from the run.
+        """
+        if own is None or self.preset is not None:
+            return self
+        taken = {name: getattr(own, name) for name in DEFAULTS if getattr(self, name) is None}
+        if self.min_tokens is None and self.max_tokens is None:
+            taken |= {"preset": own.preset, "min_tokens": own.min_tokens, "max_tokens": own.max_tokens}
+        if (self.candidates or own.candidates or 1) == 1 and not self.sample:
+            taken |= {"temperature": None, "top_p": None}
+        return replace(self, **taken)
 
     def decoding(self, *, run_tokens: int, room: int) -> Decoding:
         """Return the decoding for a run.
@@ -100,20 +145,16 @@ class GenerationOptions:
                 f"--generation.max-tokens: expected at most {room}, the positions that this run's decoder has after the "
                 f"prompt, got {most}"
             )
+        given = {name: getattr(self, name) for name in DEFAULTS}
         return Decoding(
-            beams=self.beams,
             min_tokens=least,
             max_tokens=most,
-            length_penalty=self.length_penalty,
-            no_repeat_ngram=self.no_repeat_ngram,
-            repetition_penalty=self.repetition_penalty,
             sample=self.sample,
-            temperature=self.temperature,
-            top_p=self.top_p,
             seed=self.seed,
             suppress_marks=self.suppress_marks,
             precision=self.precision,
             preset=self.preset,
+            **{name: DEFAULTS[name] if value is None else value for name, value in given.items()},
         )
 
 
@@ -146,6 +187,10 @@ class Decoding:
     suppress_marks: bool
     precision: Literal["fp32", "bf16"]
     preset: DecodingPreset | None
+    # Since 0.2; what was decoded before has none of them.
+    guidance: float = 1.0
+    candidates: int = 1
+    agreement: float = 1.0
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `GenerationMixin.generate`, without what suppresses marks, which needs the tokenizer."""
@@ -159,17 +204,25 @@ class Decoding:
         }
         if self.beams > 1:
             arguments["length_penalty"] = self.length_penalty
-        if self.sample:
-            # top_k 0: no limit, where transformers' default is 50.
-            arguments |= {"temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
-        return arguments
+        if self.guidance != 1:
+            arguments["guidance"] = self.guidance
+        return arguments | self.sampling() if self.sample else arguments
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the arguments by which tokens are drawn at random."""
+        # top_k 0: no limit, where transformers' default is 50.
+        return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
 
     def __str__(self) -> str:
         """Return the decoding in words, as the model card prints it."""
         words = [f"beam {self.beams}", f"{self.min_tokens} to {self.max_tokens} tokens"]
         if self.preset is not None:
             words.append(f"preset {self.preset}")
-        if self.sample:
+        if self.guidance != 1:
+            words.append(f"guidance {self.guidance:g}")
+        if self.candidates > 1:
+            words.append(f"the best of {self.candidates} candidates at agreement {self.agreement:g}")
+        if self.sample or self.candidates > 1:
             words.append(f"sampled at temperature {self.temperature:g} and top-p {self.top_p:g}, seed {self.seed}")
         for name in ("length_penalty", "repetition_penalty"):
             if getattr(self, name) != 1:

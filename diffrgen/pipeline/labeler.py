@@ -75,3 +75,11 @@ def make_labeler(options: LabelerOptions, *, default: LabelerName) -> NamedLabel
     if any(files.values()):
         raise DataError(f"got files of CheXbert for the labeler {name}; add --labeler chexbert or leave them out")
     return NamedLabeler(name, GrammarParser() if name == "phantom" else RuleLabeler())
+
+
+def run_labeler(trained_with: LabelerName) -> NamedLabeler:
+    """Return the labeler that reads reports in generation, of a run that was trained with another or the same one.
+
+    It is not CheXbert, whose files a run does not hold: the rule-based labeler stands in its place.
+    """
+    return make_labeler(LabelerOptions(), default="phantom" if trained_with == "phantom" else "rule")

@@ -18,7 +18,7 @@ from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
-from diffrgen.pipeline.options import DataOptions, ImageOptions
+from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_check import check_fit, check_generation, check_no_leak, check_weights
 from diffrgen.pipeline.settings import load_json
@@ -35,7 +35,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run was made with, besides its weights; written as run.json."""
+    """What a run was made with, besides its weights; written as run.json.
+
+    generation: the decoding that applies where none is asked for, None in runs of version 0.1.
+    """
 
     data: DataOptions
     phantom: PhantomOptions
@@ -47,6 +50,7 @@ class RunSettings:
     seed: int
     chexbert: Path | None = None
     chexbert_vocabulary: Path | None = None
+    generation: GenerationOptions | None = None
     format_version: int = FORMAT_VERSION
 
     def data_options(self, config: DiffRGenConfig, *, data: str | None = None, images: Path | None = None) -> DataOptions:

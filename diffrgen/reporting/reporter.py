@@ -19,7 +19,7 @@ from diffrgen.model import StudyInputs
 from diffrgen.model.choices import ContextName
 from diffrgen.pipeline.contexts import context_texts, embed_contexts
 from diffrgen.pipeline.dataset import Example, neighbour_features, prior_states
-from diffrgen.pipeline.labeler import LabelerOptions, NamedLabeler, make_labeler
+from diffrgen.pipeline.labeler import NamedLabeler, run_labeler
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_check import check_retriever
 from diffrgen.pipeline.run_folder import RunFolder
@@ -90,7 +90,7 @@ class Reporter:
     ) -> Iterator[WrittenReport]:
         """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
-        options: how they are generated; default: `GenerationOptions()`.
+        options: how they are generated; what they leave open is as the run was trained with.
         priors: the patient's earlier study for each study, None where there is none. context: what is known of each
         study before its images are read, such as `Sections(indication="Cough.")`. unreadable: is called for each study with a
         file that cannot be read, and the others go on.
@@ -111,7 +111,7 @@ class Reporter:
         unreadable: Unreadable | None = None,
     ) -> Iterator[tuple[list[int], WrittenBatch]]:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
-        options = options or GenerationOptions()
+        options = (options or GenerationOptions()).over(self.settings.generation)
         # Limits that this run cannot meet are refused before an image is decoded.
         run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
         read: dict[int, ReadStudy] = {}
@@ -214,8 +214,8 @@ class Reporter:
 
     @cached_property
     def _labeler(self) -> NamedLabeler:
-        """The run's labeler; not CheXbert, whose files a run does not hold."""
-        return make_labeler(LabelerOptions(), default="phantom" if self.settings.labeler == "phantom" else "rule")
+        """The run's labeler, as `run_labeler` says."""
+        return run_labeler(self.settings.labeler)
 
     def stated_findings(self, texts: Sequence[str]) -> list[dict[str, str]]:
         """Return, for each text, the diseases and devices that it states: "positive", "negative" or "uncertain"."""
@@ -284,6 +284,7 @@ class Reporter:
         return write_batch(
             *(self.model, inputs, self.sources.tokenizer, evidence, options),
             max_tokens=self.sources.max_tokens,
+            labeler=self._labeler if (options.candidates or 1) > 1 else None,
             first=first,
         )
 

@@ -14,12 +14,13 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from diffrgen.labels import AUXILIARY, FINDINGS, State
+from diffrgen.labels import AUXILIARY, FINDINGS, Labeler, State
 from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports, StudyInputs
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.records import VIEW_KINDS, ViewKind
+from diffrgen.reporting.candidates import agreeing_candidates
 from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
@@ -88,11 +89,12 @@ def write_reports(
     dataset: StudyDataset,
     options: GenerationOptions,
     *,
+    labeler: Labeler | None = None,
     rows: Sequence[int] | None = None,
     workers: int = 0,
     progress: bool = True,
 ) -> list[WrittenReport]:
-    """Write a report for every study of `dataset`, or for those in `rows`, in order."""
+    """Write a report for every study of `dataset`, or for those in `rows`, in order; labeler: as in `write_batch`."""
     model.eval()
     rows = range(len(dataset)) if rows is None else rows
     loader = example_loader(Subset(dataset, rows), batch_size=options.batch_size, workers=workers)
@@ -105,6 +107,7 @@ def write_reports(
             done = write_batch(
                 *(model, StudyInputs.of(batch), sources.tokenizer, evidence, options),
                 max_tokens=sources.max_tokens,
+                labeler=labeler,
                 first=rows[len(written)],
             )
             written += done.reports
@@ -120,17 +123,21 @@ def write_batch(
     options: GenerationOptions,
     *,
     max_tokens: int,
+    labeler: Labeler | None = None,
     first: int = 0,
 ) -> WrittenBatch:
     """Write the reports of a batch; `evidence` are its neighbours.
 
-    max_tokens: the run's limit; first: number of the batch's first study, which varies the seed of sampling.
+    max_tokens: the run's limit; labeler: reads the candidates of a study, where there are several; first: number of the
+    batch's first study, which varies the seed of sampling. Raises ValueError for candidates without a labeler.
     """
     decoding = run_decoding(model, options, max_tokens=max_tokens)
     inputs = inputs.to(model.device)
     arguments = decoding.arguments()
     if decoding.suppress_marks:
         arguments["logits_processor"] = [mark_suppressor(tokenizer)]
+    if decoding.candidates > 1:
+        arguments["candidates"] = agreeing_candidates(decoding, tokenizer, labeler)
     with (
         torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=decoding.precision == "bf16"),
         _seeded(decoding, first),
@@ -161,7 +168,7 @@ def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions,
 @contextmanager
 def _seeded(decoding: Decoding, first: int) -> Iterator[None]:
     """Draw tokens from a generator of the decoding's seed and the batch's place, and leave all others as they are."""
-    if not decoding.sample:
+    if not decoding.sample and decoding.candidates == 1:
         yield
         return
     with torch.random.fork_rng():

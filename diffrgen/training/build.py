@@ -14,6 +14,7 @@ from diffrgen.errors import DataError
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.initial import draw_initial_weights
+from diffrgen.pipeline.generation import DEFAULTS
 from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
@@ -137,7 +138,7 @@ def build_model(
     if options.model.warm_start:
         _warm_start(model, retriever, options.model)
     model.generation_config.update(
-        num_beams=options.generation.beams,
+        num_beams=options.generation.beams or DEFAULTS["beams"],
         max_new_tokens=options.generation.limits.most or options.text.max_tokens,
         early_stopping=False,
     )

@@ -206,4 +206,5 @@ def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
         seed=options.seed,
         chexbert=chexbert,
         chexbert_vocabulary=vocabulary,
+        generation=options.generation,
     )

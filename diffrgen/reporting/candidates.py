@@ -1,0 +1,83 @@
+"""Candidate reports of a study, and the choice among them: likely ones that say what their prompt says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from diffrgen.labels import NO_FINDING, Labeler, State
+from diffrgen.model import DiffRGenForReportGeneration, EncodedStudy
+from diffrgen.model.candidates import Prompt
+from diffrgen.pipeline.generation import Decoding
+from diffrgen.text import decode_report
+
+
+def disagreements(prompts: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Count (...,) the 13 diseases on which reports disagree with their prompts, states (..., C >= 13) of both.
+
+    A positive prompt that the report leaves out counts once, one that it denies twice; a finding that the report says is
+    there counts once where its prompt is neither positive nor uncertain.
+    """
+    prompts, said = prompts[..., :NO_FINDING], said[..., :NO_FINDING]
+    positive, told = prompts == State.POSITIVE, said == State.POSITIVE
+    missed, denied = positive & ~told, positive & (said == State.NEGATIVE)
+    invented = told & ~positive & (prompts != State.UNCERTAIN)
+    return np.sum(missed, -1) + np.sum(denied, -1) + np.sum(invented, -1)
+
+
+@dataclass(frozen=True)
+class AgreeingCandidates:
+    """Chooses among the report of ordinary decoding and `count` - 1 sampled ones.
+
+        score = mean log-probability of a token - agreement x disagreements with the prompt
+
+    The first of the best wins, so that the ordinary report stays where no sample is better. sampling: the arguments of
+    `GenerationMixin.generate` that samples are drawn with.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    labeler: Labeler
+    count: int
+    agreement: float
+    sampling: Mapping[str, Any]
+
+    def __call__(
+        self, model: DiffRGenForReportGeneration, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
+    ) -> Tensor:
+        """Return the chosen reports (B, T') as padded token ids; first (B, T) and generation: of ordinary decoding."""
+        samples = self.count - 1
+        arguments = {name: value for name, value in generation.items() if name != "length_penalty"}
+        drawn = model.decode(encoded, prompt, **{**arguments, **self.sampling, "num_return_sequences": samples})
+        drafts = _together(first, drawn, padding=model.config.pad_token_id)  # (B, count, T')
+        likely = torch.stack([model.log_probability(encoded, prompt, draft) for draft in drafts.unbind(1)], dim=1)
+        texts = [decode_report(self.tokenizer, ids) for ids in drafts.flatten(0, 1)]
+        said = self.labeler(texts).reshape(*likely.shape, -1)  # (B, count, 14)
+        counted = disagreements(prompt.states.cpu().numpy()[:, None], said)
+        scores = likely.double().cpu().numpy() - self.agreement * counted
+        chosen = torch.from_numpy(scores.argmax(1)).to(drafts.device)
+        return drafts[torch.arange(len(drafts), device=drafts.device), chosen]
+
+
+def _together(first: Tensor, drawn: Tensor, *, padding: int) -> Tensor:
+    """Return first (B, T1) and the samples drawn (B S, T2), those of a study one after the other, as (B, 1 + S, T)."""
+    longest = max(first.shape[1], drawn.shape[1])
+    first, drawn = (F.pad(ids, (0, longest - ids.shape[1]), value=padding) for ids in (first, drawn))
+    return torch.cat([first.unsqueeze(1), drawn.unflatten(0, (len(first), -1))], dim=1)
+
+
+def agreeing_candidates(
+    decoding: Decoding, tokenizer: PreTrainedTokenizerFast, labeler: Labeler | None
+) -> AgreeingCandidates:
+    """Return what chooses among the candidates of a decoding; ValueError without a labeler to read them."""
+    if labeler is None:
+        raise ValueError(f"expected a labeler that reads the {decoding.candidates} candidates of a study, got None")
+    # Samples are drawn token by token, whatever the beam width of the ordinary report.
+    sampling = {"num_beams": 1, **decoding.sampling()}
+    return AgreeingCandidates(tokenizer, labeler, decoding.candidates, decoding.agreement, sampling)
