@@ -48,7 +48,7 @@ ALLOWED = {
         *("reporting", "evaluation", "optimiser", "staging"),
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
-    "clinical": {"errors", "images", "pipeline", "evaluation"},
+    "clinical": {"errors", "images", "text", "pipeline", "evaluation", "command"},
     "serving": {
         *("errors", "records", "images", "text", "phantom", "pipeline", "reporting", "explanation", "page", "clinical"),
     },

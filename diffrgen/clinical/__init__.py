@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from diffrgen.clinical.fhir import bundle, diagnostic_report
     from diffrgen.clinical.files import ClinicalFiles
     from diffrgen.clinical.origin import ReportOrigin, run_origin
-    from diffrgen.clinical.source import SourceImage, check_patients, read_source, read_study
+    from diffrgen.clinical.source import SourceImage, check_patients, check_study, read_source, read_study
     from diffrgen.clinical.structured_report import basic_text_sr
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "basic_text_sr",
     "bundle",
     "check_patients",
+    "check_study",
     "diagnostic_report",
     "read_source",
     "read_study",

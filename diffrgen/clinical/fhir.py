@@ -10,11 +10,10 @@ from html import escape
 from typing import Any
 
 from diffrgen.clinical.origin import INSTALL, NOTICE, ReportOrigin
-from diffrgen.clinical.source import SourceImage
+from diffrgen.clinical.source import LATERAL, SourceImage
 from diffrgen.errors import DataError
 
 LOINC, RADIOLOGY = "http://loinc.org", "http://terminology.hl7.org/CodeSystem/v2-0074"
-LATERAL = frozenset({"LL", "RL", "LATERAL", "LAT"})
 # LOINC's codes of views of the chest.
 VIEWS = {
     frozenset({"PA"}): ("24648-8", "XR Chest PA upright"),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MODALITIES = ("CR", "DX", "RG")
+# What ViewPosition says of a lateral view.
+LATERAL = frozenset({"LL", "RL", "LATERAL", "LAT"})
 # Which image a report is about.
 IMAGE = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # The modules Patient and General Study of PS3.3: what a report of the study has to repeat.
@@ -89,11 +91,16 @@ def check_patients(sources: Iterable[SourceImage]) -> None:
 def read_study(files: Sequence[Path]) -> tuple[SourceImage, ...]:
     """Return the tags of the images that one report is about, as `read_source`; DataError for those of several studies."""
     sources = tuple(read_source(file) for file in files)
+    check_study(sources)
+    return sources
+
+
+def check_study(sources: Sequence[SourceImage]) -> None:
+    """Raise DataError where images of one report are of several patients or studies, by their files."""
     check_patients(sources)
     for source in sources[1:]:
         if source.text("StudyInstanceUID") != sources[0].text("StudyInstanceUID"):
             raise DataError(f"{sources[0].file} and {source.file}: {REFUSED}, got images of two studies for one report")
-    return sources
 
 
 def _kept(dataset: Dataset, file: Path) -> Dataset:
