@@ -1,11 +1,14 @@
-"""A lock that ends with the process that holds it, however that ends."""
+"""Locks that end with the process that holds them, however that ends."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +17,12 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+
+# Between two looks where the system cannot wait for a lock.
+PAUSE = 0.2
+# What file systems without locks answer.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 
 
 class Taken(Exception):
@@ -36,6 +45,53 @@ def exclusive(path: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+@contextmanager
+def in_turn(path: Path, notice: str) -> Iterator[None]:
+    """Hold the lock file `path` within the block; warn with `notice` and wait where a process or thread holds it.
+
+    The folder of `path` is made where it is missing; the file stays. Nobody waits on a file system without locks, or in a
+    folder that may not be written, where there is nothing to wait for.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        yield
+        return
+    with file:
+        try:
+            _flock(file, wait=False)
+        except (BlockingIOError, PermissionError):
+            warnings.warn(notice, stacklevel=3)
+            _flock(file, wait=True)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+        try:
+            yield
+        finally:
+            # Closing the file would not do where a worker was forked within the block.
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _flock(file: IO[str], *, wait: bool) -> None:
+    """Lock `file` for whoever opened it; BlockingIOError or PermissionError where it is taken and this does not wait."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    while True:
+        try:
+            return _lock(file)
+        except PermissionError:
+            if not wait:
+                raise
+            time.sleep(PAUSE)
 
 
 def _lock(file: IO[str]) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +17,19 @@ from safetensors.torch import load_file
 from tiny_training import TRAINING, arguments, write_studies
 
 from diffrgen import evaluate as evaluate_command
+from diffrgen import lock
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.pipeline.dataset import StudyDataset, prior_states
 from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.pipeline.references import References, find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import load_source
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter
+from diffrgen.retrieval import neighbours
 from diffrgen.text import PROMPT_TOKENS
 from diffrgen.training.build import build_model
 from diffrgen.training.presets import preset_options
@@ -79,6 +85,50 @@ def test_examples_hold_the_rows_of_the_earlier_study(run):
             assert torch.equal(example["prior_states"], dataset.states[row - 1])
             torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)), atol=1e-4, rtol=0)
     assert "prior" not in make_dataset(run, "val", prior=False)[0]
+
+
+def test_commands_that_look_up_references_at_once_take_turns(run, tmp_path, monkeypatch):
+    folder = RunFolder(Path(shutil.copytree(run, tmp_path / "run")))
+    settings, retriever, index = folder.settings(), folder.retriever(), folder.index()
+    source = load_source(settings.data, settings.phantom)
+    (index.folder / "neighbours-val.npz").unlink()
+    waits, embedded, notices = threading.Event(), [], []
+    embed = neighbours.embed_images
+
+    def slow(*arguments, **options):
+        embedded.append(1)
+        # Two that are here at once are the fault; otherwise one goes on when the other one waits.
+        if len(embedded) == 1:
+            waits.wait(60)
+        waits.set()
+        return embed(*arguments, **options)
+
+    def note(notice, *_, **__):
+        notices.append(str(notice))
+        waits.set()
+
+    monkeypatch.setattr(neighbours, "embed_images", slow)
+    monkeypatch.setattr(lock.warnings, "warn", note)
+
+    def look_up(_: int) -> References:
+        return find_references(
+            retriever,
+            index,
+            source,
+            source.splits["val"],
+            split="val",
+            rules=settings.rules,
+            options=settings.retriever,
+            prior=True,
+            progress=False,
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(look_up, range(2))
+    assert embedded == [1]
+    assert any("another process looks up references in" in notice for notice in notices)
+    np.testing.assert_array_equal(first.neighbours.rows, second.neighbours.rows)
+    assert not list(index.folder.glob("*.partial*"))
 
 
 def test_labels_of_another_width_are_cut_or_filled_with_blanks():

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from tqdm import tqdm
 from diffrgen.errors import DataError
 from diffrgen.images.cache import PIXELS, PLACES, CacheManifest, CachePlan, ImageCache
 from diffrgen.images.resized import can_resize, read_checked
+from diffrgen.lock import in_turn
 
 MOST_THREADS = 16
 WAITING = 256
@@ -49,8 +47,7 @@ def open_image_cache(root: Path, plan: CachePlan, *, threads: int | None = None,
     found = ImageCache.load(folder, plan)
     if found is not None:
         return found
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root / f".{plan.name}.lock"):
+    with in_turn(root / f".{plan.name}.lock", f"another process decodes the images to {root}; waiting for it"):
         found = ImageCache.load(folder, plan)
         if found is None:
             _write(folder, plan, threads or min(MOST_THREADS, os.cpu_count() or 1), progress)
@@ -58,21 +55,6 @@ def open_image_cache(root: Path, plan: CachePlan, *, threads: int | None = None,
     if found is None:
         raise DataError(f"{folder}: images changed while they were decoded; start again when nothing writes to them")
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, which ends with the process that holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            warnings.warn(f"another process decodes the images to {path.parent}; waiting for it", stacklevel=4)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from diffrgen.lock import in_turn
 from diffrgen.model.choices import ContextName
 from diffrgen.pipeline.contexts import Contexts, contexts_of_studies
 from diffrgen.pipeline.source import StudySource
@@ -22,6 +24,8 @@ from diffrgen.retrieval import (
 )
 from diffrgen.retrieval.process_group import SINGLE_PROCESS
 from diffrgen.text import Rules
+
+LOCK = ".references.lock"
 
 
 class References(NamedTuple):
@@ -51,31 +55,37 @@ def find_references(
 
     prior: also the earlier studies, of any split of `source`. context: the sections to embed, each time anew.
     Every process of a `group` calls this: they look the neighbours up together, and the first one embeds the earlier studies.
+    Commands that ask for references of one run at once take turns.
     """
-    neighbours = neighbours_of_studies(
-        retriever,
-        index,
-        studies,
-        split=split,
-        options=options,
-        cache=cache,
-        group=group,
-        progress=progress,
-        read=source.read_image,
-    )
-    contexts = contexts_of_studies(retriever, studies, context, rules=rules) if context else None
-    if not prior:
-        return References(neighbours, None, contexts)
-    with group.leader_first():
-        priors = priors_of_studies(
+    folder = cache or index.folder
+    notice = f"another process looks up references in {folder}; waiting for it"
+    with in_turn(folder / LOCK, notice) if group.leads else nullcontext():
+        # The others of the group look for what is kept only when nobody else can be writing it.
+        group.wait()
+        neighbours = neighbours_of_studies(
             retriever,
+            index,
             studies,
-            source.splits.by_id(),
-            folder=cache or index.folder,
             split=split,
-            rules=rules,
             options=options,
+            cache=cache,
+            group=group,
             progress=progress,
             read=source.read_image,
         )
-    return References(neighbours, priors, contexts)
+        contexts = contexts_of_studies(retriever, studies, context, rules=rules) if context else None
+        if not prior:
+            return References(neighbours, None, contexts)
+        with group.leader_first():
+            priors = priors_of_studies(
+                retriever,
+                studies,
+                source.splits.by_id(),
+                folder=folder,
+                split=split,
+                rules=rules,
+                options=options,
+                progress=progress,
+                read=source.read_image,
+            )
+        return References(neighbours, priors, contexts)

@@ -18,6 +18,7 @@ from diffrgen.errors import DataError
 from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.images.resized import decoder_version
+from diffrgen.lock import in_turn
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import staged
 
@@ -92,9 +93,12 @@ def stored_features(
     rows = {path: row for row, path in enumerate(images)}
     try:
         if not (folder / MANIFEST).is_file():
-            with staged(folder) as stage:
-                _compute(stage / MAPS, encoder.to(device).eval(), images, read, transform, crops, batch_size, progress)
-                (stage / MANIFEST).write_text(json.dumps({"key": key, "format": FORMAT}) + "\n")
+            with in_turn(root / f".{folder.name}.lock", f"another process computes features in {root}; waiting for it"):
+                if not (folder / MANIFEST).is_file():
+                    with staged(folder) as stage:
+                        network = encoder.to(device).eval()
+                        _compute(stage / MAPS, network, images, read, transform, crops, batch_size, progress)
+                        (stage / MANIFEST).write_text(json.dumps({"key": key, "format": FORMAT}) + "\n")
         maps = np.load(folder / MAPS, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise DataError(
