@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+import pytest
 from iu_archive import write_kaggle, write_openi, write_r2gen
 from mimic_archive import write_archive
 from PIL import Image
@@ -256,6 +258,38 @@ def load_index_texts(folder: Path, path: Path) -> None:
     neighbours._load(folder / "neighbours.npz", "k")
 
 
+def make_index(folder: Path) -> list[Path]:
+    from diffrgen.retrieval import IndexedStudies, write_index
+
+    draw = np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)
+    studies = IndexedStudies.of(ids="abcdefghi", reports=[f"report {n} ." for n in range(9)], patients=[None] * 9)
+    write_index(folder, studies, draw / np.linalg.norm(draw, axis=1, keepdims=True))
+    return [folder / name for name in ("index.faiss", "embeddings.npy", "studies.json", "manifest.json")]
+
+
+def load_index(folder: Path, path: Path) -> None:
+    """A file that is damaged is refused by its digest; then, as whoever forges a folder would, the manifest is made to fit."""
+    from diffrgen.retrieval import RetrievalIndex
+    from diffrgen.staging import file_digest
+
+    manifest = folder / "manifest.json"
+    if path == manifest:
+        RetrievalIndex.load(folder).search(np.ones((1, 8), np.float32), 3)
+        return
+    whole = manifest.read_text()
+    content = json.loads(whole)
+    if content["files"][path.name] == file_digest(path):
+        return
+    with pytest.raises(DataError, match=f"{re.escape(str(path))}: is not the file that manifest.json was written with"):
+        RetrievalIndex.load(folder)
+    content["files"][path.name] = file_digest(path)
+    manifest.write_text(json.dumps(content))
+    try:
+        RetrievalIndex.load(folder).search(np.ones((1, 8), np.float32), 3)
+    finally:
+        manifest.write_text(whole)
+
+
 def make_one(folder: Path) -> list[Path]:
     (folder / "one").write_bytes(b"1")
     return [folder / "one"]
@@ -283,5 +317,6 @@ READERS = {
         Reader("settings", make_settings, load_settings, warm_up_settings),
         Reader("broken", make_one, load_badly, nothing),
         Reader("index", make_index_texts, load_index_texts, warm_up_settings),
+        Reader("faiss", make_index, load_index, warm_up_settings),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from diffrgen.retrieval.studies import IndexedStudies
 QUERIES_AT_ONCE = 1024
 # A FAISS file begins with its kind, the width and the number of rows.
 HEADER = struct.Struct("<4siq")
+# That of an exact index goes on with two unused numbers, whether it is trained, its metric (0: inner product), and the count
+# of the float32 values that are the rest of the file.
+EXACT = struct.Struct("<4siqqq?iq")
+# What numpy raises: its header is Python's text.
+DAMAGED_ARRAY = (OSError, ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)
 FLAT = (b"IxFI", b"IxF2", b"IxFl")
 
 
@@ -191,7 +197,7 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Memory-map an array; DataError when it is missing or not what the manifest says."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except DAMAGED_ARRAY as error:
         raise DataError(f"{path}: needed a NumPy array of shape {shape}: {error}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise DataError(
@@ -206,13 +212,15 @@ def _check_header(path: Path, manifest: IndexManifest) -> None:
 
     FAISS believes the counts of a file and takes memory for them.
     """
-    with path.open("rb") as file:
-        head = file.read(HEADER.size)
-    found = HEADER.unpack(head) if len(head) == HEADER.size else (b"", 0, 0)
-    kind, width, rows = found
     size = path.stat().st_size
-    # Of an exact index all is known: its rows come behind 45 bytes.
-    fits = kind[:1] == b"I" and (kind not in FLAT or size == 45 + 4 * rows * width)
+    with path.open("rb") as file:
+        head = file.read(EXACT.size)
+    kind, width, rows = HEADER.unpack_from(head) if len(head) == EXACT.size else (b"", 0, 0)
+    fits = kind[:1] == b"I" and manifest.factory != "Flat"
+    if kind in FLAT:
+        # Of an exact index all is known.
+        *_, trained, metric, count = EXACT.unpack(head)
+        fits = (trained, metric, count, size) == (True, 0, rows * width, EXACT.size + 4 * rows * width)
     if not fits or (rows, width) != (manifest.texts, manifest.width):
         raise DataError(
             f"{path}: needed a FAISS index of {manifest.texts} rows of width {manifest.width} as manifest.json says, got "

@@ -20,15 +20,16 @@ from diffrgen.images import ReadImage, read_resized
 from diffrgen.images.resized import RECIPE
 from diffrgen.records import Study
 from diffrgen.retrieval.fingerprint import fingerprint
-from diffrgen.retrieval.index import Neighbours, RetrievalIndex
+from diffrgen.retrieval.index import DAMAGED_ARRAY, Neighbours, RetrievalIndex
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_images
 from diffrgen.retrieval.process_group import SINGLE_PROCESS, Arrays, ProcessGroup
 from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
 from diffrgen.staging import sampled_digest
+from diffrgen.workers import worker_options
 
 # What numpy and zipfile raise; a RuntimeError for encryption and methods that zipfile does not know.
-DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+DAMAGED = (*DAMAGED_ARRAY, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class QueryImages(Dataset[Tensor]):
@@ -130,7 +131,7 @@ def embed_images(
 ) -> np.ndarray:
     """Return the embedding of each study's views, (len(studies), E) float32; see `embed_views`."""
     images = QueryImages(studies, retriever.image_transform, read)
-    loader = DataLoader(images, options.batch_size, num_workers=options.workers, collate_fn=list)
+    loader = DataLoader(images, options.batch_size, collate_fn=list, **worker_options(options.workers))
     bar = tqdm(loader, desc=label, unit="batch", disable=not progress)
     return torch.cat([embed_views(retriever, batch) for batch in bar]).numpy()
 

@@ -15,6 +15,7 @@ from diffrgen.images.resized import RECIPE
 from diffrgen.records import Study
 from diffrgen.records.json_text import parse_json
 from diffrgen.retrieval.fingerprint import fingerprint
+from diffrgen.retrieval.index import DAMAGED_ARRAY
 from diffrgen.retrieval.neighbours import embed_images
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_images
@@ -172,6 +173,6 @@ def _open(path: Path, prior: np.ndarray, earlier: Sequence[Study], *, width: int
         fitting = images.shape == (count, width) and sentences.shape == (sentences.shape[0], width)
         if not fitting or rows.shape != (count, MAX_SENTENCES) or rows.max(initial=-1) >= len(sentences):
             raise ValueError(f"shapes {images.shape}, {sentences.shape}, {rows.shape} do not fit {count} studies")
-    except (OSError, ValueError, EOFError, IndexError) as error:
+    except (*DAMAGED_ARRAY, IndexError) as error:
         raise DataError(f"{path}: damaged; delete it, and its content will be made again: {error}") from error
     return Priors(images, sentences, rows, prior, tuple(earlier))
