@@ -1,4 +1,4 @@
-"""Every reader of report texts with texts that a careless pattern or loop takes quadratic time for.
+"""Every reader and writer of report texts with texts that a careless pattern or loop takes quadratic time for.
 
 `python growth.py LENGTH` reads them once, for a process with a limit on its processor time.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from diffrgen.labels import RuleLabeler
 from diffrgen.labels.sentences import split_sentences
+from diffrgen.page.words import prose
 from diffrgen.phantom.language import parser
 from diffrgen.phantom.language.parser import GrammarParser
 from diffrgen.preparation.sections import choose_text
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "iu": lambda text: clean_report(text, rules="iu"),
     "plain": lambda text: clean_report(text, rules="plain"),
     "report_sentences": report_sentences,
+    "prose": prose,
     "grammar": lambda text: GRAMMAR([text]),
 }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffrgen.explanation import AttentionShares, ExplainedPrior, LayerRoute
+if TYPE_CHECKING:
+    from diffrgen.explanation import AttentionShares, ExplainedPrior, LayerRoute
 
 NOTICE = "Research use only, not for diagnosis."
 STATE_WORDS = {"blank": "not mentioned", "positive": "present", "negative": "absent", "uncertain": "uncertain"}
@@ -28,7 +30,8 @@ def prose(text: str) -> str:
     >>> prose("no effusion , no edema .")
     'No effusion, no edema.'
     """
-    joined = re.sub(r"\s+([.,;:!?])", r"\1", text.strip())
+    # Looked for from the start of a run of blanks alone: from each of its blanks, a long run would take quadratic time.
+    joined = re.sub(r"(?<!\s)\s+([.,;:!?])", r"\1", text.strip())
     return joined[:1].upper() + joined[1:]
 
 
