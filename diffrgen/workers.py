@@ -7,7 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from multiprocessing.context import BaseContext
+from typing import Any
 
 # What a terminal, a shell or a scheduler sends to every process of a group; Windows has no SIGHUP.
 GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -20,6 +24,50 @@ def leave_signals_to_the_main_process(_: int = 0) -> None:
     """
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """Return the arguments of a DataLoader for `workers` processes that leave signals to the main process, 0: none."""
+    if not workers:
+        return {"num_workers": 0}
+    end_workers_at_exit()
+    return {
+        "num_workers": workers,
+        "worker_init_fn": leave_signals_to_the_main_process,
+        "multiprocessing_context": _context(),
+    }
+
+
+def _context() -> BaseContext | None:
+    """Return how workers are started: where they are forked, with the signals of a group held back until they ignore them.
+
+    Otherwise a worker that is just starting would die of a signal to its group, and its loader end with a traceback.
+    """
+    if multiprocessing.get_start_method() != "fork":
+        return None
+    fork = multiprocessing.get_context("fork")
+
+    class Worker(fork.Process):  # type: ignore[name-defined]
+        def start(self) -> None:
+            with _held_signals():
+                super().start()
+
+    class Context(type(fork)):  # type: ignore[misc]
+        Process = Worker
+
+    return Context()
+
+
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Have signals of GROUP_SIGNALS wait until the block ends; a process forked within goes on holding them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @cache

@@ -22,7 +22,7 @@ from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
 from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.pairs import query_images
 from diffrgen.text import Rules, clean_report
-from diffrgen.workers import end_workers_at_exit, leave_signals_to_the_main_process
+from diffrgen.workers import worker_options
 
 Example = dict[str, Tensor]
 # Sets the draws for a study's prior apart from those for its image.
@@ -214,17 +214,14 @@ def example_loader(
     Its generator is its own: by default a loader draws from the global one each time it is started, and a resumed run
     would then see other dropout and Gumbel noise than an unbroken one.
     """
-    if workers:
-        end_workers_at_exit()
     return DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         drop_last=drop_last,
         collate_fn=collate,
-        num_workers=workers,
         generator=torch.Generator(),
-        worker_init_fn=leave_signals_to_the_main_process,
         persistent_workers=passes and workers > 0,
         pin_memory=torch.cuda.is_available(),
+        **worker_options(workers),
     )

@@ -23,7 +23,7 @@ from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.retrieval.options import Precision, RetrieverOptions
 from diffrgen.retrieval.pairs import Pair, PairBatch, PairCollator, StudyPairs
 from diffrgen.retrieval.recall import distinct_rows, recall_at
-from diffrgen.workers import end_workers_at_exit, leave_signals_to_the_main_process
+from diffrgen.workers import worker_options
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -193,7 +193,7 @@ def validation_recall(
 ) -> tuple[dict[str, float], int]:
     """Return recall@{1, 5, 21} of images among the distinct reports of `pairs`, and how many those are."""
     collate = PairCollator(model.config.text_config.pad_token_id)
-    loader = DataLoader(pairs, options.batch_size, collate_fn=collate, num_workers=options.workers)
+    loader = DataLoader(pairs, options.batch_size, collate_fn=collate, **worker_options(options.workers))
     images, texts, ids = [], [], []
     for batch in loader:
         images.append(model.encode_images(batch["pixel_values"].to(model.device)).cpu())
@@ -227,8 +227,6 @@ def _loader(
 ) -> DataLoader[PairBatch]:
     if len(train) < 2:
         raise DataError(f"needed at least 2 image-report pairs to fit the retriever, got {len(train)}")
-    if options.workers:
-        end_workers_at_exit()
     return DataLoader(
         train,
         batch_size=min(options.batch_size, len(train)),
@@ -237,8 +235,7 @@ def _loader(
         collate_fn=PairCollator(model.config.text_config.pad_token_id),
         # Its own, so that starting a pass takes no number from the generator that dropout draws from.
         generator=torch.Generator(),
-        num_workers=options.workers,
-        worker_init_fn=leave_signals_to_the_main_process,
         persistent_workers=options.workers > 0,
         pin_memory=torch.cuda.is_available(),
+        **worker_options(options.workers),
     )
