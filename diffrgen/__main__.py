@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "evaluate": "generate and score the reports of a split",
         "score": "score the reports of a file, whichever system generated them",
         "rexrank": "generate a report for every study of a ReXrank file",
+        "calibrate": "learn how sure a run may be of each sentence",
         "generate": "generate the reports of radiographs, and explain them",
         "serve": "serve a run as a web page",
         "prepare": "make an annotation file from a data set's archives",

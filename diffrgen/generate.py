@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import tyro
 from diffrgen.command import quieten_libraries, run_command
 from diffrgen.errors import DataError
 from diffrgen.pipeline.options import GenerationOptions
-from diffrgen.ranges import check_fields
+from diffrgen.ranges import Share, check_fields
 from diffrgen.text import printable
 
 # Imported by the functions that need them: neither --help nor an import of this module waits for the network's libraries.
@@ -63,6 +63,9 @@ class GenerateOptions:
     """Why the study was asked for, for one image or study and a run that was trained with --model.context indication."""
     history: str | None = None
     """The patient's history, likewise, for a run that was trained with --model.context history."""
+    abstain: Share | None = None
+    """Mark each sentence that is less probable than this to be true, 0 to 1, as doubtful in text, JSON and pages; none is
+    left out. For a run that diffrgen.calibrate has calibrated."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
@@ -75,7 +78,7 @@ class Outcomes:
     """What has become of each study: prints reports and errors in the order of the studies, and counts."""
 
     def __init__(self, options: GenerateOptions, studies: Sequence[StudyImages], bar: tqdm) -> None:
-        self.studies, self.json, self.bar = studies, options.json, bar
+        self.studies, self.json, self.abstain, self.bar = studies, options.json, options.abstain, bar
         self.faults: dict[int, str] = {}
         self.done = 0
 
@@ -95,9 +98,9 @@ class Outcomes:
         study = self.studies[explained.position]
         with self._beside_the_bar():
             if self.json:
-                print(json.dumps({**_names(study), **explained.to_dict()}), flush=True)
+                print(json.dumps({**_names(study), **_marked(explained, self.abstain)}), flush=True)
             else:
-                print_report(Console(), printable(study.name), explained)
+                print_report(Console(), printable(study.name), explained, abstain=self.abstain)
         self.done = explained.position + 1
         self.bar.update()
 
@@ -115,6 +118,15 @@ class Outcomes:
 def error_line(names: Mapping[str, object], error: str) -> str:
     """Return the JSON line of a study that failed; names: see `_names`."""
     return json.dumps({**names, "error": error})
+
+
+def _marked(explained: ExplainedReport, abstain: float | None) -> dict[str, object]:
+    """Return a report's JSON; with `abstain` each entry of its "confidence" says whether the sentence is doubtful."""
+    content = explained.to_dict()
+    if abstain is None:
+        return content
+    rated = [{**asdict(one), "doubtful": one.doubtful(abstain)} for one in explained.written.confidence or ()]
+    return {**content, "confidence": rated, "abstain": abstain}
 
 
 def _names(study: StudyImages) -> dict[str, object]:
@@ -177,7 +189,7 @@ def generate(options: GenerateOptions) -> int:
 
     quieten_libraries()
     found = _found(options)
-    pages = PageFolder(options.html) if options.html else None
+    pages = PageFolder(options.html, abstain=options.abstain) if options.html else None
     for name, fault in found.faults.items():
         print(f"error: {printable(str(fault))}", file=sys.stderr)
         if options.json:
@@ -192,7 +204,10 @@ def generate(options: GenerateOptions) -> int:
         priors = [read_prior(options.prior)]
     context = _context(options, len(studies))
     clinical = _clinical_files(options, studies)
-    explainer = Explainer(Reporter(options.run, fused_kernels=options.fused_kernels))
+    reporter = Reporter(options.run, fused_kernels=options.fused_kernels)
+    if options.abstain is not None and reporter.calibration is None:
+        raise DataError(f"--abstain needs a calibrated run; calibrate this one with: python -m diffrgen.calibrate {options.run}")
+    explainer = Explainer(reporter)
     with tqdm(total=len(studies), desc="writing reports", unit="study", disable=len(studies) == 1) as bar:
         outcomes = Outcomes(options, studies, bar)
         reports = explainer.explain(

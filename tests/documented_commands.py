@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tyro
 
+from diffrgen.calibrate import parse_options as parse_calibrate_options
 from diffrgen.evaluation.dump import ScoreOptions
 from diffrgen.evaluation.run import EvaluateOptions
 from diffrgen.experiments.__main__ import parse_options as parse_experiment_options
@@ -72,6 +73,7 @@ def _serve(arguments: list[str]) -> object:
 
 PARSERS = {
     "train": parse_train_options,
+    "calibrate": parse_calibrate_options,
     "evaluate": _evaluate,
     "score": parse_score_options,
     "rexrank": parse_rexrank_options,

@@ -42,7 +42,7 @@ ALLOWED = {
     "explanation": {
         *("labels", "records", "images", "text", "model", "pipeline", "reporting", "diffrgen_kernels"),
     },
-    "page": {"errors", "text", "explanation"},
+    "page": {"errors", "text", "reporting", "explanation"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
         *("reporting", "evaluation", "optimiser", "staging"),
@@ -62,7 +62,10 @@ ALLOWED = {
 }
 # Single files that every room may import.
 FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges"}
-COMMANDS = {"__main__", "rexrank", "score", "serve", "train", "evaluate", "generate", "prepare", "share", "index", "command"}
+COMMANDS = {
+    *("__main__", "rexrank", "score", "serve", "train", "evaluate", "calibrate", "generate", "prepare", "share", "index"),
+    "command",
+}
 
 
 def rooms_imported(path: Path) -> set[str]:

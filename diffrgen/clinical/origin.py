@@ -36,7 +36,7 @@ class ReportOrigin:
 
 def run_origin(run: str | Path) -> ReportOrigin:
     """Return the origin of reports that this package generates with a run, a folder or a hub name."""
-    from diffrgen.evaluation.record import weights_digest
+    from diffrgen.pipeline.run_check import weights_digest
     from diffrgen.pipeline.run_folder import RunFolder
 
     digests = weights_digest(RunFolder.open(run).path)

@@ -1,4 +1,4 @@
-"""The options of `python -m diffrgen.evaluate`, `python -m diffrgen.score` and `python -m diffrgen.rexrank`."""
+"""The options of `diffrgen.evaluate`, `diffrgen.calibrate`, `diffrgen.score` and `diffrgen.rexrank`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,41 @@ from diffrgen.pipeline.options import GenerationOptions, ImageCacheOptions, Labe
 from diffrgen.ranges import CountOrZero, check_fields
 from diffrgen.records.study import Split
 from diffrgen.text.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Learn how probable the sentences of a run's reports are to be true, and keep that in the run as confidence.json.
+
+    `generate`, `serve` and `evaluate` then give the confidence of each sentence. Use the options of generation that reports
+    will be generated with.
+    """
+
+    run: Path
+    """Run folder that diffrgen.train wrote."""
+    split: Split = "val"
+    """Split to learn from: studies that the network was not trained on."""
+    data: str | None = None
+    """`phantom` or an annotation.json; default: what the run was trained on."""
+    images: Path | None = None
+    """Folder of the images of --data."""
+    skip_broken: bool = False
+    """Leave out missing and unreadable images and records with no image left, counted in a warning."""
+    overwrite: bool = False
+    """Replace a calibration that the run has."""
+    resamples: CountOrZero = 1000
+    """Resamples of the studies for the 95 % intervals of the cross-fitted scores; 0: no intervals."""
+    priors: bool = True
+    """Give a model that takes them the earlier studies that the data have; --no-priors generates without."""
+    fused_kernels: bool = True
+    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    workers: CountOrZero = 0
+    """Processes that read images."""
+    decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
+    generation: GenerationOptions = field(default_factory=GenerationOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 @dataclass(frozen=True)

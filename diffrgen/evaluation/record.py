@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.records import Split
-from diffrgen.staging import file_digest
 from diffrgen.text import Protocol
 
 RECORD = "evaluation.json"
@@ -32,8 +30,3 @@ class EvaluationRecord:
     def decoded(self) -> str:
         """How the reports were decoded, in words."""
         return f"beam {self.beams}" if self.decoding is None else str(self.decoding)
-
-
-def weights_digest(run: Path) -> str:
-    """Return the SHA-256 of the weights in a run's folder; of several files, those of all in the order of their names."""
-    return " ".join(file_digest(path) for path in sorted(run.glob("model*.safetensors")))

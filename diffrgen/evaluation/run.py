@@ -14,11 +14,14 @@ import torch
 from rich.console import Console
 
 from diffrgen.errors import DataError
+from diffrgen.evaluation.confidence import ConfidenceEvaluation, evaluate_confidence
+from diffrgen.evaluation.confidence_figure import draw_confidence
 from diffrgen.evaluation.contenders import contender_files, read_contenders
 from diffrgen.evaluation.human_labels import HumanLabels, HumanScores, human_scores, read_human_labels
 from diffrgen.evaluation.options import EvaluateOptions
-from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
+from diffrgen.evaluation.record import RECORD, EvaluationRecord
 from diffrgen.evaluation.scoring import BASELINES, Scores, score_beside_baselines
+from diffrgen.evaluation.split import SplitChoice, check_may_write, load_split
 from diffrgen.evaluation.statements import StatementTruth
 from diffrgen.metrics import (
     PairedDifference,
@@ -32,19 +35,22 @@ from diffrgen.metrics import (
 )
 from diffrgen.model.choices import ContextName
 from diffrgen.pipeline.contexts import contexts_of_studies, nearest_contexts
-from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.labeler import run_labeler
+from diffrgen.pipeline.options import PHANTOM
+from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
-from diffrgen.pipeline.source import PHANTOM, StudySource, load_source
+from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
+from diffrgen.reporting.calibration import read_calibration
+from diffrgen.reporting.rater import SentenceRater
 from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
-from diffrgen.staging import may_write
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
+CONFIDENCE = "Confidence of the model's sentences"
 CONTEXT_ROW = "DiffRGenNet, context shuffled"
 MARKS_ROW, UNMARKED_ROW = "DiffRGenNet, marks allowed", "DiffRGenNet, marks suppressed"
 
@@ -53,7 +59,7 @@ MARKS_ROW, UNMARKED_ROW = "DiffRGenNet, marks allowed", "DiffRGenNet, marks supp
 class Evaluation:
     """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies, what the
     model wrote for them, the decoding of each row that it wrote, its paired differences to each contender, and each row's
-    scores against human labels, where these were given.
+    scores against human labels, where these were given. confidence: of the model's sentences, where the run is calibrated.
     """
 
     scores: dict[str, Scores]
@@ -64,6 +70,7 @@ class Evaluation:
     differences: Mapping[str, Mapping[str, PairedDifference]]
     human: Mapping[str, HumanScores]
     published: PublishedData | None = None
+    confidence: ConfidenceEvaluation | None = None
 
     @property
     def model(self) -> Scores:
@@ -83,6 +90,8 @@ class Evaluation:
             console.print(difference_terminal_table(self.differences, first=MODEL_ROW))
         for name, scores in self.human.items():
             console.print(f"{name}: {scores}", markup=False, highlight=False)
+        if self.confidence is not None:
+            console.print(f"{CONFIDENCE}: {self.confidence}", markup=False, highlight=False)
 
 
 def evaluate(options: EvaluateOptions) -> Evaluation:
@@ -92,7 +101,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     options = replace(options, generation=options.generation.over(settings.generation))
     if options.output is not None and options.output.exists() and any(options.output.iterdir()):
         raise DataError(f"{options.output}: needed a new or empty folder, got one that holds files; choose another")
-    _check_may_write(options.output or run.evaluation_path)
+    check_may_write(options.output or run.evaluation_path)
     own_rows = (MODEL_ROW, SHUFFLED_ROW, CONTEXT_ROW, MARKS_ROW, UNMARKED_ROW)
     contenders = contender_files(options.contender, taken=(*own_rows, *BASELINES))
     human = None if options.human_labels is None else read_human_labels(options.human_labels)
@@ -100,20 +109,16 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     if options.shuffled_context and not model.config.context:
         raise DataError(f"{run.path}: needed a run that was trained with --model.context for --shuffled-context, got none")
     # Limits that this run cannot meet are refused before any data are read.
-    run_decoding(model, options.generation, max_tokens=settings.max_tokens)
-    data = settings.data_options(model.config, data=options.data, images=options.images)
-    source = load_source(
-        replace(data, skip_broken=options.skip_broken or data.skip_broken),
-        settings.phantom,
-        settings.labeler_options(options.labeler, same_data=options.data is None),
-        cache=options.decoded,
-        resize=settings.image.resize,
+    decoding = run_decoding(model, options.generation, max_tokens=settings.max_tokens)
+    calibration, labeler = read_calibration(run), run_labeler(settings.labeler)
+    if calibration is not None:
+        calibration.warn_of(decoding)
+    choice = SplitChoice(
+        *(options.split, options.data, options.images, options.skip_broken),
+        labeler=options.labeler,
+        decoded=options.decoded,
     )
-    studies = source.splits[options.split]
-    if not studies:
-        raise DataError(f"{source.splits.source}: needed studies in the split {options.split!r}, got none")
-    if options.data is None:
-        check_data(run.path, source, context=model.config.context, less=options.skip_broken or data.skip_broken)
+    source, studies = load_split(run, settings, model.config, choice)
     ids = [study.id for study in studies]
     others = read_contenders(contenders, ids)
     if human is not None:
@@ -121,12 +126,12 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
     prior = model.config.prior and options.priors
-    dataset = run.dataset(model.config, settings, source, studies, key=key, prior=prior, device=device)
-    write = partial(write_reports, model, dataset, labeler=run_labeler(settings.labeler), workers=options.workers)
-    written = {MODEL_ROW: write(options.generation)}
-    decodings = {MODEL_ROW: run_decoding(model, options.generation, max_tokens=settings.max_tokens)}
+    dataset = run.dataset(model.config, settings, source, studies, key=choice.key, prior=prior, device=device)
+    write = partial(write_reports, model, dataset, labeler=labeler, workers=options.workers)
+    rater = None if calibration is None else SentenceRater(dataset.sources.tokenizer, labeler, calibration)
+    written = {MODEL_ROW: write(options.generation, rater=rater)}
+    decodings = {MODEL_ROW: decoding}
     if options.both_marks:
         suppressed = options.generation.suppress_marks
         name = MARKS_ROW if suppressed else UNMARKED_ROW
@@ -143,6 +148,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         written[SHUFFLED_ROW] = write(options.generation)
         decodings[SHUFFLED_ROW] = decodings[MODEL_ROW]
 
+    is_phantom = (options.data or settings.data.data) == PHANTOM
     scores = score_beside_baselines(
         {name: [w.report for w in reports] for name, reports in written.items()} | others,
         [study.report for study in studies],
@@ -152,7 +158,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         training_reports=_training_reports(dataset.sources.index.studies),
         protocol=options.protocol,
         radeval=options.radeval,
-        statements=StatementTruth.of(studies, source.splits.train) if data.data == PHANTOM else None,
+        statements=StatementTruth.of(studies, source.splits.train) if is_phantom else None,
         retrieved={name: [w.neighbour_reports for w in reports] for name, reports in written.items()},
         prompts={name: np.array([report.prompt for report in reports]) for name, reports in written.items()},
         baselines=options.baselines,
@@ -161,7 +167,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         else None,
         resamples=options.resamples,
     )
-    folder = options.output or _new_folder(run.evaluation_path, key)
+    folder = options.output or _new_folder(run.evaluation_path, choice.key)
     evaluation = Evaluation(
         scores=scores,
         folder=folder,
@@ -174,11 +180,19 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         },
         human=_human_scores(human, ids, scores, written, resamples=options.resamples),
         published=options.published,
+        confidence=None
+        if calibration is None
+        else evaluate_confidence(
+            *(written[MODEL_ROW], [study.report for study in studies], calibration, labeler),
+            split=options.split,
+            data=choice.data_name,
+            resamples=options.resamples,
+        ),
     )
     _write(evaluation, dataset)
     record = EvaluationRecord(
         split=options.split,
-        data=None if options.data is None else Path(options.data).name,
+        data=choice.data_name,
         priors=prior,
         protocol=options.protocol,
         beams=decodings[MODEL_ROW].beams,
@@ -236,13 +250,6 @@ def _training_reports(studies: IndexedStudies) -> list[str]:
     return [studies.report(row) for row in range(len(studies))]
 
 
-def _check_may_write(folder: Path) -> None:
-    """Raise DataError where the scores could not be written in the end: after minutes or hours."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not may_write(there):
-        raise DataError(f"{there}: needed a folder that may be written, for {folder}; choose another --output")
-
-
 def _new_folder(parent: Path, name: str) -> Path:
     """Make the first of parent/name, parent/name-2, ... that does not exist: earlier results are kept."""
     number, folder = 1, parent / name
@@ -271,6 +278,9 @@ def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
         metrics[name]["model_minus_this"] = {score: each.to_dict() for score, each in differences.items()}
     for name, human in evaluation.human.items():
         metrics[name]["human_labels"] = human.to_dict()
+    if evaluation.confidence is not None:
+        metrics[MODEL_ROW]["confidence"] = evaluation.confidence.to_dict()
+        draw_confidence(evaluation.confidence.scores, evaluation.folder)
     (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     intervals = markdown_table({name: scores.interval_row() for name, scores in evaluation.scores.items()})
     table = f"{markdown_table(evaluation.rows())}\n95 % intervals (bootstrap over studies):\n\n{intervals}"
@@ -279,4 +289,6 @@ def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
     if evaluation.human:
         lines = "".join(f"- {name}: {scores}\n" for name, scores in evaluation.human.items())
         table += f"\nAgainst human labels:\n\n{lines}"
+    if evaluation.confidence is not None:
+        table += f"\n{CONFIDENCE}: {evaluation.confidence}\n"
     (evaluation.folder / "table.md").write_text(table, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diffrgen.labels.agreement import agreeing, probability_of_agreement
 from diffrgen.labels.findings import AUXILIARY, COMMON, DISEASES, FINDINGS, NO_FINDING, NO_STUDY, Labeler, State
 from diffrgen.labels.frequencies import base_frequencies
 from diffrgen.labels.rules import RuleLabeler
@@ -20,6 +21,8 @@ __all__ = [
     "Labeler",
     "RuleLabeler",
     "State",
+    "agreeing",
     "base_frequencies",
+    "probability_of_agreement",
     "word_class",
 ]

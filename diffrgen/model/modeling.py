@@ -10,7 +10,7 @@ from transformers import BertLMHeadModel, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.images.encoder import PatchEncoder
-from diffrgen.labels import NO_STUDY, State
+from diffrgen.labels import NO_STUDY
 from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
 from diffrgen.model.candidates import Candidates, Prompt
 from diffrgen.model.coattention import Route
@@ -297,12 +297,19 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def write_reports(
-        self, inputs: StudyInputs, *, guidance: float = 1.0, candidates: Candidates | None = None, **generation: Any
+        self,
+        inputs: StudyInputs,
+        *,
+        guidance: float = 1.0,
+        candidates: Candidates | None = None,
+        token_scores: bool = False,
+        **generation: Any,
     ) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
         guidance: g of `diffrgen.model.guidance`; candidates: who drafts further reports and chooses among them all, None:
-        there is one a study. `generation` goes to `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
+        there is one a study; token_scores: give the log-probability of each token, too. `generation` goes to
+        `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
         """
         encoded = self.encode(inputs)
         states = self.predicted_states(encoded.disease_logits)
@@ -313,9 +320,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         return GeneratedReports(
             sequences=sequences,
             states=states,
-            positive_probability=encoded.disease_logits.float().softmax(1)[:, State.POSITIVE],
+            state_probability=encoded.disease_logits.float().softmax(1),
             routing=encoded.routing,
             view_kinds=encoded.view_kinds,
+            token_log_probability=self.token_log_probability(encoded, prompt, sequences) if token_scores else None,
         )
 
     @torch.no_grad()
@@ -341,17 +349,28 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         )
         return self._padded(sequences[:, ids.shape[1] :])
 
-    @torch.no_grad()
     def log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
         """Return the mean log-probability of a token (B,) of padded reports (B, T), their first end token included."""
-        ids = self.prompt_ids(prompt.states, prompt.prior_states)
+        scores = self.token_log_probability(encoded, prompt, sequences)
+        return scores.sum(1) / self._written(sequences).sum(1).clamp_min(1)
+
+    def _written(self, sequences: Tensor) -> Tensor:
+        """Return what of padded reports (B, T) is no padding, (B, T) bool."""
         ended = sequences == self.config.eos_token_id
-        written = (ended.cumsum(1) - ended.long() == 0) & (sequences != self.config.pad_token_id)
+        return (ended.cumsum(1) - ended.long() == 0) & (sequences != self.config.pad_token_id)
+
+    @torch.no_grad()
+    def token_log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
+        """Return the log-probability (B, T) float32 of each token of padded reports (B, T), 0 for padding.
+
+        It is the network's own: guidance, and what forbids or favours tokens in generation, take no part.
+        """
+        ids = self.prompt_ids(prompt.states, prompt.prior_states)
         ids = torch.cat([ids, sequences[:, :-1]], dim=1)
         kept = sequences.shape[1]
         decoded = self._decode(encoded, ids, encoded.memory_mask, None, use_cache=False, logits_to_keep=kept)
         chosen = decoded.logits.float().log_softmax(-1).gather(2, sequences.unsqueeze(-1)).squeeze(-1)  # (B, T)
-        return (chosen * written).sum(1) / written.sum(1).clamp_min(1)
+        return chosen.masked_fill(~self._written(sequences), 0.0)
 
     def _padded(self, sequences: Tensor) -> Tensor:
         """Return sequences (B, T) padded behind the first end token: beam search fills up with end tokens if padding is 0."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers.utils import ModelOutput
 
+from diffrgen.labels import State
 from diffrgen.model.beam_cache import OutputWithCache
 
 
@@ -66,12 +67,19 @@ class DiffRGenOutput(OutputWithCache):
 class GeneratedReports:
     """Reports as token ids (B, T) without prompt, padded, and what the model based them on.
 
-    states (B, C): the disease states that prompted the decoder; positive_probability (B, C): P(positive);
-    routing and view_kinds as in `EncodedStudy`.
+    states (B, C): the disease states that prompted the decoder; state_probability (B, 4, C): of each state of each disease;
+    routing and view_kinds as in `EncodedStudy`. token_log_probability (B, T) float32: of each token, 0 for padding; None
+    where it was not asked for.
     """
 
     sequences: Tensor
     states: Tensor
-    positive_probability: Tensor
+    state_probability: Tensor
     routing: tuple[Tensor, ...]
     view_kinds: Tensor | None = None
+    token_log_probability: Tensor | None = None
+
+    @property
+    def positive_probability(self) -> Tensor:
+        """P(positive) (B, C)."""
+        return self.state_probability[:, State.POSITIVE]

@@ -19,7 +19,8 @@ LONGEST_NAME = 60
 class PageFolder:
     """Writes pages into a new or empty folder; DataError where it holds something or cannot be written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, abstain: float | None = None) -> None:
+        """`abstain`: as in `render_page`."""
         if path.suffix.lower() in {".html", ".htm"}:
             raise DataError(f"{path}: needed the name of a folder, which gets a page for each study, got that of a page")
         try:
@@ -28,7 +29,7 @@ class PageFolder:
             raise DataError(f"{path}: needed a folder to write pages to, got: {error.strerror}") from error
         if occupied:
             raise DataError(f"{path}: needed a new or empty folder, got one that holds files; choose another")
-        self.path = path
+        self.path, self.abstain = path, abstain
         self._names = {INDEX}
         self._entries: list[IndexEntry] = []
 
@@ -36,7 +37,7 @@ class PageFolder:
         """Write the page of the report of the files `images`, named after the first; those of one name get numbers."""
         page = self.path / self._new_name(images[0])
         title = printable(", ".join(image.name for image in images))
-        self._write(page, render_page(explained, title=title))
+        self._write(page, render_page(explained, title=title, abstain=self.abstain))
         states = explained.written.states
         present = tuple(finding for finding, state in states.items() if state == "positive")
         small = picture(explained.image, inches=1.0)

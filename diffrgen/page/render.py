@@ -16,6 +16,8 @@ from diffrgen.page.words import (
     METRIC_NAMES,
     NOTICE,
     STATE_WORDS,
+    confidence_words,
+    not_mentioned_words,
     place_words,
     prior_row_names,
     prose,
@@ -33,9 +35,12 @@ SHOWN_STATES = frozenset({"positive", "uncertain"})
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render_page(explained: ExplainedReport, *, title: str) -> str:
-    """Return a whole HTML page; `title` may be a file name of the user's."""
-    return _templates().get_template("page.html").render(title=title, **_content(explained))
+def render_page(explained: ExplainedReport, *, title: str, abstain: float | None = None) -> str:
+    """Return a whole HTML page; `title` may be a file name of the user's.
+
+    abstain: sentences that are less probable than this are called doubtful, where the run is calibrated.
+    """
+    return _templates().get_template("page.html").render(title=title, **_content(explained, abstain))
 
 
 def render_fragment(explained: ExplainedReport) -> str:
@@ -73,7 +78,7 @@ def _templates() -> Environment:
     return templates
 
 
-def _content(explained: ExplainedReport) -> dict[str, object]:
+def _content(explained: ExplainedReport, abstain: float | None = None) -> dict[str, object]:
     written, prior = explained.written, explained.prior
     findings = sorted(written.states, key=lambda finding: -written.positive_probability[finding])
     return {
@@ -85,6 +90,8 @@ def _content(explained: ExplainedReport) -> dict[str, object]:
         "pictures": [picture(image) for image in explained.images],
         "views": [view_name(written.views, place) for place in range(len(explained.images))],
         "findings": [(name, STATE_WORDS[written.states[name]], written.positive_probability[name]) for name in findings],
+        "confidence": [confidence_words(sentence, below=abstain) for sentence in written.confidence or ()],
+        "not_mentioned": not_mentioned_words(written.not_mentioned or ()),
         "heats": [heat_pictures(explained.images, sentence.heat) for sentence in explained.sentences],
         "spreads": [spread_words(sentence.heat, written.views) for sentence in explained.sentences],
         "parts": [shares_by_name(sentence.shares) for sentence in explained.sentences],

@@ -7,22 +7,31 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffrgen.explanation import ExplainedReport
-from diffrgen.page.words import METRIC_NAMES, STATE_WORDS, share_words
+from diffrgen.page.words import METRIC_NAMES, STATE_WORDS, confidence_words, not_mentioned_words, share_words
 from diffrgen.text import printable
 
 SHOWN_NEIGHBOURS = 3
 BAR = 20
 
 
-def print_report(console: Console, name: str, explained: ExplainedReport) -> None:
-    """Print the report of the image `name`, the disease states, the nearest neighbours and the routing weights."""
+def print_report(console: Console, name: str, explained: ExplainedReport, *, abstain: float | None = None) -> None:
+    """Print the report of the image `name`, the disease states, the nearest neighbours and the routing weights.
+
+    abstain: sentences that are less probable than this are called doubtful, where the run is calibrated.
+    """
     written = explained.written
     console.rule(f"[bold]{escape(name)}")
-    for sentence in explained.sentences:
+    confidence = written.confidence or [None] * len(explained.sentences)
+    for sentence, rated in zip(explained.sentences, confidence, strict=True):
         console.print(printable(sentence.text), markup=False, highlight=False)
+        if rated is not None:
+            console.print(f"    {confidence_words(rated, below=abstain)}", markup=False, highlight=False)
         shared = f"; also in {len(sentence.shared_with)} of {len(written.neighbours)} retrieved reports"
         looked = f"    attention: {share_words(sentence.shares)}{shared if sentence.shared_with else ''}"
         console.print(looked, style="dim", markup=False, highlight=False)
+    if written.not_mentioned:
+        named = not_mentioned_words(written.not_mentioned)
+        console.print(f"not mentioned, though the classifier is sure: {named}", markup=False, highlight=False)
     console.print(_states(explained))
     for place, neighbour in enumerate(written.neighbours[:SHOWN_NEIGHBOURS]):
         told = printable(f"{neighbour.id}: {neighbour.report}")

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from diffrgen.explanation import AttentionShares, ExplainedPrior, LayerRoute
+    from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 
 NOTICE = "Research use only, not for diagnosis."
 STATE_WORDS = {"blank": "not mentioned", "positive": "present", "negative": "absent", "uncertain": "uncertain"}
@@ -33,6 +34,30 @@ def prose(text: str) -> str:
     # Looked for from the start of a run of blanks alone: from each of its blanks, a long run would take quadratic time.
     joined = re.sub(r"(?<!\s)\s+([.,;:!?])", r"\1", text.strip())
     return joined[:1].upper() + joined[1:]
+
+
+def confidence_words(sentence: SentenceConfidence, *, below: float | None = None) -> str:
+    """Say how sure the run is of a sentence, and that it is doubtful where it is less probable than `below`.
+
+    >>> from diffrgen.reporting.confidence import SentenceConfidence
+    >>> effusion = SentenceConfidence("an effusion .", 0, 13, {"pleural effusion": "positive"}, 0.31, -0.2, -0.9, 0.4, 0.1)
+    >>> confidence_words(effusion), confidence_words(effusion, below=0.5)
+    ('31% likely to be true', 'doubtful: 31% likely to be true')
+    """
+    if sentence.probability is None:
+        return "names no finding, so it is not rated"
+    words = f"{sentence.probability:.0%} likely to be true"
+    return f"doubtful: {words}" if below is not None and sentence.doubtful(below) else words
+
+
+def not_mentioned_words(findings: Sequence[NotMentioned]) -> str:
+    """Name the findings that a report leaves out, with their probabilities.
+
+    >>> from diffrgen.reporting.confidence import NotMentioned
+    >>> not_mentioned_words([NotMentioned("edema", 0.75), NotMentioned("fracture", 0.5)])
+    'edema (75%), fracture (50%)'
+    """
+    return ", ".join(f"{one.finding} ({one.probability:.0%})" for one in findings)
 
 
 def shares_by_name(shares: AttentionShares) -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from diffrgen.errors import DataError
 
 # Patterns of huggingface_hub, in which * stands for any text. Nothing here is unpickled by anybody who loads it.
-SETTINGS = ("run.json", "config.json", "generation_config.json")
+SETTINGS = ("run.json", "config.json", "generation_config.json", "confidence.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 RETRIEVER = (

@@ -142,6 +142,11 @@ def check_weights(run: Path, config: DiffRGenConfig) -> None:
             )
 
 
+def weights_digest(run: Path) -> str:
+    """Return the SHA-256 of the weights in a run's folder; of several files, those of all in the order of their names."""
+    return " ".join(file_digest(path) for path in sorted(run.glob("model*.safetensors")))
+
+
 def _made_with(config: DiffRGenConfig, run: Path) -> dict[str, Any]:
     noted = getattr(config, MADE_WITH, {})
     if not isinstance(noted, dict):

@@ -25,7 +25,9 @@ from diffrgen.pipeline.run_check import check_retriever
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.records import NO_SECTIONS, Sections
+from diffrgen.reporting.calibration import read_calibration
 from diffrgen.reporting.prior_study import PriorStudy
+from diffrgen.reporting.rater import SentenceRater
 from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import (
     WrittenBatch,
@@ -78,6 +80,7 @@ class Reporter:
         self.sources = folder.sources(self.model.config, self.settings)
         self.retriever = folder.retriever().to(self.device)
         check_retriever(self.retriever, self.sources.index)
+        self.calibration = read_calibration(folder)
 
     def write(
         self,
@@ -113,7 +116,9 @@ class Reporter:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
         options = (options or GenerationOptions()).over(self.settings.generation)
         # Limits that this run cannot meet are refused before an image is decoded.
-        run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
+        decoding = run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
+        if self.calibration is not None:
+            self.calibration.warn_of(decoding)
         read: dict[int, ReadStudy] = {}
         known = self._checked_context(context, len(images))
         for position, (image, prior) in enumerate(zip(images, self._checked(priors, len(images)), strict=True)):
@@ -217,6 +222,11 @@ class Reporter:
         """The run's labeler, as `run_labeler` says."""
         return run_labeler(self.settings.labeler)
 
+    @cached_property
+    def _rater(self) -> SentenceRater | None:
+        """What rates the sentences of reports; None for a run without a calibration."""
+        return None if self.calibration is None else SentenceRater(self.sources.tokenizer, self._labeler, self.calibration)
+
     def stated_findings(self, texts: Sequence[str]) -> list[dict[str, str]]:
         """Return, for each text, the diseases and devices that it states: "positive", "negative" or "uncertain"."""
         if not texts:
@@ -286,6 +296,7 @@ class Reporter:
             max_tokens=self.sources.max_tokens,
             labeler=self._labeler if (options.candidates or 1) > 1 else None,
             first=first,
+            rater=self._rater,
         )
 
 

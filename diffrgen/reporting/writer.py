@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.records import VIEW_KINDS, ViewKind
 from diffrgen.reporting.candidates import agreeing_candidates
 from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
+from diffrgen.reporting.rater import SentenceRater
 from diffrgen.retrieval import Neighbours, RetrievalIndex
 from diffrgen.text import decode_report
 from diffrgen.text.marks import mark_suppressor
@@ -93,8 +94,11 @@ def write_reports(
     rows: Sequence[int] | None = None,
     workers: int = 0,
     progress: bool = True,
+    rater: SentenceRater | None = None,
 ) -> list[WrittenReport]:
-    """Write a report for every study of `dataset`, or for those in `rows`, in order; labeler: as in `write_batch`."""
+    """Write a report for every study of `dataset`, or for those in `rows`, in order; labeler and rater: as in
+    `write_batch`.
+    """
     model.eval()
     rows = range(len(dataset)) if rows is None else rows
     loader = example_loader(Subset(dataset, rows), batch_size=options.batch_size, workers=workers)
@@ -109,6 +113,7 @@ def write_reports(
                 max_tokens=sources.max_tokens,
                 labeler=labeler,
                 first=rows[len(written)],
+                rater=rater,
             )
             written += done.reports
             bar.update(len(shown))
@@ -125,11 +130,13 @@ def write_batch(
     max_tokens: int,
     labeler: Labeler | None = None,
     first: int = 0,
+    rater: SentenceRater | None = None,
 ) -> WrittenBatch:
     """Write the reports of a batch; `evidence` are its neighbours.
 
     max_tokens: the run's limit; labeler: reads the candidates of a study, where there are several; first: number of the
-    batch's first study, which varies the seed of sampling. Raises ValueError for candidates without a labeler.
+    batch's first study, which varies the seed of sampling; rater: rates the sentences, None where the run has no
+    calibration. Raises ValueError for candidates without a labeler.
     """
     decoding = run_decoding(model, options, max_tokens=max_tokens)
     inputs = inputs.to(model.device)
@@ -142,9 +149,18 @@ def write_batch(
         torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=decoding.precision == "bf16"),
         _seeded(decoding, first),
     ):
-        generated = model.write_reports(inputs, **arguments)
+        generated = model.write_reports(inputs, token_scores=rater is not None, **arguments)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
-    return WrittenBatch(inputs, generated, list(explain(generated, texts, evidence, inputs.view_counts)))
+    reports = list(explain(generated, texts, evidence, inputs.view_counts))
+    if rater is not None:
+        reports = [_rated(report, rater, generated, row) for row, report in enumerate(reports)]
+    return WrittenBatch(inputs, generated, reports)
+
+
+def _rated(report: WrittenReport, rater: SentenceRater, generated: GeneratedReports, row: int) -> WrittenReport:
+    """Return a report with what the rater says of its sentences."""
+    rating = rater.rate(generated, row, report.report, report.neighbour_reports)
+    return replace(report, confidence=rating.confidence, not_mentioned=rating.not_mentioned)
 
 
 def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions, *, max_tokens: int) -> Decoding:

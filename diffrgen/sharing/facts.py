@@ -11,9 +11,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.record import RECORD, EvaluationRecord, weights_digest
+from diffrgen.evaluation.record import RECORD, EvaluationRecord
 from diffrgen.evaluation.run import MODEL_ROW
 from diffrgen.pipeline.data_summary import DataSummary
+from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.settings import load_json
 from diffrgen.training.options import TrainOptions

@@ -22,6 +22,7 @@ from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
 from diffrgen.pipeline.run_check import note_weights
 from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.reporting.calibration import FILE as CALIBRATION
 from diffrgen.staging import staged
 from diffrgen.training.checkpoints import Checkpoints, Progress
 from diffrgen.training.finite_steps import FiniteSteps
@@ -261,6 +262,8 @@ class Trainer:
         better = all_finite(scores["loss"]) and scores["micro_f1"] > progress.best
         if better and self.accelerator.is_main_process:
             self.finite.check(self.progress.step)
+            # It was learned from reports of the weights that are replaced.
+            (self.run.path / CALIBRATION).unlink(missing_ok=True)
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
                 note_weights(stage)

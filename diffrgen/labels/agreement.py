@@ -1,0 +1,49 @@
+"""When what a sentence says of a finding agrees with what is the case.
+
+    the sentence says    it agrees with
+    positive             positive
+    uncertain            uncertain, positive
+    negative             negative, blank (a report that does not name a finding takes it as absent)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from diffrgen.labels.findings import State
+
+AGREES: Mapping[State, tuple[State, ...]] = MappingProxyType(
+    {
+        State.POSITIVE: (State.POSITIVE,),
+        State.UNCERTAIN: (State.UNCERTAIN, State.POSITIVE),
+        State.NEGATIVE: (State.NEGATIVE, State.BLANK),
+    }
+)
+
+
+def agreeing(said: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return which states `said` agree with the states `true`, bool; arrays of one shape, values of `State`.
+
+    What is not said (blank) contradicts nothing.
+
+    >>> agreeing(np.array([1, 1, 3, 2, 2, 0]), np.array([1, 3, 1, 0, 3, 1])).tolist()
+    [True, False, True, True, False, True]
+    """
+    agrees = said == State.BLANK
+    for state, states in AGREES.items():
+        agrees = agrees | ((said == state) & np.isin(true, states))
+    return agrees
+
+
+def probability_of_agreement(said: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the probability (C,) that the states `said` (C,) agree with the truth.
+
+    probability: (4, C), of each `State` of each finding; 1 where nothing is said.
+    """
+    agrees = np.ones(len(said))
+    for state, states in AGREES.items():
+        agrees = np.where(said == state, probability[list(states)].sum(0), agrees)
+    return agrees
