@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_network import VOCABULARY, random_batch, tiny_network
 
-from diffrgen.labels import FINDINGS, RuleLabeler, State
+from diffrgen.labels import FINDINGS, Labeler, RuleLabeler, State
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.generation import GenerationOptions
 from diffrgen.reporting.candidates import agreeing_candidates, disagreements
@@ -48,16 +48,16 @@ class CountingLabeler:
     """Says that a report has the finding whose number is the count of its words, and remembers what it read."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
+        self.calls: list[list[str]] = []
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        self.texts = list(texts)
+        self.calls.append(list(texts))
         said = np.zeros((len(texts), len(FINDINGS)), dtype=np.int64)
         said[range(len(texts)), [len(text.split()) % 13 for text in texts]] = POSITIVE
         return said
 
 
-def write(labeler: CountingLabeler | None, **options: Any) -> torch.Tensor:
+def write(labeler: Labeler | None, **options: Any) -> torch.Tensor:
     decoding = GenerationOptions(**{"beams": 1, **options}).decoding(run_tokens=8, room=40)
     arguments = decoding.arguments()
     if decoding.candidates > 1:
@@ -92,7 +92,7 @@ def test_choice_is_the_best_by_the_score_of_each_candidate(agreement: float, bea
             kept = tokens[tokens != 0]
             study = {name: tensor[row : row + 1] for name, tensor in BATCH.items()}
             loss = NETWORK(**{**study, "states": prompts[row : row + 1], "labels": kept[None]}).language_loss.item()
-            text = labeler.texts[5 * row + place]
+            text = labeler.calls[1][5 * row + place]
             said = CountingLabeler()([text])[0]
             wrong = sum(int(p == POSITIVE) != int(s == POSITIVE) for p, s in zip(prompts[row][:13], said, strict=False))
             doubted = sum(p == UNCERTAIN and s == POSITIVE for p, s in zip(prompts[row][:13], said, strict=False))
@@ -101,6 +101,31 @@ def test_choice_is_the_best_by_the_score_of_each_candidate(agreement: float, bea
         differ += best != 0
         assert chosen[row][chosen[row] != 0].tolist() == candidates[best][candidates[best] != 0].tolist()
     assert differ or agreement < 1000
+
+
+def test_samples_are_drawn_only_for_reports_that_disagree() -> None:
+    """The labeler agrees with the prompt of study 1 alone, whose report stays as it is; the samples are of studies 0 and 2."""
+    prompts = NETWORK.write_reports(INPUTS, num_beams=1, max_new_tokens=2).states.numpy()
+    reads: list[int] = []
+
+    def labeler(texts: Sequence[str]) -> np.ndarray:
+        reads.append(len(texts))
+        said = np.zeros((len(texts), len(FINDINGS)), dtype=np.int64)
+        if len(reads) == 1:
+            said[1] = prompts[1]
+        else:
+            # Of each study's candidates only the last one agrees.
+            said[3], said[7] = prompts[0], prompts[2]
+        return said
+
+    first, chosen = write(None), write(labeler, candidates=4, agreement=1000.0, temperature=3.0)
+    assert reads == [3, 8]
+    assert torch.equal(chosen[1], first[1])
+    assert not torch.equal(chosen[0], first[0])
+    assert not torch.equal(chosen[2], first[2])
+    # Where all agree, nothing is drawn.
+    everyone = write(lambda texts: prompts[: len(texts)], candidates=4)
+    assert torch.equal(everyone, first)
 
 
 def test_samples_follow_the_seed_and_need_a_labeler() -> None:

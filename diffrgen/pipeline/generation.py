@@ -70,11 +70,12 @@ class GenerationOptions:
     """What the prompt's positive findings add to a report's logits counts so many times; 1: as the decoder has learned.
     Default: the run's, else 1."""
     candidates: Count | None = None
-    """Reports drafted for a study, the ordinary one and sampled ones, of which the one with the highest mean log-probability
-    less --generation.agreement times its disagreements with the prompt is taken; 1: no choice. Default: the run's, else 1."""
+    """Reports drafted for a study whose ordinary report disagrees with its prompt by the labeler: that one and sampled ones,
+    of which the one with the highest mean log-probability less --generation.agreement times its disagreements is taken; 1: the
+    ordinary report stands. Default: the run's, else 1."""
     agreement: PositiveOrZero | None = None
-    """What a finding costs on which a candidate disagrees with its prompt by the labeler, in nats a token; 0: the likeliest
-    candidate is taken. Without effect for one candidate. Default: the run's, else 1."""
+    """What a finding costs on which a candidate disagrees with its prompt, in nats a token. Without effect for one candidate.
+    Default: the run's, else 1."""
     sample: bool = False
     """Draw tokens at random, by --generation.temperature and --generation.top-p, instead of taking the most likely."""
     temperature: Positive | None = None

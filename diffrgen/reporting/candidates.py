@@ -38,8 +38,9 @@ class AgreeingCandidates:
 
         score = mean log-probability of a token - agreement x disagreements with the prompt
 
-    The first of the best wins, so that the ordinary report stays where no sample is better. sampling: the arguments of
-    `GenerationMixin.generate` that samples are drawn with.
+    Samples are drawn for those studies alone whose ordinary report disagrees with its prompt. The first of the best wins, so
+    that the ordinary report stays where no sample is better. sampling: the arguments of `GenerationMixin.generate` that
+    samples are drawn with.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -52,17 +53,34 @@ class AgreeingCandidates:
         self, model: DiffRGenForReportGeneration, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
     ) -> Tensor:
         """Return the chosen reports (B, T') as padded token ids; first (B, T) and generation: of ordinary decoding."""
-        samples = self.count - 1
+        rows = torch.from_numpy(self._disagreements(prompt, first.unsqueeze(1))[:, 0].nonzero()[0]).to(first.device)
+        if not len(rows):
+            return first
+        encoded, prompt = _chosen(encoded, prompt, rows)
         arguments = {name: value for name, value in generation.items() if name != "length_penalty"}
-        drawn = model.decode(encoded, prompt, **{**arguments, **self.sampling, "num_return_sequences": samples})
-        drafts = _together(first, drawn, padding=model.config.pad_token_id)  # (B, count, T')
+        sampled = {**arguments, **self.sampling, "num_return_sequences": self.count - 1}
+        drafts = _together(first[rows], model.decode(encoded, prompt, **sampled), padding=model.config.pad_token_id)
         likely = torch.stack([model.log_probability(encoded, prompt, draft) for draft in drafts.unbind(1)], dim=1)
-        texts = [decode_report(self.tokenizer, ids) for ids in drafts.flatten(0, 1)]
-        said = self.labeler(texts).reshape(*likely.shape, -1)  # (B, count, 14)
-        counted = disagreements(prompt.states.cpu().numpy()[:, None], said)
-        scores = likely.double().cpu().numpy() - self.agreement * counted
-        chosen = torch.from_numpy(scores.argmax(1)).to(drafts.device)
-        return drafts[torch.arange(len(drafts), device=drafts.device), chosen]
+        scores = likely.double().cpu().numpy() - self.agreement * self._disagreements(prompt, drafts)  # (b, count)
+        best = torch.from_numpy(scores.argmax(1)).to(first.device)
+        written = F.pad(first, (0, drafts.shape[2] - first.shape[1]), value=model.config.pad_token_id)
+        return written.index_copy(0, rows, drafts[torch.arange(len(rows), device=rows.device), best])
+
+    def _disagreements(self, prompt: Prompt, drafts: Tensor) -> np.ndarray:
+        """Count (B, R) the diseases on which drafts (B, R, T) disagree with the prompts of their studies."""
+        said = self.labeler([decode_report(self.tokenizer, ids) for ids in drafts.flatten(0, 1)])
+        return disagreements(prompt.states.cpu().numpy()[:, None], said.reshape(*drafts.shape[:2], -1))
+
+
+def _chosen(encoded: EncodedStudy, prompt: Prompt, rows: Tensor) -> tuple[EncodedStudy, Prompt]:
+    """Return what the decoder attends to, and is prompted by, of the studies `rows` alone."""
+
+    def of_rows(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[rows]
+
+    names = ("last_hidden_state", "memory_mask", "prompt_rows")
+    kept = EncodedStudy(**{name: of_rows(encoded.get(name)) for name in names})
+    return kept, Prompt(prompt.states[rows], of_rows(prompt.prior_states))
 
 
 def _together(first: Tensor, drawn: Tensor, *, padding: int) -> Tensor:
