@@ -69,19 +69,21 @@ def write(labeler: Labeler | None, **options: Any) -> torch.Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize(("agreement", "beams"), [(0.0, 1), (0.3, 2), (1000.0, 1)])
 def test_choice_is_the_best_by_the_score_of_each_candidate(agreement: float, beams: int) -> None:
-    labeler, drafts = CountingLabeler(), []
+    labeler, drafts, guidances = CountingLabeler(), [], []
     decode = NETWORK.decode
 
     def watched(*arguments: Any, **more: Any) -> torch.Tensor:
         drafts.append(decode(*arguments, **more))
+        guidances.append(more["guidance"])
         return drafts[-1]
 
     NETWORK.decode = watched
     try:
-        chosen = write(labeler, candidates=5, agreement=agreement, beams=beams, temperature=1.5)
+        chosen = write(labeler, candidates=5, agreement=agreement, beams=beams, temperature=1.5, guidance=2.0)
     finally:
         del NETWORK.decode
     first, drawn = drafts
+    assert guidances == [1.0, 2.0]
     assert torch.equal(first, write(None, beams=beams))
     prompts = NETWORK.write_reports(INPUTS, num_beams=1, max_new_tokens=2).states
     differ = 0
@@ -118,7 +120,8 @@ def test_samples_are_drawn_only_for_reports_that_disagree() -> None:
             said[3], said[7] = prompts[0], prompts[2]
         return said
 
-    first, chosen = write(None), write(labeler, candidates=4, agreement=1000.0, temperature=3.0)
+    # The ordinary report is not guided, the samples are.
+    first, chosen = write(None), write(labeler, candidates=4, agreement=1000.0, temperature=3.0, guidance=50.0)
     assert reads == [3, 8]
     assert torch.equal(chosen[1], first[1])
     assert not torch.equal(chosen[0], first[0])

@@ -307,14 +307,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     ) -> GeneratedReports:
         """Generate a report for each image, prompted by the most likely disease states.
 
-        guidance: g of `diffrgen.model.guidance`; candidates: who drafts further reports and chooses among them all, None:
-        there is one a study; token_scores: give the log-probability of each token, too. `generation` goes to
-        `GenerationMixin.generate` (num_beams, max_new_tokens, ...).
+        guidance: g of `diffrgen.model.guidance`; candidates: who drafts further reports, with that guidance, and chooses among
+        them and the ordinary one, which then is without; None: there is one a study; token_scores: give the log-probability
+        of each token, too. `generation` goes to `GenerationMixin.generate` (num_beams,
+        max_new_tokens, ...).
         """
         encoded = self.encode(inputs)
         states = self.predicted_states(encoded.disease_logits)
         prompt = Prompt(states, inputs.prior_states)
-        sequences = self.decode(encoded, prompt, guidance=guidance, **generation)
+        sequences = self.decode(encoded, prompt, guidance=guidance if candidates is None else 1.0, **generation)
         if candidates is not None:
             sequences = candidates(self, encoded, prompt, sequences, guidance=guidance, **generation)
         return GeneratedReports(

@@ -67,8 +67,8 @@ class GenerationOptions:
     """Logits of tokens that the report already holds are divided by this (multiplied where negative); 1: no penalty.
     Default: the run's, else 1."""
     guidance: PositiveOrZero | None = None
-    """What the prompt's positive findings add to a report's logits counts so many times; 1: as the decoder has learned.
-    Default: the run's, else 1."""
+    """What the prompt's positive findings add to a report's logits counts so many times; 1: as the decoder has learned. Of
+    several candidates the sampled ones alone are guided. Default: the run's, else 1."""
     candidates: Count | None = None
     """Reports drafted for a study whose ordinary report disagrees with its prompt by the labeler: that one and sampled ones,
     of which the one with the highest mean log-probability less --generation.agreement times its disagreements is taken; 1: the

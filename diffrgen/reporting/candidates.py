@@ -38,7 +38,8 @@ class AgreeingCandidates:
 
         score = mean log-probability of a token - agreement x disagreements with the prompt
 
-    Samples are drawn for those studies alone whose ordinary report disagrees with its prompt. The first of the best wins, so
+    Samples are drawn, guided where that is asked for, for those studies alone whose ordinary report, which is not guided,
+    disagrees with its prompt. The first of the best wins, so
     that the ordinary report stays where no sample is better. sampling: the arguments of `GenerationMixin.generate` that
     samples are drawn with.
     """
