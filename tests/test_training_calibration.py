@@ -61,9 +61,10 @@ def test_the_network_prompts_by_its_thresholds_and_keeps_them_in_its_configurati
     network = tiny_network()
     logits = logits_of({1: {State.BLANK: 0.6, State.POSITIVE: 0.4}})
     assert network.predicted_states(logits)[0, 1] == State.BLANK
-    network.config.prompt_thresholds = (0.3,) * len(FINDINGS)
+    # A finding that never prompts as positive keeps its threshold too.
+    network.config.prompt_thresholds = (0.3,) * 13 + (NEVER,)
     assert network.predicted_states(logits)[0, 1] == State.POSITIVE
     network.config.save_pretrained(tmp_path)
-    assert type(network.config).from_pretrained(tmp_path).prompt_thresholds == (0.3,) * len(FINDINGS)
+    assert type(network.config).from_pretrained(tmp_path).prompt_thresholds == (0.3,) * 13 + (NEVER,)
     with pytest.raises(ValueError, match="expected 14 prompt_thresholds, one a finding, or none, got 3"):
         tiny_config(prompt_thresholds=(0.1, 0.2, 0.3))

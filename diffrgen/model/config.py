@@ -23,7 +23,7 @@ from diffrgen.model.choices import (
     RoutingChoice,
     check_choices,
 )
-from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Share, check_values, types_of
+from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, check_values, types_of
 
 # What a configuration written by version 0.1 means where it says nothing, for there was no such choice.
 VERSION_0_1: Mapping[str, Any] = MappingProxyType({"difference": "scalars"})
@@ -99,7 +99,7 @@ class DiffRGenConfig(PretrainedConfig):
         label_smoothing: Annotated[PositiveOrZero, Lt(1)] = 0.1,
         finding_weight: Positive = 1.0,
         finding_token_ids: tuple[CountOrZero, ...] = (),
-        prompt_thresholds: tuple[Share, ...] = (),
+        prompt_thresholds: tuple[PositiveOrZero, ...] = (),
         prompt_token_ids: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (5, 6, 7, 8),
         prior_prompt_token_ids: tuple[tuple[CountOrZero, ...], ...] = (),
         **kwargs: Any,
