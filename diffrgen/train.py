@@ -12,23 +12,43 @@ from typing import get_args
 import tyro
 
 from diffrgen.command import quieten_libraries, run_command
-from diffrgen.training.options import Preset, TrainOptions
+from diffrgen.training.options import CHECKPOINTS, Preset, TrainOptions
 from diffrgen.training.presets import preset_options
 
 
 def parse_options(arguments: Sequence[str]) -> TrainOptions:
-    """Parse the command line; unset options come from the preset or, with --resume, from the run that is resumed."""
+    """Parse the command line; unset options come from the preset, with --resume from the run that is resumed, and with --init
+    from the run that the training starts from.
+    """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", choices=get_args(Preset), default="tiny")
+    first.add_argument("--preset", choices=get_args(Preset))
+    first.add_argument("--init")
     first.add_argument("--output", type=Path)
     first.add_argument("--resume", action="store_true")
     known, _ = first.parse_known_args(arguments)
-    default = preset_options(known.preset)
+    default = preset_options(known.preset or "tiny")
     stored = (known.output or default.output) / "train.json"
     if known.resume and stored.is_file():
         from diffrgen.pipeline.settings import load_json
 
         default = replace(load_json(TrainOptions, stored), max_steps=None)
+    elif known.init is not None and Path(known.init).suffix not in CHECKPOINTS and not {"-h", "--help"} & set(arguments):
+        return _parse_after_start(arguments, known.init, None if known.preset is None else default)
+    return _parse(arguments, default)
+
+
+def _parse_after_start(arguments: Sequence[str], init: str, base: TrainOptions | None) -> TrainOptions:
+    """Parse the command line of a training from the run `init`; DataError for options that contradict that run."""
+    from diffrgen.training.initialisation import read_start_options
+    from diffrgen.training.start_options import check_agrees, defaults_after
+
+    start = read_start_options(init)
+    options = _parse(arguments, defaults_after(start, init, base=base))
+    check_agrees(options, start)
+    return options
+
+
+def _parse(arguments: Sequence[str], default: TrainOptions) -> TrainOptions:
     return tyro.cli(TrainOptions, args=arguments, default=default, prog="python -m diffrgen.train")
 
 

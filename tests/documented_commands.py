@@ -21,6 +21,8 @@ from diffrgen.rexrank import parse_options as parse_rexrank_options
 from diffrgen.score import parse_options as parse_score_options
 from diffrgen.share import parse_options as parse_share_options
 from diffrgen.train import parse_options as parse_train_options
+from diffrgen.training.options import TrainOptions
+from diffrgen.training.presets import preset_options
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
@@ -71,8 +73,14 @@ def _serve(arguments: list[str]) -> object:
     return tyro.cli(ServeOptions, args=arguments)
 
 
+def _train(arguments: list[str]) -> object:
+    if "--init" in arguments:  # whose run is not here to take options from
+        return tyro.cli(TrainOptions, args=arguments, default=preset_options("tiny"))
+    return parse_train_options(arguments)
+
+
 PARSERS = {
-    "train": parse_train_options,
+    "train": _train,
     "calibrate": parse_calibrate_options,
     "evaluate": _evaluate,
     "score": parse_score_options,

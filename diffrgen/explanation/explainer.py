@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffrgen.errors import DataError
 from diffrgen.explanation.attention import attention_shares, cross_attention
 from diffrgen.explanation.differences import compare_neighbours, compare_prior, neighbour_metrics
 from diffrgen.explanation.explained import ExplainedPrior, ExplainedReport
@@ -47,6 +48,12 @@ class Explainer:
     """Writes reports with a loaded run and takes the reasons from its network: one more encoding and one pass a batch."""
 
     def __init__(self, reporter: Reporter) -> None:
+        """Raises DataError for a network without difference features and routing to explain a report by."""
+        if reporter.model.memory is not None:
+            raise DataError(
+                "needed a network of variant 'diffrgen', whose differences and windows explain a report, got 'promptmrg'; write "
+                "plain reports with it"
+            )
         self.reporter = reporter
 
     def explain(

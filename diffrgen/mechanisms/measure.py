@@ -31,6 +31,8 @@ def measure(options: MechanismOptions) -> dict[str, Any]:
     """
     run = RunFolder.open(options.run)
     settings, model = run.settings(), run.model()
+    if model.memory is not None:
+        raise DataError(f"{options.run}: needed a network of variant 'diffrgen', whose parts are measured, got 'promptmrg'")
     data = settings.data_options(model.config, data=options.data, images=options.images)
     labeler = settings.labeler_options(options.labeler, same_data=options.data is None)
     source = load_source(data, settings.phantom, labeler, resize=settings.image.resize)

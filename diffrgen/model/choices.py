@@ -10,6 +10,8 @@ from diffrgen.ranges import spelled
 
 # The operator takes no wider head.
 MOST_HEAD_WIDTH = 256
+
+NetworkVariant = Literal["diffrgen", "promptmrg"]
 Retrieved = Literal["embeddings", "tokens"]
 Metric = Literal["l2", "cosine", "dot"]
 Difference = Literal["scalars", "content"]

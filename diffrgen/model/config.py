@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Lt
 from transformers import AutoConfig, BertConfig, PretrainedConfig
 
+from diffrgen.errors import DataError
 from diffrgen.images.encoder import layout_of
 from diffrgen.model.choices import (
     DIFFERENCE_METRICS,
@@ -19,6 +20,7 @@ from diffrgen.model.choices import (
     DifferenceNorm,
     Masking,
     Metric,
+    NetworkVariant,
     Retrieved,
     RoutingChoice,
     check_choices,
@@ -50,6 +52,10 @@ class DiffRGenConfig(PretrainedConfig):
 
     `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind.
 
+    `variant`: "promptmrg" is PromptMRG's network: the decoder attends to the encoder's patches as they are, and the classifier
+    sees a row that a transformer reads out of the reports' embeddings, which are as wide as `width`. It has no aggregation
+    module, difference features, contrast (Eq. 8), prior or finding queries.
+
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
     all patches, without a router; `masks_per_layer=()` leaves out the aggregation module: S = Z and D = dif, which the
@@ -64,6 +70,7 @@ class DiffRGenConfig(PretrainedConfig):
         encoder: PretrainedConfig | dict[str, Any] | None = None,
         decoder: BertConfig | dict[str, Any] | None = None,
         *,
+        variant: NetworkVariant = "diffrgen",
         image_size: Count = 224,
         views: Count = 1,
         view_recogniser: bool = False,
@@ -107,6 +114,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.encoder = layout_of(encoder)
         self.decoder = BertConfig(**decoder) if isinstance(decoder, dict) else decoder or BertConfig()
         self.decoder.is_decoder = self.decoder.add_cross_attention = True
+        self.variant = variant
         self.image_size, self.views, self.view_recogniser = image_size, views, view_recogniser
         self.width, self.heads = width, heads
         self.masks_per_layer = tuple(masks_per_layer)
@@ -146,6 +154,7 @@ class DiffRGenConfig(PretrainedConfig):
         types = types_of(DiffRGenConfig.__init__)
         check_values(vars(self), {name: kind for name, kind in types.items() if name in vars(self)})
         check_choices(self)
+        self._check_variant()
         if self.view_recogniser and self.views == 1:
             raise ValueError("expected no view_recogniser for a network of one view, whose kind it does not use, got one")
         if self.retrieved == "embeddings" and self.prior_width != self.retrieved_width:
@@ -162,3 +171,17 @@ class DiffRGenConfig(PretrainedConfig):
                 "expected 4 x 4 prompt tokens, one for each state before and now, or none, got "
                 f"{self.prior_prompt_token_ids}"
             )
+
+    def _check_variant(self) -> None:
+        """Raise DataError where the variant is PromptMRG's, with a part that it does not have."""
+        if self.variant == "diffrgen":
+            return
+        if self.retrieved_width != self.width:
+            raise DataError(
+                f"expected retrieved embeddings of width {self.width} for variant 'promptmrg', which does not project them, "
+                f"got {self.retrieved_width}"
+            )
+        parts = ("masks_per_layer", "difference_metrics", "prior", "context", "finding_queries", "contrast_weight")
+        found = [name for name in parts if getattr(self, name)]
+        if found:
+            raise DataError(f"expected none of {', '.join(found)} for variant 'promptmrg', which has no such part")

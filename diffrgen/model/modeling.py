@@ -28,8 +28,9 @@ from diffrgen.model.language import IGNORED, token_weights, weighted_language_lo
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
 from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
+from diffrgen.model.promptmrg import RetrievedMemory, widen_cross_attention
 from diffrgen.model.rows import given_or_true, masked_mean
-from diffrgen.model.views import ViewMarks, encode_views
+from diffrgen.model.views import ViewFeatures, ViewMarks, encode_views
 
 # Of a view recogniser's loss. It is small, for all gradients are clipped by their common norm.
 VIEW_WEIGHT = 0.1
@@ -53,6 +54,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         self.image_encoder = PatchEncoder(config.encoder)
         image_width = self.image_encoder.width
+        if config.variant == "promptmrg":
+            self._add_promptmrg_parts(config, image_width)
+        else:
+            self._add_parts(config, image_width)
+        self.post_init()
+        if self.device.type != "meta":
+            draw_initial_weights(self, seed)
+
+    def _add_parts(self, config: DiffRGenConfig, image_width: int) -> None:
         self.patch_projection = nn.Sequential(nn.Linear(image_width, config.width), nn.LayerNorm(config.width))
         self.view_marks = ViewMarks(config, image_width) if config.views > 1 else None
         self.report_projection = nn.Sequential(
@@ -68,10 +78,16 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.classifier = DiseaseClassifier(config, image_width)
         self.contrast = ContrastHead(config, image_width)
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
+        self.memory = None
         self.decoder = BertLMHeadModel(config.decoder)
-        self.post_init()
-        if self.device.type != "meta":
-            draw_initial_weights(self, seed)
+
+    def _add_promptmrg_parts(self, config: DiffRGenConfig, image_width: int) -> None:
+        self.view_marks = self.prior = self.difference = self.fam = self.difference_fam = None
+        self.context = self.finding_queries = self.contrast = None
+        self.classifier = DiseaseClassifier(config, image_width)
+        self.memory = RetrievedMemory(config, image_width)
+        self.decoder = BertLMHeadModel(config.decoder)
+        widen_cross_attention(self.decoder, image_width)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw the parameters of `module` itself that no checkpoint brought."""
@@ -92,6 +108,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         the network takes.
         """
         image = encode_views(self.image_encoder, inputs.pixel_values, inputs.view_mask, most=self.config.views)
+        if self.memory is not None:
+            return self._encode_for_promptmrg(inputs, image)
         patches, views = self.patch_projection(image.patches), None  # F (B, V m, d)
         if self.view_marks is not None:
             views = self.view_marks.kinds(image.pooled_views, inputs.view_kinds)
@@ -137,6 +155,21 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             view_kinds=None if views is None else views.kinds,
             view_loss=None if views is None else views.loss,
             prompt_rows=prompt_rows,
+        )
+
+    def _encode_for_promptmrg(self, inputs: StudyInputs, image: ViewFeatures) -> EncodedStudy:
+        """Return PromptMRG's encoding: the patches as they are, and the classifier on [pooled image ; h]."""
+        if inputs.prior is not None or inputs.context is not None:
+            raise ValueError("expected no prior and no context, for variant 'promptmrg' has no such input, got one")
+        mask = given_or_true(inputs.retrieved_mask, inputs.retrieved)
+        similar = self.memory(image.pooled, inputs.retrieved, mask)  # h (B, d)
+        return EncodedStudy(
+            last_hidden_state=image.patches,
+            memory_mask=given_or_true(image.mask, image.patches),
+            disease_logits=self.classifier(image.pooled, similar),
+            routing=(),
+            pooled=image.pooled,
+            similar=similar,
         )
 
     def _aggregate(
@@ -257,7 +290,9 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         output.loss = output.language_loss = language_loss
         if states is not None:
             output.disease_loss = self.classifier.loss(encoded.disease_logits, states)
-            output.contrast_loss = self.contrast(encoded.pooled, encoded.similar, encoded.difference, states)
+            output.contrast_loss = language_loss.new_zeros(())
+            if self.contrast is not None:
+                output.contrast_loss = self.contrast(encoded.pooled, encoded.similar, encoded.difference, states)
             output.loss = (
                 output.language_loss
                 + config.disease_weight * output.disease_loss

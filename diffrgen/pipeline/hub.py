@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,8 @@ REPORTS = (
     *("index/tokens.npy", "index/lengths.npy"),
 )
 NEEDED = (*SETTINGS, *TOKENIZER, *WEIGHTS, *RETRIEVER, *REPORTS)
+# What a training starts from: its index is of other reports.
+START = (*SETTINGS, "train.json", *TOKENIZER, *WEIGHTS, *RETRIEVER)
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[^@\s]+))?")
 
@@ -62,8 +65,8 @@ def meant_as_hub_name(run: str | Path) -> HubName | None:
     return None if name is None or path.exists() or path.parent.is_dir() else name
 
 
-def fetch_run(name: HubName) -> Path:
-    """Return the folder in the hub's cache with the files of the run that writing reports needs, fetched where missing.
+def fetch_run(name: HubName, files: Sequence[str] = NEEDED) -> Path:
+    """Return the folder in the hub's cache with the run's `files`, fetched where missing: those that writing reports needs.
 
     Without a network, what was fetched before is used.
 
@@ -72,7 +75,7 @@ def fetch_run(name: HubName) -> Path:
     """
     print(f"fetching {name} from the Hugging Face hub", file=sys.stderr)
     try:
-        folder = Path(snapshot_download(name.repository, revision=name.revision, allow_patterns=list(NEEDED)))
+        folder = Path(snapshot_download(name.repository, revision=name.revision, allow_patterns=list(files)))
     except GatedRepoError as error:
         raise DataError(f"{name}: access is asked for on the hub's page of this model: {error}") from error
     except RepositoryNotFoundError as error:

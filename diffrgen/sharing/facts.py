@@ -17,6 +17,8 @@ from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.settings import load_json
+from diffrgen.training.initial_record import RECORD as INITIALISATION
+from diffrgen.training.initial_record import Initialisation
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 from diffrgen.training.summary import TrainingSummary
@@ -49,7 +51,8 @@ class EvaluationFacts:
 class RunFacts:
     """All that the files of a run say. changed: options that are not the preset's, by their names on the command line;
     parameters: numbers in the weights; retriever_fit: its steps, seconds and recall, None where it was not fitted here;
-    evaluations: those of the weights that are in the run now, of the test split and the newest first.
+    evaluations: those of the weights that are in the run now, of the test split and the newest first; initialisation: what was
+    taken of the run that the training started from, None where it started from none.
     """
 
     settings: RunSettings
@@ -62,13 +65,14 @@ class RunFacts:
     indexed: Mapping[str, Any]
     evaluations: tuple[EvaluationFacts, ...]
     has_curves: bool
+    initialisation: Initialisation | None = None
 
     @classmethod
     def read(cls, path: Path) -> RunFacts:
         """Read the files of the run in the folder `path`; DataError where one that training writes is missing or broken."""
         run = RunFolder(path)
         options = load_json(TrainOptions, path / "train.json")
-        fit = path / "retriever" / "fit.json"
+        fit, start = path / "retriever" / "fit.json", path / INITIALISATION
         return cls(
             settings=run.settings(),
             data=load_json(DataSummary, path / "data.json"),
@@ -80,6 +84,7 @@ class RunFacts:
             indexed=_read(path / "index" / "manifest.json"),
             evaluations=tuple(_evaluations(run.evaluation_path, weights_digest(path))),
             has_curves=(path / "curves.png").is_file(),
+            initialisation=load_json(Initialisation, start) if start.is_file() else None,
         )
 
 

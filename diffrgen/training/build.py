@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import torch
@@ -14,6 +14,7 @@ from diffrgen.errors import DataError
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.initial import draw_initial_weights
+from diffrgen.model.promptmrg import widen_cross_attention
 from diffrgen.pipeline.generation import DEFAULTS
 from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
@@ -42,6 +43,15 @@ DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 )
 # These options are about how the network is built, not what it is.
 BUILD_ONLY = ("encoder", "decoder", "warm_start")
+
+
+def without_absent_parts(options: TrainOptions) -> TrainOptions:
+    """Return `options` without the parts that their variant of the network does not have."""
+    if options.model.variant == "diffrgen":
+        return options
+    absent = {"masks_per_layer": (), "difference_metrics": (), "contrast_form": "supervised", "contrast_weight": 0.0}
+    absent |= {"prior": False, "finding_queries": False, "row_routing": False}
+    return replace(options, model=replace(options.model, **absent))
 
 
 def pretrained_encoder(options: TrainOptions) -> PatchEncoder | None:
@@ -101,7 +111,7 @@ def model_config(
         decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
         image_size=options.image.size,
         views=views,
-        view_recogniser=view_recogniser,
+        view_recogniser=view_recogniser and model.variant == "diffrgen",
         neighbours=options.retriever.neighbours,
         retrieved_width=retriever.token_width if tokens else retriever.embedding_width,
         prior_width=retriever.embedding_width,
@@ -134,15 +144,20 @@ def build_model(
         model.image_encoder = encoder
     if options.model.decoder not in DECODERS:
         _load_decoder(model, options, vocabulary=len(tokenizer))
-    _start_prompts_alike(model)
+    start_prompts_alike(model)
     if options.model.warm_start:
         _warm_start(model, retriever, options.model)
+    set_generation(model, options)
+    return model
+
+
+def set_generation(model: DiffRGenForReportGeneration, options: TrainOptions) -> None:
+    """Have `model` write reports as the options say where nobody asks for something else."""
     model.generation_config.update(
         num_beams=options.generation.beams or DEFAULTS["beams"],
         max_new_tokens=options.generation.limits.most or options.text.max_tokens,
         early_stopping=False,
     )
-    return model
 
 
 def _load_decoder(model: DiffRGenForReportGeneration, options: TrainOptions, *, vocabulary: int) -> None:
@@ -154,6 +169,8 @@ def _load_decoder(model: DiffRGenForReportGeneration, options: TrainOptions, *, 
     decoder, loaded = BertLMHeadModel.from_pretrained(
         options.model.decoder, config=model.config.decoder, use_safetensors=True, output_loading_info=True
     )
+    if options.model.variant == "promptmrg":
+        widen_cross_attention(decoder, model.image_encoder.width)
     draw_initial_weights(decoder, options.seed, names=loaded["missing_keys"])
     known = decoder.config.vocab_size
     decoder.resize_token_embeddings(vocabulary, mean_resizing=False)
@@ -170,7 +187,7 @@ def _ids(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> tuple[int
 
 
 @torch.no_grad()
-def _start_prompts_alike(model: DiffRGenForReportGeneration) -> None:
+def start_prompts_alike(model: DiffRGenForReportGeneration) -> None:
     """Start each prompt token that also tells the state before as the one that tells the state now alone."""
     words, now = model.get_input_embeddings().weight, list(model.config.prompt_token_ids)
     for row in model.config.prior_prompt_token_ids:

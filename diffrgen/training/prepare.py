@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -28,7 +29,8 @@ from diffrgen.retrieval import (
     ProcessGroup,
 )
 from diffrgen.training.artifacts import make_index, make_retriever, make_tokenizer, retriever_options, with_features
-from diffrgen.training.build import build_model, pretrained_encoder
+from diffrgen.training.build import build_model, pretrained_encoder, without_absent_parts
+from diffrgen.training.initialisation import find_start
 from diffrgen.training.interruption import StopRequest
 from diffrgen.training.options import TrainOptions
 
@@ -66,13 +68,15 @@ def prepare(
             options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
         )
     _check_splits(source)
-    options = _without_missing_priors(options, source, say)
+    options = _without_missing_priors(without_absent_parts(options), source, say)
     _check_context(options, source, say)
     if state.is_main_process:
         check_data(run.path, source, context=options.model.context, keep=True, less=options.data.skip_broken)
     settings = _settings(options, source)
+    with state.main_process_first():
+        start = find_start(options, run)
     # Read once: the layout of a pretrained encoder comes with its weights.
-    encoder = pretrained_encoder(options)
+    encoder = pretrained_encoder(options) if start is None else start.encoder(options)
     layout = encoder_config(options.model.encoder) if encoder is None else encoder.config
     transform = options.image.transform(layout.num_channels, train=True)
 
@@ -126,13 +130,10 @@ def prepare(
     # Once more, so that the weights do not depend on whether the retriever was fitted or found.
     set_seed(options.seed)
     views = _most_views(source, say)
-    model = build_model(
-        options,
-        tokenizer,
-        retriever,
-        findings=sources.findings,
-        views=views,
-        view_recogniser=views > 1 and _names_both_kinds(source),
+    recogniser = views > 1 and _names_both_kinds(source)
+    build = build_model if start is None else partial(start.network, say=say)
+    model = build(
+        options, tokenizer, retriever, findings=sources.findings, views=views, view_recogniser=recogniser
     )
     # And that the noise of training does not depend on what parts were drawn.
     set_seed(options.seed)

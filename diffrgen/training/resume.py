@@ -21,8 +21,8 @@ WITHOUT_PREFIX = ("data", "decoded", "labeler")
 def check_resumable(stored: TrainOptions, asked: TrainOptions) -> None:
     """Raise DataError that names every option of `asked` that may not differ from `stored`, with both values."""
     found = [
-        f"{_flag(name)} (was {before}, got {now})"
-        for name, before, now in _differences(stored, asked)
+        f"{option_flag(name)} (was {before}, got {now})"
+        for name, before, now in option_differences(stored, asked)
         if not any(name == free or name.startswith(f"{free}.") for free in MAY_CHANGE)
     ]
     if (stored.precision == "fp16") != (asked.precision == "fp16"):
@@ -35,16 +35,17 @@ def check_resumable(stored: TrainOptions, asked: TrainOptions) -> None:
         )
 
 
-def _differences(stored: object, asked: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+def option_differences(stored: object, asked: object, prefix: str = "") -> Iterator[tuple[str, object, object]]:
     """Yield the dotted name of each option that differs, and both values."""
     for one in fields(stored):  # type: ignore[arg-type]
         before, now = getattr(stored, one.name), getattr(asked, one.name)
         if is_dataclass(before):
-            yield from _differences(before, now, f"{prefix}{one.name}.")
+            yield from option_differences(before, now, f"{prefix}{one.name}.")
         elif before != now:
             yield f"{prefix}{one.name}", before, now
 
 
-def _flag(name: str) -> str:
+def option_flag(name: str) -> str:
+    """Return the option of the command line that the dotted name of a field of `TrainOptions` stands for."""
     first, _, rest = name.partition(".")
     return "--" + (rest if first in WITHOUT_PREFIX else name).replace("_", "-")

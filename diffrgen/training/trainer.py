@@ -120,6 +120,10 @@ class Trainer:
                 total=self.steps, initial=self.progress.step, desc="training", unit="step", disable=not visible
             ) as bar,
         ):
+            if self._start_is_scored():
+                with self.stop.immediate(self._advice()):
+                    self._end_epoch(log, bar)
+                self._save_and_stop(log, always=True)
             while self.progress.step < self.steps or self._validation_is_due():
                 if not self._validation_is_due():
                     self._train_epoch(log, bar)
@@ -144,7 +148,7 @@ class Trainer:
         place = self.plan.place(self.progress)
         self.ahead = self.progress.step - place
         self.steps = self.ahead + self.plan.planned
-        if self.options.max_steps:
+        if self.options.max_steps is not None:
             self.steps = min(self.steps, self.options.max_steps)
         go_to(self.scheduler.scheduler, place)
 
@@ -178,6 +182,11 @@ class Trainer:
         """Return whether an epoch or the training is over and its validation has not been done yet."""
         progress = self.progress
         return not self.plan.left(progress) or progress.validated < progress.step == self.steps
+
+    def _start_is_scored(self) -> bool:
+        """Return whether the weights before the first step are to be validated: where they are a run's, or the last ones."""
+        begun = self.progress.step > 0 or self.progress.best >= 0
+        return not begun and (self.steps == 0 or self.options.init is not None)
 
     def _save_and_stop(self, log: TrainingLog, *, always: bool) -> None:
         """Write a checkpoint, always or where one is due; raise TrainingStopped where a process was told to stop."""
