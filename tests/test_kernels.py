@@ -250,6 +250,18 @@ def test_other_instruction_sets(instructions: str) -> None:
     assert run.returncode == 0, run.stdout
 
 
+@pytest.mark.parametrize("case", GENERAL_CASES[:3] + CASES[:3], ids=lambda case: case.name)
+@on_every_backend
+def test_several_threads(case: Case, backend: str, device: str) -> None:
+    """The suite may run with one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        check_parity(case, backend, device, torch.float32)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_masks_by_hand() -> None:
     masks = window_masks((2, 3), (0, 1), 7).int()
     assert masks[0].tolist() == [[1] * 6] * 7

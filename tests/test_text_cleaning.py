@@ -41,6 +41,12 @@ EXAMPLES = [
     ("Heart size is normal. Lungs are clear.", "heart size is normal . lungs are clear .", None),
     ("No dot at the end", "no dot at the end .", None),
     ("FINDINGS: 1. Edema. 2. No effusion. 3. Tube, in place.", "findings edema . no effusion . tube in place .", None),
+    # Each enumerator from 1 to 5, and none after.
+    (
+        "Seen: 1. Edema. 2. Tube. 3. Clip. 4. Wire. 5. Mass. 6. Line.",
+        "seen edema . tube . clip . wire . mass . 6 . line .",
+        None,
+    ),
     ("Fracture of right rib 4. The rest is intact.", "fracture of right rib . the rest is intact .", None),
     ("Levels 6. and 12. remain.", "levels 6 . and 12 . remain .", None),
     ("Nodule of 3.5 cm (stable).", "nodule of 35 cm stable .", None),
