@@ -297,6 +297,13 @@ def test_prior_starts_as_relative_frequency_and_adapts_to_validation():
     torch.testing.assert_close(adapted, torch.tensor([1.0, 0.6, 0.25]))
 
 
+def test_one_positive_of_a_disease_is_enough_to_adapt_its_prior():
+    """The means are those of one study each, 0.8 and 0.4."""
+    positive, states = torch.tensor([[0.8, 0.3], [0.1, 0.4]]), torch.tensor([[1, 0], [0, 1]])
+    adapted = adapted_class_prior(torch.tensor([0.3, 0.7]), positive, states)
+    torch.testing.assert_close(adapted, torch.tensor([1.0, 0.5]))
+
+
 def test_prior_without_any_positive_is_kept():
     prior = torch.tensor([0.3, 0.7])
     torch.testing.assert_close(adapted_class_prior(prior, torch.rand(4, 2), torch.zeros(4, 2, dtype=torch.int64)), prior)
