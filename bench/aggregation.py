@@ -64,7 +64,7 @@ class Module:
 
     def step(self) -> tuple[Tensor, ...]:
         """Forward and backward; the gradients of both kinds of tokens and of the patches."""
-        routes = self.fam.route(self.patches, self.grid)
+        routes = self.fam.route(self.patches, self.grid, rows=2 * self.mask.shape[1])
         out = [self.fam(tokens, routes, self.mask) for tokens in (self.similar, self.difference)]
         inputs = [self.similar, self.difference, self.patches]
         return torch.autograd.grad(out, [*inputs, *self.fam.parameters()], self.gradients)[: len(inputs)]

@@ -9,25 +9,24 @@ from diffrgen_kernels import routed_coattention
 from torch import Tensor, nn
 
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.few_rows import Image, attend, few_rows
 from diffrgen.model.router import Router
 
 
 class Route(NamedTuple):
-    """What one layer takes from the image: keys and values (B, m, P, H, D), alpha (B, P), the grid of one view's patches,
-    and mask (B, m), False for absent patches (None: none is absent).
+    """What one layer takes from the image: its patches, keys and values (B, m, P, H, D), and alpha (B, P) at a temperature.
+
+    key and value are None where so few rows attend to the image that they take its patches as they are (few_rows.py).
 
     `CoAttentionRouting.of_rows` makes of it what a layer takes for its rows: alpha (B, N, P) where each row has its own,
-    and centres (B, N), the patches round which the rows' windows lie (None: i mod m). patches (B, m, d) and temperature
-    are what it needs for that.
+    and centres (B, N), the patches round which the rows' windows lie (None: i mod m).
     """
 
-    key: Tensor
-    value: Tensor
+    image: Image
+    key: Tensor | None
+    value: Tensor | None
     alpha: Tensor
-    grid: tuple[int, int]
-    mask: Tensor | None = None
-    patches: Tensor | None = None
-    temperature: Tensor | None = None
+    temperature: Tensor
     centres: Tensor | None = None
 
 
@@ -55,13 +54,28 @@ class CoAttentionRouting(nn.Module):
         self.router = Router(config, masks)
 
     def route(
-        self, patches: Tensor, grid: tuple[int, int], temperature: Tensor, patch_mask: Tensor | None = None
+        self,
+        patches: Tensor,
+        grid: tuple[int, int],
+        temperature: Tensor,
+        patch_mask: Tensor | None = None,
+        rows: int | None = None,
     ) -> Route:
-        """Project patches F (B, m, d) to keys and values and choose alpha (Eq. 7); patch_mask (B, m): see `Route`."""
+        """Choose alpha (Eq. 7) for patches F (B, m, d) and project them to keys and values; patch_mask (B, m): see `Image`.
+
+        rows: how many rows in all are going to attend to the image. Where they are few, there is nothing to project.
+        """
+        image = Image(patches, grid, patch_mask)
+        alpha = self.router(patches, temperature, patch_mask)
+        if rows is not None and self._takes_few(rows, image):
+            return Route(image, None, None, alpha, temperature)
         key = self.key(patches).unflatten(-1, self.split)  # (B, m, P, H, D)
         value = self.value(patches).unflatten(-1, self.split)
-        alpha = self.router(patches, temperature, patch_mask)
-        return Route(key, value, alpha, grid, patch_mask, patches, temperature)
+        return Route(image, key, value, alpha, temperature)
+
+    def _takes_few(self, rows: int, image: Image) -> bool:
+        own_projections = self.split[0] == len(self.orders)
+        return own_projections and not self.attended_centres and few_rows(rows, self.split[1], image, self.backend)
 
     def of_rows(self, z: Tensor, route: Route) -> Route:
         """Return `route` with the weights and centres of tokens z (B, N, d), where the configuration asks for their own.
@@ -72,10 +86,11 @@ class CoAttentionRouting(nn.Module):
         nothing to do with what the row says.
         """
         if self.row_routing:
-            route = route._replace(alpha=self.router(route.patches, route.temperature, route.mask, z))
+            route = route._replace(alpha=self.router(route.image.patches, route.temperature, route.image.mask, z))
         if self.attended_centres:
             with torch.no_grad():
-                of_views = self.attention(z, route).unflatten(-1, (-1, route.grid[0] * route.grid[1]))
+                height, width = route.image.grid
+                of_views = self.attention(z, route).unflatten(-1, (-1, height * width))
                 route = route._replace(centres=of_views.sum(2).argmax(-1))
         return route
 
@@ -84,25 +99,30 @@ class CoAttentionRouting(nn.Module):
 
             mean_h softmax_l( q_0h . k_0hl / sqrt(D) ),  absent patches left out
         """
-        query, key = self.query(z).unflatten(-1, self.split)[:, :, 0], route.key[:, :, 0]  # (B, N or m, H, D)
-        logits = torch.einsum("bnhd,bmhd->bhnm", query, key) * query.shape[-1] ** -0.5
-        if route.mask is not None:
-            logits = logits.masked_fill(~route.mask[:, None, None], -torch.inf)
+        query, mask = self.query(z).unflatten(-1, self.split)[:, :, 0], route.image.mask  # (B, N, H, D)
+        key = self.key(route.image.patches).unflatten(-1, self.split) if route.key is None else route.key
+        logits = torch.einsum("bnhd,bmhd->bhnm", query, key[:, :, 0]) * query.shape[-1] ** -0.5
+        if mask is not None:
+            logits = logits.masked_fill(~mask[:, None, None], -torch.inf)
         return logits.softmax(-1).mean(1)
 
     def forward(self, z: Tensor, route: Route) -> Tensor:
         """Return MHCAR(Z, F) (B, N, d) for tokens z (B, N, d) and what `of_rows` returns for them."""
         query = self.query(z).unflatten(-1, self.split)  # (B, N, P, H, D)
-        heads = routed_coattention(
-            query,
-            route.key,
-            route.value,
-            route.alpha,
-            grid=route.grid,
-            centres=route.centres,
-            key_mask=route.mask,
-            orders=self.orders,
-            masking=self.masking,
-            backend=self.backend,
-        )  # (B, N, H, D)
+        if route.key is None or route.value is None:
+            key, value = (each.weight.unflatten(0, self.split) for each in (self.key, self.value))  # (P, H, D, d)
+            heads = attend(query, key, value, route.alpha, route.image, orders=self.orders, masking=self.masking)
+        else:
+            heads = routed_coattention(
+                query,
+                route.key,
+                route.value,
+                route.alpha,
+                grid=route.image.grid,
+                centres=route.centres,
+                key_mask=route.image.mask,
+                orders=self.orders,
+                masking=self.masking,
+                backend=self.backend,
+            )  # (B, N, H, D)
         return self.output(heads.flatten(-2))

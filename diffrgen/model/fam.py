@@ -67,13 +67,20 @@ class FlexiRouteAggregation(nn.Module):
         """Set the Gumbel-softmax temperature of Eq. 7, held at 0.05 or above."""
         self.temperature.fill_(max(value, MIN_TEMPERATURE))
 
-    def route(self, patches: Tensor, grid: tuple[int, int], patch_mask: Tensor | None = None) -> tuple[Route, ...]:
+    def route(
+        self,
+        patches: Tensor,
+        grid: tuple[int, int],
+        patch_mask: Tensor | None = None,
+        rows: int | None = None,
+    ) -> tuple[Route, ...]:
         """Return each layer's keys, values and routing weights for patches F (B, m, d).
 
         m is a multiple of grid[0] * grid[1]: the views of a study one after the other, each seen through the same windows.
-        patch_mask (B, m): False for patches of absent views, which get no weight (None: none is absent).
+        patch_mask (B, m): False for patches of absent views, which get no weight (None: none is absent). rows: those of
+        all the tokens that are to attend to them; where they are few, keys and values are left out (few_rows.py).
         """
-        return tuple(layer.mhcar.route(patches, grid, self.temperature, patch_mask) for layer in self.layers)
+        return tuple(layer.mhcar.route(patches, grid, self.temperature, patch_mask, rows) for layer in self.layers)
 
     def forward(
         self, z: Tensor, routes: tuple[Route, ...], mask: Tensor, used: list[Tensor] | None = None

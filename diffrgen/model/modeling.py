@@ -122,7 +122,11 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
             mask = torch.cat([mask, given_or_true(inputs.prior_mask, earlier)], dim=1)
 
-        routes, own_routes = self.fam.route(patches, image.grid, image.mask), ()
+        # similar features, those of findings, and differences attend to one image
+        queries = 0 if self.finding_queries is None else self.config.findings
+        streams = 1 if self.difference is None or self.difference_fam is not None else 2
+        rows = streams * z.shape[1] + queries
+        routes, own_routes = self.fam.route(patches, image.grid, image.mask, rows), ()
         alphas: list[Tensor] = []
         similar, finding_rows = self._aggregate(z, routes, mask, alphas)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
@@ -130,7 +134,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             difference = self._difference(reports, earlier, patches, image.mask)  # Eq. 1 (B, N + R, d)
             fam = self.fam
             if self.difference_fam is not None:
-                fam, own_routes = self.difference_fam, self.difference_fam.route(patches, image.grid, image.mask)
+                fam = self.difference_fam
+                own_routes = fam.route(patches, image.grid, image.mask, z.shape[1])
             difference = fam(difference, own_routes or routes, mask, alphas if own_routes else None)  # D (B, N + R, d), Eq. 2-7
             memory, mean_difference = [*memory, difference], masked_mean(difference, retrieved_mask)
 
