@@ -155,6 +155,16 @@ def test_command_refuses_a_wrong_option_before_any_work(tmp_path: Path, capsys: 
     assert not (tmp_path / "run").exists()
 
 
+def test_training_refuses_limits_that_its_reports_cannot_meet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The preset iu writes at least 30 tokens; reports of 24 at most leave no room for them."""
+    command = ["--preset", "iu", "--output", str(tmp_path / "run"), "--text.max-tokens", "24"]
+    with pytest.raises(SystemExit) as left:
+        train_command.main(command)
+    assert left.value.code == 2
+    assert "expected fewer than the 24 tokens" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("preset", "least", "most"), [("promptmrg-mimic", 81, 150), ("promptmrg-iu", 41, 110)])
 def test_presets_are_promptmrgs(preset: Any, least: int, most: int) -> None:
     decoding = GenerationOptions(preset=preset).decoding(run_tokens=60, room=500)

@@ -112,6 +112,13 @@ class GenerationOptions:
             least if self.min_tokens is None else self.min_tokens, most if self.max_tokens is None else self.max_tokens
         )
 
+    def token_limits(self, run_tokens: int) -> TokenLimits:
+        """Return the limits for a run of --text.max-tokens `run_tokens`; DataError where they leave no report."""
+        least, most = self.limits.least, self.limits.most or run_tokens
+        if least >= most:
+            raise DataError(_no_room(least, most))
+        return TokenLimits(least, most)
+
     def over(self, own: GenerationOptions | None) -> GenerationOptions:
         """Return these options, with what they leave open taken from a run's own; None: the run has none.
 
@@ -138,9 +145,7 @@ class GenerationOptions:
         Raises:
             DataError: the limits leave no report, or exceed the decoder's positions.
         """
-        least, most = self.limits.least, self.limits.most or run_tokens
-        if least >= most:
-            raise DataError(_no_room(least, most))
+        least, most = self.token_limits(run_tokens)
         if most > room:
             raise DataError(
                 f"--generation.max-tokens: expected at most {room}, the positions that this run's decoder has after the "

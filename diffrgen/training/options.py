@@ -198,6 +198,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
+        # Before hours of training, not after them.
+        self.generation.token_limits(self.text.max_tokens)
         if self.init is not None and Path(self.init).resolve() == self.output.resolve():
             raise DataError(f"--init {self.init}: is the --output too; a run is not written over the one that it starts from")
         widths = (self.model.width, self.retriever.embedding_width)
