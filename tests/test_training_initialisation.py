@@ -126,7 +126,7 @@ def test_a_resumed_training_does_not_read_the_start_again(finished_run, other_da
         (["--text.rules", "plain"], "--text.rules (start: mimic, got plain)"),
         (["--model.width", "32"], "--model.width (start: 16, got 32)"),
         (["--model.encoder", "paper"], "--model.encoder (start: tiny, got paper)"),
-        (["--image.size", "64"], "--image.size (start: 32, got 64)"),
+        (["--image.size", "33"], "--image.size (start: 32, got 33)"),
         (["--retriever.epochs", "3"], "--retriever.epochs (start: 8, got 3)"),
         (["--text.max-tokens", "400"], "--text.max-tokens: needed at most 113"),
     ],

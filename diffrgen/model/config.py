@@ -54,7 +54,7 @@ class DiffRGenConfig(PretrainedConfig):
 
     `variant`: "promptmrg" is PromptMRG's network: the decoder attends to the encoder's patches as they are, and the classifier
     sees a row that a transformer reads out of the reports' embeddings, which are as wide as `width`. It has no aggregation
-    module, difference features, contrast (Eq. 8), prior or finding queries.
+    module, difference features, contrast (Eq. 8), prior, context or finding queries.
 
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
