@@ -51,7 +51,8 @@ class GenerateOptions:
     """Print one JSON object a line instead of text: a report with its reasons, or {"image", "error"}; "images" names
     all images of a study."""
     html: Path | None = None
-    """New or empty folder for a page with pictures for each study, and an index of several."""
+    """New or empty folder for a page with pictures for each study, and an index of several. Images that may have text burned in
+    are named on standard error: look at them before you pass a page on."""
     dicom_sr: Path | None = None
     """New or empty folder for each report as a DICOM Basic Text SR, an unverified draft with the patient and study tags of its
     DICOM images (CR, DX or RG); pip install "diffrgen[clinical]". Without this and --fhir no tag leaves a file."""
@@ -178,6 +179,17 @@ def _context(options: GenerateOptions, studies: int) -> list[Sections] | None:
     return [Sections(**given)]
 
 
+def _warn_of_text(study: StudyImages, bar: tqdm) -> None:
+    """Name on standard error the images of a study that may have text burned in."""
+    from diffrgen.images import read_grey
+    from diffrgen.images.burned_text import SIDE, find_text, text_warning
+
+    for image in study.images:
+        warning = text_warning(find_text(read_grey(Path(str(image)), at_least=SIDE)))
+        if warning is not None:
+            bar.write(f"warning: {printable(str(image))}: {warning}", file=sys.stderr)
+
+
 def generate(options: GenerateOptions) -> int:
     """Write, print and explain the reports; return the exit status."""
     from tqdm import tqdm
@@ -219,6 +231,7 @@ def generate(options: GenerateOptions) -> int:
                 clinical.write(explained.position, [sentence.text for sentence in explained.sentences])
             if pages:
                 pages.write(explained, *map(Path, studies[explained.position].images))
+                _warn_of_text(studies[explained.position], bar)
         outcomes.print_faults(before=len(studies))
     if clinical:
         clinical.finish()

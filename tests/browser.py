@@ -29,7 +29,8 @@ def open_browser(profile: Path, *, width: int = 1280, height: int = 1000) -> Ite
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     downloads = profile / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    prefs = {"download.default_directory": str(downloads), "profile.default_content_setting_values.automatic_downloads": 1}
+    options.add_experimental_option("prefs", prefs)
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
         resize(driver, width, height)

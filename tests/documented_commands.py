@@ -26,7 +26,7 @@ from diffrgen.training.presets import preset_options
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-COMMAND = re.compile(r"(?:python|torchrun(?: -\S+(?: \d+)?)*) -m diffrgen\.(\w+)\b(.*)", re.DOTALL)
+COMMAND = re.compile(r"(?:python|torchrun(?: -\S+(?: \d+)?)*) -m diffrgen\.([\w.]+)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ShownCommand:
 
     def parse(self) -> object:
         """Return the options; SystemExit where the command would not take them."""
-        return PARSERS[self.module](list(self.arguments))
+        return (PARSERS | SCRIPTS)[self.module](list(self.arguments))
 
 
 def bash_blocks(page: Path) -> list[str]:
@@ -79,6 +79,12 @@ def _train(arguments: list[str]) -> object:
     return parse_train_options(arguments)
 
 
+def _poll(arguments: list[str]) -> object:
+    from diffrgen.clinical.poll import PollOptions
+
+    return tyro.cli(PollOptions, args=arguments)
+
+
 PARSERS = {
     "train": _train,
     "calibrate": parse_calibrate_options,
@@ -93,3 +99,5 @@ PARSERS = {
     "experiments": parse_experiment_options,
     "mechanisms": parse_mechanism_options,
 }
+# What is no command of the package, and shown on a page of its own.
+SCRIPTS = {"clinical.poll": _poll}

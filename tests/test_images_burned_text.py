@@ -79,3 +79,19 @@ def test_a_warning_names_the_places_and_claims_no_safety():
     assert "upper left, lower right" in told
     assert "overlooks" in told
     assert doctest.testmod(burned_text).failed == 0
+
+
+def test_generate_names_the_image_whose_page_is_not_to_be_passed_on_unseen(radiographs, tmp_path):
+    from types import SimpleNamespace
+
+    from diffrgen.generate import _warn_of_text
+    from diffrgen.reporting.study_images import StudyImages
+
+    paths = [tmp_path / "clear.png", tmp_path / "named.png"]
+    radiographs[0].save(paths[0])
+    with_text(radiographs[0], 1024, 40, (0.25, 0.06)).save(paths[1])
+    lines: list[str] = []
+    for path in paths:
+        _warn_of_text(StudyImages.of(path), SimpleNamespace(write=lambda line, file: lines.append(line)))
+    (line,) = lines
+    assert line.startswith(f"warning: {paths[1]}: Text may be burned into the image (upper left)")

@@ -20,7 +20,8 @@ from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.sentences import mark_shared
 from diffrgen.page import NOTICE, PageFolder, render_fragment, render_page
 from diffrgen.page.figures import heat_pictures, picture, route_picture
-from diffrgen.page.words import place_words, prose, route_words, spread_words, strongest
+from diffrgen.page.words import place_words, prose, route_words, spread_words, strongest, sure_words
+from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 from diffrgen.reporting.writer import RetrievedReport, WrittenReport
 
 HOSTILE = "<script>alert('x')</script>"
@@ -372,3 +373,33 @@ def test_what_is_there_is_kept(tmp_path):
     with pytest.raises(DataError, match="the page cannot be written"):
         folder.write(explained_report(), Path("chest.png"))
     assert (tmp_path / "later" / "chest.html").read_text() == "mine"
+
+
+def surely(report: ExplainedReport, *probabilities: float | None) -> ExplainedReport:
+    """The report as a calibrated run gives it."""
+    confidence = tuple(
+        SentenceConfidence(sentence.text, 0, 1, {}, probability, -0.1, -0.2, None, None)
+        for sentence, probability in zip(report.sentences, probabilities, strict=True)
+    )
+    left_out = (NotMentioned("pneumothorax", 0.87),)
+    return replace(report, written=replace(report.written, confidence=confidence, not_mentioned=left_out))
+
+
+def test_sentences_are_marked_by_how_sure_the_run_is_in_words_too():
+    page = Page(render_fragment(surely(explained_report(), 0.83, 0.2)))
+    classes = [item["class"] for item in page.named("li") if (item.get("class") or "").startswith("sure-")]
+    assert classes == ["sure-likely", "sure-unlikely"]
+    said = page.texts["small"]
+    assert [text for text in said if "%" in text] == ["83% likely to be true", "20% likely to be true"]
+    assert "likely: 80% to 100%" in page.text
+    assert "Not mentioned, though the classifier is sure: pneumothorax (87%)" in page.text
+    assert [sure_words(p) for p in (1.0, 0.8, 0.79, 0.5, 0.49, 0.0)] == ["likely"] * 2 + ["uncertain"] * 2 + ["unlikely"] * 2
+
+
+def test_a_sentence_without_findings_and_a_run_without_calibration_have_no_mark():
+    page = Page(render_fragment(surely(explained_report(), None, 0.6)))
+    assert sum((item.get("class") or "").startswith("sure-") for item in page.named("li")) == 1
+    html = render_fragment(explained_report())
+    assert not any((item.get("class") or "").startswith("sure-") for item in Page(html).named("li"))
+    assert "likely to be true" not in html
+    assert "Not mentioned, though" not in html

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import doctest
 import io
+import os
 import socket
 import threading
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 pytest.importorskip("fastapi", reason="the API needs the extra diffrgen[api]")
 pydicom = pytest.importorskip("pydicom", reason="DICOM needs the extra diffrgen[dicom]")
@@ -17,8 +18,9 @@ httpx = pytest.importorskip("httpx", reason="a client of the API needs httpx")
 from dicom_files import write_dicom  # noqa: E402
 from page_server import serving  # noqa: E402
 from pydicom.uid import generate_uid  # noqa: E402
+from test_page import explained_report, surely  # noqa: E402
 
-from diffrgen.clinical import run_origin  # noqa: E402
+from diffrgen.clinical import ReportOrigin, run_origin  # noqa: E402
 from diffrgen.errors import DataError  # noqa: E402
 from diffrgen.explanation import Explainer  # noqa: E402
 from diffrgen.pipeline.options import GenerationOptions  # noqa: E402
@@ -26,10 +28,12 @@ from diffrgen.reporting.prior_study import PriorStudy  # noqa: E402
 from diffrgen.reporting.reporter import Reporter  # noqa: E402
 from diffrgen.serving import ServeOptions, serve  # noqa: E402
 from diffrgen.serving.api import bearer  # noqa: E402
+from diffrgen.serving.api.answer import report_answer  # noqa: E402
 from diffrgen.serving.api.bearer import VARIABLE, read_token  # noqa: E402
 
 TOKEN = "a token of nobody's".replace(" ", "-")
 PATIENT = "SECRET-77123"
+REQUESTS = "DIFFRGEN_API_REQUESTS"
 
 
 def png(values: np.ndarray) -> bytes:
@@ -138,6 +142,24 @@ def test_two_patients_in_one_request_are_refused(client, tmp_path):
     assert "SOMEBODY" not in answer.text
     same = dicom(tmp_path / "c.dcm", StudyInstanceUID=generate_uid())
     assert client.post("v1/reports", files=[("images", ("a", mine)), ("prior_image", ("b", same))]).status_code == 200
+
+
+def test_text_in_an_image_is_pointed_out(client):
+    image = Image.new("L", (900, 900), 60)
+    ImageDraw.Draw(image).text((30, 30), "DOE JANE 1950", fill=255, font=ImageFont.load_default(40))
+    (warning,) = sent(client, png(np.asarray(image))).json()["warnings"]
+    assert warning.startswith("Text may be burned into the image (upper left)")
+    assert sent(client, RADIOGRAPH).json()["warnings"] == []
+
+
+def test_confidence_is_told_where_the_run_has_a_calibration():
+    origin, report = ReportOrigin("1", "ab" * 32), surely(explained_report(), 0.83, None)
+    answer = report_answer(report, origin, lambda texts: [{}] * len(texts)).model_dump(exclude_none=True)
+    assert [sentence.get("confidence") for sentence in answer["sentences"]] == [0.83, None]
+    assert answer["not_mentioned"] == [{"finding": "pneumothorax", "probability": 0.87}]
+    silent = report_answer(explained_report(), origin, lambda texts: [{}] * len(texts)).model_dump(exclude_none=True)
+    assert not any("confidence" in sentence for sentence in silent["sentences"])
+    assert "not_mentioned" not in silent
 
 
 @pytest.mark.parametrize("given", [None, "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer", f"Bearer {TOKEN}x"])
@@ -267,6 +289,17 @@ def test_twenty_clients_in_turn_get_their_own_reports(client, reporter, tmp_path
         thread.join(300)
     assert [answers[number] for number in range(20)] == expected
     assert len({str(answer) for answer in expected}) > 10
+
+
+@pytest.mark.skipif(REQUESTS not in os.environ, reason=f"takes minutes: {REQUESTS}=300 sends so many requests")
+def test_memory_stays_flat(client, server):
+    """What 250 requests add after the first 50 is less than one copy of the images that they sent."""
+    generator, held = np.random.default_rng(0), []
+    for _ in range(int(os.environ[REQUESTS])):
+        image = png(generator.integers(0, 256, (1000, 1000), dtype=np.uint8))
+        assert sent(client, image).status_code == 200
+        held.append(server.resident_megabytes())
+    assert max(held[-10:]) < max(held[40:50]) + 50
 
 
 @pytest.mark.parametrize(("token", "got"), [(None, "none"), ("short", "5 characters"), ("x" * 20 + " y", "other")])

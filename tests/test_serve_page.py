@@ -216,7 +216,7 @@ def test_two_at_once_get_their_own_reports(page, other_browser, server, images, 
 def test_the_download_is_the_report_and_needs_nothing_else(page, browser, images, expected):
     page.find_element(By.ID, "image").send_keys(str(images[1]))
     write(page)
-    find(page, "[data-download]").click()
+    find(page, "[data-download=page]").click()
     folder = Path(browser.capabilities["chrome"]["userDataDir"]).parent / "downloads"
     (saved,) = WebDriverWait(page, WAIT).until(lambda _: list(folder.glob("*.html")))
     html = saved.read_text()

@@ -12,6 +12,7 @@ from diffrgen.explanation.routes import LayerRoute
 from diffrgen.explanation.seen import SeenFinding
 from diffrgen.explanation.sentences import ReportSentence, ToldSentence
 from diffrgen.records import main_view
+from diffrgen.reporting.confidence import SentenceConfidence
 from diffrgen.reporting.writer import WrittenReport
 
 
@@ -55,6 +56,11 @@ class ExplainedReport:
     def main(self) -> int:
         """The place of the view that stands for the study."""
         return main_view(self.written.views)
+
+    @property
+    def confidence(self) -> tuple[SentenceConfidence | None, ...]:
+        """How sure the run is of each of `sentences`; None for each where it has no calibration."""
+        return self.written.confidence or (None,) * len(self.sentences)
 
     @property
     def image(self) -> np.ndarray:

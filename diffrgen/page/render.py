@@ -16,6 +16,7 @@ from diffrgen.page.words import (
     METRIC_NAMES,
     NOTICE,
     STATE_WORDS,
+    SURE,
     confidence_words,
     not_mentioned_words,
     place_words,
@@ -25,8 +26,10 @@ from diffrgen.page.words import (
     share_words,
     shares_by_name,
     spread_words,
+    sure_words,
     view_name,
 )
+from diffrgen.reporting.confidence import SentenceConfidence
 
 OPEN_NEIGHBOURS = 5
 # Of the findings whose place is shown: what is not there has none.
@@ -100,12 +103,28 @@ def _content(explained: ExplainedReport, abstain: float | None = None) -> dict[s
         "prior_states": [(name, STATE_WORDS[state]) for name, state in prior.states.items() if state != "blank"] if prior else [],
         "prior_rows": prior_row_names(prior) if prior else [],
         "seen": _seen(explained),
+        "sure": [_sure(confidence) for confidence in explained.confidence],
+        "sure_legend": _legend() if written.confidence is not None else [],
         "open_neighbours": OPEN_NEIGHBOURS,
         "metric_names": METRIC_NAMES,
         "metric_meanings": METRIC_MEANINGS,
         "route_pictures": [route_picture(explained.image, route) for route in explained.routes],
         "route_words": [route_words(route) for route in explained.routes],
     }
+
+
+def _sure(confidence: SentenceConfidence | None) -> str | None:
+    """Return the class of the style of a sentence; None where its probability is not known."""
+    return None if confidence is None or confidence.probability is None else sure_words(confidence.probability)
+
+
+def _legend() -> list[tuple[str, str]]:
+    """Return class and words of each band of probabilities, the surest first."""
+    told, most = [], 1.0
+    for least, words in SURE:
+        told.append((words, f"{words}: {least:.0%} to {most:.0%}"))
+        most = least
+    return told
 
 
 def _seen(explained: ExplainedReport) -> list[tuple[str, str, str, str]]:

@@ -20,6 +20,8 @@ METRIC_MEANINGS = {
     "cosine": "whether the two point the same way, whatever their lengths: 1 the same way, 0 at a right angle",
     "dot": "direction and lengths together: great where both are long and point the same way",
 }
+# From which probability on a sentence is called so.
+SURE = ((0.8, "likely"), (0.5, "uncertain"), (0.0, "unlikely"))
 # Weights of a layer closer together than this are called equal.
 CLEAR = 0.05
 HALF = 0.5
@@ -58,6 +60,15 @@ def not_mentioned_words(findings: Sequence[NotMentioned]) -> str:
     'edema (75%), fracture (50%)'
     """
     return ", ".join(f"{one.finding} ({one.probability:.0%})" for one in findings)
+
+
+def sure_words(probability: float) -> str:
+    """Say how sure the run is of a sentence.
+
+    >>> [sure_words(p) for p in (0.8, 0.79, 0.5, 0.1)]
+    ['likely', 'uncertain', 'uncertain', 'unlikely']
+    """
+    return next(words for least, words in SURE if probability >= least)
 
 
 def shares_by_name(shares: AttentionShares) -> list[tuple[str, float]]:

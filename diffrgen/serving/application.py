@@ -8,13 +8,14 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from diffrgen.explanation import Explainer
 from diffrgen.reporting.reporter import Reporter
 from diffrgen.serving.blocks import asset, make_page
+from diffrgen.serving.exporter import Exporter
 from diffrgen.serving.gallery import make_gallery
 from diffrgen.serving.guard import Guard
 from diffrgen.serving.image_reader import ImageReader
@@ -22,7 +23,9 @@ from diffrgen.serving.options import LOOPBACK, ServeOptions
 from diffrgen.serving.receiver import ImageReceiver
 from diffrgen.serving.service import ReportService
 
-IMAGES = "/images"
+IMAGES, EXPORTS = "/images", "/exports"
+# Edits sentences, zooms the image, saves the report.
+READER = "/reader.js"
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 
 
@@ -48,6 +51,8 @@ def _application(options: ServeOptions, folder: Path, reporter: Reporter, images
     receiver = ImageReceiver(service.held, images, options.limits)
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     application.post(IMAGES, response_class=PlainTextResponse)(receiver.receive)
+    application.post(EXPORTS, response_model=None)(Exporter(images, options.limits, options.run).export)
+    application.get(READER, response_model=None)(_reader_script)
     gr.mount_gradio_app(
         application,
         make_page(service, examples, options, takes_prior=reporter.takes_priors, takes_views=reporter.takes_views),
@@ -61,8 +66,13 @@ def _application(options: ServeOptions, folder: Path, reporter: Reporter, images
         mcp_server=False,
         max_file_size=1,
         theme=gr.themes.Base(font=FONTS, font_mono=("ui-monospace", "monospace")),
-        css=asset("page.css"),
+        css=asset("page.css") + asset("reader.css"),
+        head=f'<script type="module" src="{READER.removeprefix("/")}"></script>',
     )
     # A page of another site must not reach a service on this machine through a name of its own.
     hosts = ["*"] if options.host not in LOOPBACK else list(LOOPBACK)
-    return Guard(TrustedHostMiddleware(application, hosts), options.limits, unbounded=frozenset({IMAGES}))
+    return Guard(TrustedHostMiddleware(application, hosts), options.limits, unbounded=frozenset({IMAGES, EXPORTS}))
+
+
+def _reader_script() -> Response:
+    return Response(asset("reader.js"), media_type="text/javascript")

@@ -19,7 +19,7 @@ Refusal = Callable[[int, str], tuple[bytes, bytes]]
 
 # Gradio has more: uploads to a folder, files of that folder, a proxy, an API and its documentation, monitoring.
 OPEN = re.compile(
-    r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|images|(assets|static)/[\w./@-]+|"
+    r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|images|exports|reader\.js|(assets|static)/[\w./@-]+|"
     r"gradio_api/(info|startup-events|queue/(join|data)|cancel|reset|heartbeat/\w+))/?"
 )
 # A request without its images: a report of an earlier study and a few words.

@@ -3,8 +3,8 @@
 Decoders are native code that a hostile file can make crash, run for hours or ask for all memory. Here they take only
 this process with them, and of the file nothing but its grey pixels, its view and digests of two tags reaches the service.
 Takes a line of JSON a file, {"file", "sizes", "max_pixels", "seconds", "key"}, and answers one: {"error": null or why it is
-refused, "shapes": [[width, height] an image], "patient", "study", "view": see `Upload`}, then the pixels of these images, a
-byte each.
+refused, "shapes": [[width, height] an image], "patient", "study", "view", "text": see `Upload`}, then the pixels of these
+images, a byte each. Without "sizes" it answers {"error", "tags"}.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import os
 import resource
 import signal
 import sys
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from diffrgen.errors import DataError
-from diffrgen.images import probe_grey, read_resized
+from diffrgen.images import probe_grey, read_grey, read_resized
+from diffrgen.images.burned_text import SIDE, TextRegion, find_text
 from diffrgen.images.dicom import read_dicom
 from diffrgen.images.dicom_study import DicomStudy, dicom_study
 from diffrgen.images.resized import resized
@@ -41,28 +44,48 @@ def main() -> None:
     _bound_memory()
     _answer({"ready": True})
     for line in sys.stdin:
-        task, tags = json.loads(line), NO_TAGS
+        task = json.loads(line)
         # Counts processor time of all threads; the signal ends the process within a decoder too.
         signal.setitimer(signal.ITIMER_PROF, task["seconds"])
         try:
-            images, error = decoded(Path(task["file"]), task["sizes"], task["max_pixels"]), None
-            tags = dicom_study(Path(task["file"])) or NO_TAGS
+            answer, images = taken(task)
         except DataError as refused:
-            images, error = [], str(refused)
+            answer, images = {"error": str(refused)}, []
         except MemoryError:
-            images, error = [], "the image asks for too much memory"
+            answer, images = {"error": "the image asks for too much memory"}, []
         signal.setitimer(signal.ITIMER_PROF, 0)
-        shapes = [image.size for image in images]
-        _answer({"error": error, "shapes": shapes, **_told(tags, bytes.fromhex(task["key"]))}, *images)
+        _answer(answer, *images)
 
 
-def decoded(file: Path, sizes: list[int | None], max_pixels: int) -> list[Image.Image]:
-    """Return what `read_resized` gives for each of `sizes`; DataError for a damaged file or one over `max_pixels`."""
+def taken(task: dict[str, Any]) -> tuple[dict[str, object], list[Image.Image]]:
+    """Return the answer about a file, and its pixels for each size; DataError where the file is refused.
+
+    A task without sizes asks for the tags that a draft in the format of a hospital repeats, as DICOM JSON.
+    """
+    file = Path(task["file"])
+    if "sizes" not in task:
+        from diffrgen.clinical.source import read_source
+
+        return {"error": None, "tags": read_source(file).tags.to_json_dict()}, []
+    images, text = decoded(file, task["sizes"], task["max_pixels"])
+    told = _told(dicom_study(file) or NO_TAGS, bytes.fromhex(task["key"]))
+    shapes = [image.size for image in images]
+    return {"error": None, "shapes": shapes, "text": [astuple(region) for region in text], **told}, images
+
+
+def decoded(
+    file: Path, sizes: list[int | None], max_pixels: int
+) -> tuple[list[Image.Image], tuple[TextRegion, ...]]:
+    """Return what `read_resized` gives for each of `sizes`, and the text found in the image.
+
+    Raises DataError for a damaged file or one over `max_pixels`.
+    """
     if file.suffix == ".dcm":
         image = read_dicom(file, max_pixels=max_pixels)
-        return [image if size is None else resized(image, size) for size in sizes]
+        return [image if size is None else resized(image, size) for size in sizes], find_text(image)
     probe_grey(file, max_pixels=max_pixels)
-    return [read_resized(file, size) for size in sizes]
+    images = [read_resized(file, size) for size in sizes]
+    return images, find_text(read_grey(file, at_least=SIDE))
 
 
 def _told(tags: DicomStudy, key: bytes) -> dict[str, str]:

@@ -15,7 +15,9 @@ from typing import Any
 
 from PIL import Image
 
+from diffrgen.clinical.source import SourceImage
 from diffrgen.errors import DataError
+from diffrgen.images.burned_text import TextRegion
 from diffrgen.images.dicom import START, has_dicom_mark
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.refusals import for_visitors
@@ -53,6 +55,13 @@ class ImageReader:
         """
         return self._thread.submit(self._read, content)
 
+    def read_tags(self, content: bytes, name: str) -> Future[SourceImage]:
+        """Return the tags of an uploaded DICOM file that a draft of its report repeats; name: what messages call it.
+
+        The future raises DataError, in words for the visitor, where no such draft can be made of the file.
+        """
+        return self._thread.submit(self._read_tags, content, name)
+
     def close(self) -> None:
         """End the process, also in the middle of a file."""
         self._closed = True
@@ -70,17 +79,39 @@ class ImageReader:
         finally:
             file.unlink(missing_ok=True)
 
+    def _read_tags(self, content: bytes, name: str) -> SourceImage:
+        file = self._folder / "image.dcm"
+        try:
+            file.write_bytes(content)
+            _, words = self._answered({"file": str(file), "seconds": self._limits.decode_seconds})
+        except DataError as error:
+            raise DataError(str(error).replace(str(file), name)) from None
+        except (OSError, EOFError):
+            self._end()
+            raise DataError(f"{name}: {DAMAGED}") from None
+        finally:
+            file.unlink(missing_ok=True)
+        import pydicom
+
+        return SourceImage(Path(name), pydicom.Dataset.from_json(words["tags"]))
+
+    def _answered(self, task: dict[str, object]) -> tuple[_Answer, dict[str, Any]]:
+        """Have the process work on a file: its answer, and the words of it; DataError where the file is refused."""
+        process = self._running()
+        process.stdin.write(json.dumps(task).encode() + b"\n")
+        process.stdin.flush()
+        answer = _Answer(process, ANSWERS_WITHIN)
+        words = answer.words()
+        if words["error"] is not None:
+            raise DataError(words["error"])
+        return answer, words
+
     def _asked(self, task: dict[str, object]) -> Upload:
         try:
-            process = self._running()
-            process.stdin.write(json.dumps(task).encode() + b"\n")
-            process.stdin.flush()
-            answer = _Answer(process, ANSWERS_WITHIN)
-            words = answer.words()
-            if words["error"] is not None:
-                raise DataError(words["error"])
+            answer, words = self._answered(task)
             images = dict(zip(self._sizes, map(answer.image, words["shapes"]), strict=True))
-            return Upload(images, *(words[name] for name in ("patient", "study", "view")))
+            text = tuple(TextRegion(*region) for region in words["text"])
+            return Upload(images, *(words[name] for name in ("patient", "study", "view")), text)
         except (OSError, EOFError):  # TimeoutError is an OSError
             self._end()
             raise DataError(DAMAGED) from None

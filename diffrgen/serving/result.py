@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from html import escape
 
 from diffrgen.explanation import ExplainedReport
 from diffrgen.page import render_fragment
 
-FILE_NAME = "chest-xray-report.html"
+DOWNLOADS = (("text", "Text"), ("page", "Page"), ("dicom-sr", "DICOM SR"), ("fhir", "FHIR"))
 
 
-def result_html(explained: ExplainedReport) -> str:
-    """Return the report's fragment under a heading, with a button that the page's script saves it by."""
-    return (
-        '<section class="result" aria-labelledby="answer-title"><div class="result-head">'
-        '<h2 id="answer-title" data-answer tabindex="-1">Result</h2>'
-        f'<button type="button" class="secondary" data-download="{FILE_NAME}">Download as a page</button></div>'
-        f"{render_fragment(explained)}</section>"
+def result_html(explained: ExplainedReport, warnings: Sequence[str] = ()) -> str:
+    """Return the report's fragment under a heading, with what the page's scripts work on.
+
+    warnings: what to look at before the report is passed on.
+    """
+    buttons = "".join(
+        f'<button type="button" class="secondary" data-download="{kind}">{name}</button>' for kind, name in DOWNLOADS
     )
+    told = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    return (
+        f'<section class="result" aria-labelledby="answer-title" data-reading="{escape(_reading(explained))}">'
+        '<div class="result-head"><h2 id="answer-title" data-answer tabindex="-1">Result</h2>'
+        f'<div class="downloads" role="group" aria-label="Download as"><span aria-hidden="true">Download as</span>{buttons}</div>'
+        f'</div>{f"""<ul class="warnings" role="note">{told}</ul>""" if told else ""}'
+        f'<p class="export-problem" role="alert"></p>{render_fragment(explained)}</section>'
+    )
+
+
+def _reading(explained: ExplainedReport) -> str:
+    """The sentences and where each looked, one grid a view, as JSON for the script."""
+    heats = [
+        {"text": sentence.text, "heat": [[[round(float(x), 4) for x in row] for row in view] for view in sentence.heat]}
+        for sentence in explained.sentences
+    ]
+    return json.dumps(heats)
 
 
 def problem_html(message: str) -> str:

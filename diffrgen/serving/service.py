@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.explanation import Explainer
+from diffrgen.images import ResizedImages
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import StudyImages
@@ -17,7 +18,7 @@ from diffrgen.serving.model_queue import ModelQueue
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.request import ReportRequest
 from diffrgen.serving.result import problem_html, result_html
-from diffrgen.serving.upload import check_one, study_of_uploads
+from diffrgen.serving.upload import check_one, study_of_uploads, upload_warnings
 
 LOGGER = logging.getLogger(__name__)
 UNEXPECTED = "Something went wrong here, and no report was written. The image was not kept; please try another one."
@@ -47,7 +48,9 @@ class ReportService:
         """Return the HTML that answers what a browser sent: a report with its reasons, or what is wrong, in words."""
         try:
             study, prior = self._study(ReportRequest.of(content))
-            return await self._queue.ask(study, prior, client, result_html)
+            images = [*study.images, *([] if prior is None else [prior.image])]
+            warnings = upload_warnings([image for image in images if isinstance(image, ResizedImages)])
+            return await self._queue.ask(study, prior, client, lambda explained: result_html(explained, warnings))
         except DataError as error:
             return problem_html(str(error))
         except Exception as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages
+from diffrgen.images.burned_text import TextRegion, text_warning
 from diffrgen.records import ViewKind
 from diffrgen.reporting.study_images import StudyImages
 
@@ -16,12 +17,20 @@ class Upload(ResizedImages):
     """Pixels for each `resize` that the networks ask for, and what a DICOM file's tags say.
 
     patient, study: digests of the two identifiers, made with a key that nobody outside of the service has, "" where there
-    is no such tag; two of them can be compared and tell nothing else. view: the kind of view by its tag.
+    is no such tag; two of them can be compared and tell nothing else. view: the kind of view by its tag. text: where the image
+    may have text burned in.
     """
 
     patient: str = field(default="", repr=False)
     study: str = field(default="", repr=False)
     view: ViewKind = "unknown"
+    text: tuple[TextRegion, ...] = ()
+
+
+def upload_warnings(uploads: Sequence[ResizedImages]) -> list[str]:
+    """Return what is to be looked at before these images, or a page with them, are passed on."""
+    told = [text_warning(upload.text) for upload in uploads if isinstance(upload, Upload)]
+    return list(dict.fromkeys(warning for warning in told if warning is not None))
 
 
 def study_of_uploads(uploads: Sequence[ResizedImages]) -> StudyImages:

@@ -19,6 +19,16 @@ class Sentence(BaseModel):
     findings: dict[str, str] = Field(
         description='The findings that the sentence states: "positive", "negative" or "uncertain".'
     )
+    confidence: float | None = Field(
+        default=None, description="That the findings agree with the study, 0 to 1; absent where the run has no calibration."
+    )
+
+
+class NotMentionedFinding(BaseModel):
+    """A finding that the report leaves out and the classifier is sure of."""
+
+    finding: str
+    probability: float
 
 
 class Finding(BaseModel):
@@ -35,6 +45,9 @@ class ReportAnswer(BaseModel):
     report: str
     sentences: list[Sentence]
     findings: dict[str, Finding]
+    not_mentioned: list[NotMentionedFinding] | None = Field(
+        default=None, description="What the report leaves out; absent where the run has no calibration."
+    )
     views: list[str] = Field(description="The kind of each image's view, for a run that takes several.")
     warnings: list[str] = Field(description="What to look at before the report or its images are passed on.")
     model: str = Field(description="The software and its version.")
@@ -46,18 +59,22 @@ def report_answer(
 ) -> ReportAnswer:
     """Return what the API says of a report; read_findings: gives the findings of each sentence."""
     written = explained.written
+    probabilities = [None if each is None else each.probability for each in explained.confidence]
     texts = [sentence.text for sentence in explained.sentences]
     return ReportAnswer(
         notice=NOTICE,
         report=written.report,
         sentences=[
-            Sentence(text=text, findings=dict(findings))
-            for text, findings in zip(texts, read_findings(texts), strict=True)
+            Sentence(text=text, findings=dict(findings), confidence=probability)
+            for text, findings, probability in zip(texts, read_findings(texts), probabilities, strict=True)
         ],
         findings={
             name: Finding(state=state, probability=written.positive_probability[name])
             for name, state in written.states.items()
         },
+        not_mentioned=None
+        if written.not_mentioned is None
+        else [NotMentionedFinding(finding=each.finding, probability=each.probability) for each in written.not_mentioned],
         views=list(written.views),
         warnings=list(warnings),
         model=origin.software,

@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartException
 
 from diffrgen.records import MAX_VIEWS
 from diffrgen.serving.api.problem import RefusedError
+from diffrgen.serving.memory_parser import MemoryParser
 from diffrgen.serving.options import UploadLimits
 from diffrgen.text import printable
 
@@ -28,12 +29,6 @@ class StudyForm:
     images: tuple[bytes, ...]
     prior_image: bytes | None = None
     prior_report: str = ""
-
-
-class MemoryParser(MultiPartParser):
-    """Starlette's parser, which would write files of more than 1 MB to a folder for temporary files; here none is."""
-
-    spool_max_size = 1 << 40
 
 
 def most_bytes(limits: UploadLimits, *, views: int, takes_prior: bool) -> int:

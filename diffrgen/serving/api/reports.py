@@ -23,7 +23,7 @@ from diffrgen.serving.image_reader import ImageReader
 from diffrgen.serving.model_queue import ModelQueue
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.service import place_of
-from diffrgen.serving.upload import check_one, study_of_uploads
+from diffrgen.serving.upload import check_one, study_of_uploads, upload_warnings
 from diffrgen.text import printable
 
 LOGGER = logging.getLogger(__name__)
@@ -89,11 +89,11 @@ class ReportApi:
         # The place is kept until the images are decoded, so that its number bounds the memory.
         async with self._receiving.turn(client):
             form = await self._form(request)
-            study, prior = await self._study(form, client)
-        labels = self._queue.reporter.stated_findings
+            study, prior, uploads = await self._study(form, client)
+        labels, warnings = self._queue.reporter.stated_findings, upload_warnings(uploads)
         try:
             answer = await self._queue.ask(
-                study, prior, client, lambda explained: report_answer(explained, self._origin, labels)
+                study, prior, client, lambda explained: report_answer(explained, self._origin, labels, warnings)
             )
         except BusyError:
             raise
@@ -120,7 +120,7 @@ class ReportApi:
             expected = f"no pause of more than {limits.idle_seconds:g} s"
             raise RefusedError(408, str(error), expected=expected, got="a longer one, or too long a body") from None
 
-    async def _study(self, form: StudyForm, client: str) -> tuple[StudyImages, PriorStudy | None]:
+    async def _study(self, form: StudyForm, client: str) -> tuple[StudyImages, PriorStudy | None, list[ResizedImages]]:
         """Decode the images of a request; those of several patients or studies are refused."""
         try:
             images = [await self._decoded(content, client) for content in form.images]
@@ -131,13 +131,14 @@ class ReportApi:
             raise self._unreadable(error) from None
         try:
             study = study_of_uploads(images)
-            check_one([*images, *([] if prior_image is None else [prior_image])], "patient")
+            uploads = [*images, *([] if prior_image is None else [prior_image])]
+            check_one(uploads, "patient")
         except DataError as error:
             expected = "images of one study, and an earlier study of the same patient"
             raise RefusedError(422, str(error), expected=expected, got="images of several, by their tags") from None
         if prior_image is None and not form.prior_report:
-            return study, None
-        return study, PriorStudy(prior_image, form.prior_report or None)
+            return study, None, uploads
+        return study, PriorStudy(prior_image, form.prior_report or None), uploads
 
     async def _decoded(self, content: bytes, client: str) -> ResizedImages:
         async with self._decoding.turn(client):

@@ -7,6 +7,7 @@ const examples = [...form.querySelectorAll("[data-example]")];
 const [priorReport, examplePrior] = [form.querySelector("#prior-report"), form.querySelector("#example-prior")];
 const limit = Number(form.dataset.maxBytes);
 let example = null;
+let sent = [];
 
 const say = (text) => { status.textContent = text; };
 const complain = (text) => { problem.textContent = text; busy(false); };
@@ -89,6 +90,8 @@ form.addEventListener("submit", async (event) => {
   try {
     const earlier = prior && prior.files[0] ? await send(prior.files[0], "Earlier image: ") : null;
     const view = second && second.files[0] ? await send(second.files[0], "Second view: ") : null;
+    // The files that a draft in a hospital's format is made of, should the visitor ask for it.
+    sent = file ? [file, ...(view ? [second.files[0]] : [])] : [];
     const request = { prior_image: earlier, second_image: view, prior_report: priorReport ? priorReport.value : "" };
     trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
     say("Writing the report ...");
@@ -109,24 +112,9 @@ window.diffrgenAnswered = (html) => {
   if (told) { complain(told.textContent); return; }
   problem.textContent = "";
   busy(false);
-  setTimeout(() => document.querySelector("#answer [data-answer]").focus(), 0);
+  setTimeout(() => {
+    document.dispatchEvent(new CustomEvent("diffrgen-report", { detail: { files: sent } }));
+    document.querySelector("#answer [data-answer]").focus();
+  }, 0);
 };
 window.diffrgenFailed = () => complain("The service is busy or cannot be reached; please try again in a minute.");
-
-// The page to keep is made here of the report that is shown, so that no copy of it stays on the server.
-const wholePage = (report) => `<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><title>Chest X-ray report</title></head>
-<body style="margin: 0">${report.outerHTML}</body>
-</html>
-`;
-document.addEventListener("click", (event) => {
-  const asked = event.target.closest("[data-download]");
-  if (!asked) return;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([wholePage(document.querySelector("#answer article"))], { type: "text/html" }));
-  link.download = asked.dataset.download;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-});
