@@ -260,7 +260,7 @@ def test_what_is_open_without_a_token_tells_no_secret(server, client):
     assert 'src="http' not in page.text
     description = httpx.get(f"{server.url}openapi.json").json()
     body = description["paths"]["/v1/reports"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(body["properties"]) == {"images", "prior_image", "prior_report"}
+    assert set(body["properties"]) == {"images", "prior_image", "prior_report", "indication"}
     answer = description["components"]["schemas"]["ReportAnswer"]
     assert set(sent(client, RADIOGRAPH).json()) <= set(answer["properties"])
     check_problem(client.get("v1/reports"), 405, expected="POST", got="GET")

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.records import Sections
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import StudyImages
 from diffrgen.serving.clients import Turns
@@ -32,15 +33,32 @@ class ModelQueue:
         self._model = ThreadPoolExecutor(1, "model")
 
     async def ask(
-        self, study: StudyImages, prior: PriorStudy | None, client: str, shown: Callable[[ExplainedReport], Answer]
+        self,
+        study: StudyImages,
+        prior: PriorStudy | None,
+        client: str,
+        shown: Callable[[ExplainedReport], Answer],
+        *,
+        context: Sections | None = None,
     ) -> Answer:
-        """Return the report of `study` as `shown`; DataError, in words for the client, where too many wait."""
+        """Return the report of `study` as `shown`; DataError, in words for the client, where too many wait.
+
+        context: what is known before the images are read, for a run that takes it.
+        """
+        loop = asyncio.get_running_loop()
         async with self._turns.turn(client):
-            return await asyncio.get_running_loop().run_in_executor(self._model, self._answer, study, prior, shown)
+            return await loop.run_in_executor(self._model, self._answer, study, prior, context, shown)
 
     def _answer(
-        self, study: StudyImages, prior: PriorStudy | None, shown: Callable[[ExplainedReport], Answer]
+        self,
+        study: StudyImages,
+        prior: PriorStudy | None,
+        context: Sections | None,
+        shown: Callable[[ExplainedReport], Answer],
     ) -> Answer:
+        given = {} if context is None else {"context": [context]}
         with for_visitors(self._limits):
-            (explained,) = self._explainer.explain([study], self._generation, priors=None if prior is None else [prior])
+            (explained,) = self._explainer.explain(
+                [study], self._generation, priors=None if prior is None else [prior], **given
+            )
         return shown(explained)

@@ -94,6 +94,8 @@ def _form_schema(takes_views: int, takes_prior: bool) -> dict[str, Any]:
     if takes_prior:
         fields["prior_image"] = {**FILE, "description": "The patient's earlier image."}
         fields["prior_report"] = {"type": "string", "description": "The patient's earlier report."}
+    indication = "Why the study was asked for; refused where the run was trained without it."
+    fields["indication"] = {"type": "string", "description": indication}
     return {"type": "object", "properties": fields, "required": ["images"], "additionalProperties": False}
 
 

@@ -24,24 +24,32 @@ OVERHEAD = 1_000_000
 
 @dataclass(frozen=True)
 class StudyForm:
-    """What a client sent: the files of the study, and of its earlier study where there is one."""
+    """What a client sent: the files of the study, of its earlier study where there is one, and why it was asked for."""
 
     images: tuple[bytes, ...]
     prior_image: bytes | None = None
     prior_report: str = ""
+    indication: str = ""
 
 
-def most_bytes(limits: UploadLimits, *, views: int, takes_prior: bool) -> int:
+@dataclass(frozen=True)
+class TakenInputs:
+    """What a run takes: the most images of a study, whether an earlier study, whether an indication."""
+
+    views: int
+    prior: bool
+    indication: bool
+
+
+def most_bytes(limits: UploadLimits, takes: TakenInputs) -> int:
     """Return the longest body of a request to a run that takes so much."""
-    return (views + takes_prior) * limits.max_bytes + OVERHEAD
+    return (takes.views + takes.prior) * limits.max_bytes + OVERHEAD
 
 
 async def read_form(
-    headers: Headers, parts: AsyncGenerator[bytes, None], limits: UploadLimits, *, views: int, takes_prior: bool
+    headers: Headers, parts: AsyncGenerator[bytes, None], limits: UploadLimits, takes: TakenInputs
 ) -> StudyForm:
-    """Return the request in a body.
-
-    views: the most images of a study that the run takes; takes_prior: whether it takes an earlier study.
+    """Return the request in a body to a run that takes so much.
 
     Raises RefusedError: 400 for a damaged body, 413 for a file or text over `limits`, 422 for fields that do not fit.
     """
@@ -53,16 +61,17 @@ async def read_form(
             400, "The body cannot be read.", expected=f"multipart/form-data of at most {MOST_PARTS} parts", got=error.message
         ) from None
     try:
-        return await _form(fields, limits, views=views, takes_prior=takes_prior)
+        return await _form(fields, limits, takes)
     finally:
         await fields.close()
 
 
-async def _form(fields: FormData, limits: UploadLimits, *, views: int, takes_prior: bool) -> StudyForm:
+async def _form(fields: FormData, limits: UploadLimits, takes: TakenInputs) -> StudyForm:
     for name in fields:
         if name not in FIELDS:
             raise _wrong("There is a field that is not known.", f"the fields {', '.join(FIELDS)}", printable(name)[:80])
-    if str(fields.get("indication") or "").strip():
+    indication = _text(fields, "indication", limits)
+    if indication and not takes.indication:
         raise _wrong(
             "This run takes no indication; leave the field out.", "a request without an indication", "one with an indication"
         )
@@ -70,21 +79,21 @@ async def _form(fields: FormData, limits: UploadLimits, *, views: int, takes_pri
     prior_report = _text(fields, "prior_report", limits)
     if not 1 <= len(images) <= MAX_VIEWS:
         raise _wrong("Send the images of one study.", f"1 to {MAX_VIEWS} files in the field images", f"{len(images)} files")
-    if len(images) > views:
+    if len(images) > takes.views:
         raise _wrong(
-            f"This run takes {views} image{'s' if views > 1 else ''} of a study.",
-            f"at most {views} in the field images",
+            f"This run takes {takes.views} image{'s' if takes.views > 1 else ''} of a study.",
+            f"at most {takes.views} in the field images",
             f"{len(images)} files",
         )
     if len(prior_images) > 1:
         raise _wrong("Send one earlier image.", "at most 1 file in the field prior_image", f"{len(prior_images)} files")
-    if (prior_images or prior_report) and not takes_prior:
+    if (prior_images or prior_report) and not takes.prior:
         raise _wrong(
             "This run was trained without earlier studies; leave the earlier one out.",
             "neither prior_image nor prior_report",
             "an earlier study",
         )
-    return StudyForm(tuple(images), prior_images[0] if prior_images else None, prior_report)
+    return StudyForm(tuple(images), prior_images[0] if prior_images else None, prior_report, indication)
 
 
 async def _files(fields: FormData, name: str, limits: UploadLimits) -> list[bytes]:
@@ -108,7 +117,7 @@ def _text(fields: FormData, name: str, limits: UploadLimits) -> str:
     text = texts[0].strip() if texts and isinstance(texts[0], str) else ""
     most = limits.max_report_characters
     if len(text) > most:
-        raise RefusedError(413, "The earlier report is too long.", expected=f"at most {most} characters", got=f"{len(text)}")
+        raise RefusedError(413, f"The text in {name} is too long.", expected=f"at most {most} characters", got=f"{len(text)}")
     return text
 
 

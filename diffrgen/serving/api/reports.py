@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse, Response
 from diffrgen.clinical.origin import ReportOrigin
 from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages
+from diffrgen.records import Sections
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import StudyImages
 from diffrgen.serving.api.answer import report_answer
 from diffrgen.serving.api.bearer import VARIABLE, knows_token
-from diffrgen.serving.api.form import StudyForm, most_bytes, read_form
+from diffrgen.serving.api.form import StudyForm, TakenInputs, most_bytes, read_form
 from diffrgen.serving.api.problem import RefusedError
 from diffrgen.serving.body import DisconnectedError, TooLongError, TooSlowError, body_parts
 from diffrgen.serving.clients import BusyError, Turns, client_of
@@ -40,8 +41,8 @@ class ReportApi:
     ) -> None:
         self._queue, self._images, self._limits, self._origin, self._token = queue, images, limits, origin, token
         reporter = queue.reporter
-        self._views, self._takes_prior = reporter.takes_views, reporter.takes_priors
-        self._most_bytes = most_bytes(limits, views=self._views, takes_prior=self._takes_prior)
+        self._takes = TakenInputs(reporter.takes_views, reporter.takes_priors, "indication" in reporter.takes_context)
+        self._most_bytes = most_bytes(limits, self._takes)
         self._receiving = Turns(RECEIVED_AT_ONCE, per_client=RECEIVED_AT_ONCE // 2, waiting=WAITING)
         self._decoding = Turns(1, per_client=1, waiting=RECEIVED_AT_ONCE)
 
@@ -93,7 +94,11 @@ class ReportApi:
         labels, warnings = self._queue.reporter.stated_findings, upload_warnings(uploads)
         try:
             answer = await self._queue.ask(
-                study, prior, client, lambda explained: report_answer(explained, self._origin, labels, warnings)
+                study,
+                prior,
+                client,
+                lambda explained: report_answer(explained, self._origin, labels, warnings),
+                context=Sections(indication=form.indication) if form.indication else None,
             )
         except BusyError:
             raise
@@ -108,12 +113,10 @@ class ReportApi:
             most_bytes=self._most_bytes,
             idle_seconds=limits.idle_seconds,
             # As long as the page gives each image.
-            seconds=limits.body_seconds * (self._views + self._takes_prior),
+            seconds=limits.body_seconds * (self._takes.views + self._takes.prior),
         )
         try:
-            return await read_form(
-                request.headers, parts, limits, views=self._views, takes_prior=self._takes_prior
-            )
+            return await read_form(request.headers, parts, limits, self._takes)
         except TooLongError:
             raise self._too_long("more") from None
         except TooSlowError as error:
