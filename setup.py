@@ -14,7 +14,7 @@ from native_build import CUDA_NOTE, NOTE, BuildNative, native
 setup(
     packages=find_packages(include=["diffrgen", "diffrgen.*"]) + find_packages("kernels"),
     package_dir={"diffrgen_kernels": "kernels/diffrgen_kernels"},
-    package_data={"diffrgen_kernels": [NOTE, CUDA_NOTE]},
+    package_data={"diffrgen_kernels": [NOTE, CUDA_NOTE, "py.typed"]},
     ext_modules=[native("kernels/native_build.py")],
     cmdclass={"build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

@@ -158,7 +158,7 @@ def _clinical_files(options: GenerateOptions, studies: Sequence[StudyImages]) ->
         return None
     from diffrgen.clinical import ClinicalFiles, check_patients, read_study, run_origin
 
-    sources = [read_study([Path(image) for image in study.images]) for study in studies]
+    sources = [read_study(study.files) for study in studies]
     check_patients(source for images in sources for source in images)
     return ClinicalFiles(options.dicom_sr, options.fhir, sources, run_origin(options.run))
 
@@ -230,7 +230,7 @@ def generate(options: GenerateOptions) -> int:
             if clinical:
                 clinical.write(explained.position, [sentence.text for sentence in explained.sentences])
             if pages:
-                pages.write(explained, *map(Path, studies[explained.position].images))
+                pages.write(explained, *studies[explained.position].files)
                 _warn_of_text(studies[explained.position], bar)
         outcomes.print_faults(before=len(studies))
     if clinical:

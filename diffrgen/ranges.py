@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from numbers import Integral, Real
+from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -40,13 +41,14 @@ BOUNDS: Mapping[type, tuple[str, Callable[[Any, Any], bool], str]] = MappingProx
 )
 
 
-def check_fields(options: object, prefix: str = "") -> None:
+def check_fields(options: Any, prefix: str = "") -> None:
     """Raise DataError where a number of the dataclass `options` is out of its range, or a word is none of its type's.
 
     Floats must be finite. The message names the field behind `prefix`, as the command line spells it where that is
     dashes ("--model."), with the value that was expected and the one that came.
     """
-    check_values({name: getattr(options, name) for name in types_of(type(options))}, types_of(type(options)), prefix)
+    types = types_of(options.__class__)
+    check_values({name: getattr(options, name) for name in types}, types, prefix)
 
 
 def check_values(values: Mapping[str, object], types: Mapping[str, Any], prefix: str = "") -> None:
@@ -62,7 +64,7 @@ def spelled(prefix: str, name: str) -> str:
 
 
 @lru_cache
-def types_of(what: type | Callable[..., None]) -> Mapping[str, Any]:
+def types_of(what: Callable[..., Any]) -> Mapping[str, Any]:
     """The types of a dataclass's fields, or of a function's arguments, with their bounds."""
     hints = get_type_hints(what, include_extras=True)
     hints.pop("return", None)
@@ -110,6 +112,7 @@ def described(kind: Any) -> str:
             return f"a tuple, each {described(arguments[0])}"
         return f"{len(arguments)} values, {', '.join(map(described, arguments))}"
     words = {NoneType: "none", bool: "True or False", int: "a whole number", float: "a finite number"}
+    words |= {str: "text", Path: "a path"}
     return words.get(kind, getattr(kind, "__name__", str(kind)))
 
 

@@ -69,6 +69,7 @@ def load_checked(
 
     Raises DataError by file and field or tensor.
     """
+    assert kind.config_class is not None  # a network of our own
     config = read_config(kind.config_class, folder)
     for name, value in changes.items():
         setattr(config, name, value)

@@ -13,7 +13,7 @@ from native_build import CUDA_NOTE, NOTE, BuildNative, native
 
 setup(
     packages=find_packages(),
-    package_data={"diffrgen_kernels": [NOTE, CUDA_NOTE]},
+    package_data={"diffrgen_kernels": [NOTE, CUDA_NOTE, "py.typed"]},
     ext_modules=[native("native_build.py")],
     cmdclass={"build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},

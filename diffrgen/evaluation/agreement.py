@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -66,9 +67,7 @@ class PromptAgreement:
     def intervals(self, *, resamples: int = 1000, seed: int = 0) -> dict[str, Interval | None]:
         """Return the 95 % interval of each score by bootstrap over studies."""
         return {
-            name: bootstrap_interval(
-                self.counts, lambda sums, name=name: _score(name, sums), resamples=resamples, seed=seed
-            )
+            name: bootstrap_interval(self.counts, partial(_score, name), resamples=resamples, seed=seed)
             for name in SCORES
         }
 

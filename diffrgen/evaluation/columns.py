@@ -134,16 +134,16 @@ def _section(text: str, sections: Sections) -> str:
 
 def _hypotheses(record: Mapping[str, object], options: ColumnOptions) -> list[Columns]:
     taken = {*options.reference_column, options.id_column}
-    strong = [(name,) for name in HYPOTHESES if name in record and name not in taken]
+    strong: list[Columns] = [(name,) for name in HYPOTHESES if name in record and name not in taken]
     if strong:
         return strong
-    plain = [(REPORT,)] if REPORT in record and REPORT not in taken else []
+    plain: list[Columns] = [(REPORT,)] if REPORT in record and REPORT not in taken else []
     return _with_sections(record, plain, SECTIONS, options, taken)
 
 
 def _references(record: Mapping[str, object], hypothesis: Columns, options: ColumnOptions) -> list[Columns]:
     taken = {*hypothesis, options.id_column}
-    found = [
+    found: list[Columns] = [
         (name,)
         for name in (*REFERENCES, REPORT)
         if name not in taken and _given(record, name) and (name != "labels" or is_text(record[name]))

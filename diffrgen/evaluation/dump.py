@@ -118,7 +118,7 @@ class Scorer:
             references=[self.references[row] for row in rows],
             labels=None if self.labels is None else self.labels[rows],
         )
-        return kept, [by_id[each.id] for each in kept.predictions]
+        return kept, [by_id[str(each.id)] for each in kept.predictions]
 
     def score(self, hypotheses: list[str] | None = None) -> Scores:
         """Score hypotheses, by default the predictions' own."""

@@ -287,8 +287,8 @@ def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
     if evaluation.differences:
         table += f"\nPaired differences (95 % interval, p):\n\n{difference_table(evaluation.differences, first=MODEL_ROW)}"
     if evaluation.human:
-        lines = "".join(f"- {name}: {scores}\n" for name, scores in evaluation.human.items())
-        table += f"\nAgainst human labels:\n\n{lines}"
+        human_lines = "".join(f"- {name}: {scores}\n" for name, scores in evaluation.human.items())
+        table += f"\nAgainst human labels:\n\n{human_lines}"
     if evaluation.confidence is not None:
         table += f"\n{CONFIDENCE}: {evaluation.confidence}\n"
     (evaluation.folder / "table.md").write_text(table, encoding="utf-8")

@@ -107,6 +107,6 @@ def _study_interval(measure: Measure, groups: Sequence[tuple[int, Sequence[RunRe
 
     def combined(sums: np.ndarray) -> np.ndarray:
         each = sums.reshape(-1, *shape)  # (R, runs, K)
-        return sum(weight * score(each[:, place]) for place, (weight, _) in enumerate(runs))
+        return np.sum([weight * score(each[:, place]) for place, (weight, _) in enumerate(runs)], axis=0)
 
     return bootstrap_interval(side_by_side.reshape(len(side_by_side), -1), combined)

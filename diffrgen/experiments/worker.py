@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from diffrgen.command import run_command
-from diffrgen.evaluation.run import EvaluateOptions, Evaluation, evaluate
+from diffrgen.evaluation.options import EvaluateOptions
+from diffrgen.evaluation.run import Evaluation, evaluate
 from diffrgen.experiments.job import Job
 from diffrgen.experiments.record import RunRecord, as_rows
 from diffrgen.experiments.routing import routing_statistics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def cross_attention(
     prompt = model.prompt_ids(states, encoded.prior_states)  # (B, 1 + C)
     ids = torch.cat([prompt, sequences[:, :-1]], dim=1)
     decoder = model.decoder.base_model
-    attention = decoder.encoder.layer[-1].crossattention.self
+    attention: Any = decoder.get_submodule(f"encoder.layer.{model.config.decoder.num_hidden_layers - 1}.crossattention.self")
     with recorded(attention.query, attention.key) as (queries, keys):
         decoder(
             **model.decoder_inputs(ids, encoded.prompt_rows),

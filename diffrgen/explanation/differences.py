@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffrgen.model.config import DIFFERENCE_METRICS, Metric
+from diffrgen.model.choices import DIFFERENCE_METRICS, Metric
 from diffrgen.model.difference import difference_metrics
 
 # Of l2 the smaller is closer, of the other two the greater.

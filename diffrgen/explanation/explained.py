@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ class ExplainedReport:
             {"layer": route.layer, "stream": route.stream, "orders": list(route.orders), "chosen": route.chosen}
             for route in self.routes
         ]
-        reasons = {"sentences": sentences, "differences": _plain(self.differences), "routes": routes}
+        reasons: dict[str, Any] = {"sentences": sentences, "differences": _plain(self.differences), "routes": routes}
         if self.seen:
             reasons["findings_seen"] = {
                 seen.finding: {"centre": [round(x, 4) for x in seen.centre], "heat": np.round(seen.heat, 4).tolist()}

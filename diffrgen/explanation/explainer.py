@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffrgen.errors import DataError
 from diffrgen.explanation.attention import attention_shares, cross_attention
@@ -18,6 +18,7 @@ from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.seen import findings_attention, routing_layers, seen_findings
 from diffrgen.explanation.sentences import ReportSentence, mark_shared
 from diffrgen.images import ImageTransform
+from diffrgen.model.rows import given_or_true
 from diffrgen.model.views import mean_of_present
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.records import Sections, main_view
@@ -77,8 +78,8 @@ class Explainer:
     def _reasons(self, batch: WrittenBatch) -> Reasons:
         model, generated, inputs = self.reporter.model, batch.generated, batch.inputs
         patch_features = model.patch_projection if model.view_marks is None else model.view_marks
-        modules = [model.image_encoder, patch_features, model.report_projection]
-        modules += [] if inputs.prior is None else [model.prior]
+        modules: list[nn.Module] = [model.image_encoder, patch_features, model.report_projection]
+        modules += [] if inputs.prior is None or model.prior is None else [model.prior]
         layers = routing_layers(model)
         with recorded(*layers, *modules) as calls:
             encoded = model.encode(inputs)
@@ -86,10 +87,12 @@ class Explainer:
         seen = findings_attention(model, calls[: len(layers)])
         z, f = reports[0].output, _mean_of_views(patches[0].output, inputs.view_mask)  # of Eq. 1
         tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
-        metrics = neighbour_metrics(z, f, inputs.retrieved_mask.unflatten(1, (-1, tokens)))
+        mask = given_or_true(inputs.retrieved_mask, z)
+        metrics = neighbour_metrics(z, f, mask.unflatten(1, (-1, tokens)))
         prior_metrics = None
         if earlier:
-            prior_metrics = neighbour_metrics(earlier[0][0].output, f, inputs.prior_mask[..., None]).cpu()
+            rows = earlier[0][0].output
+            prior_metrics = neighbour_metrics(rows, f, given_or_true(inputs.prior_mask, rows)[..., None]).cpu()
         attention = cross_attention(model, encoded, generated.states, generated.sequences)
         seen = None if seen is None else seen.cpu()
         return Reasons(pictured[0].output.grid, attention.cpu(), metrics.cpu(), prior_metrics, seen)
@@ -131,14 +134,18 @@ class Explainer:
     def _prior(
         self, prior: PriorStudy, row: int, batch: WrittenBatch, reasons: Reasons, told: Sequence[str]
     ) -> ExplainedPrior:
+        inputs = batch.inputs
         assert reasons.prior_metrics is not None
+        assert inputs.prior_states is not None
         reporter = self.reporter
-        rows = reasons.prior_metrics[row][batch.inputs.prior_mask[row].cpu()]
+        rows = reasons.prior_metrics[row]
+        if inputs.prior_mask is not None:
+            rows = rows[inputs.prior_mask[row].cpu()]
         metrics = reasons.metrics[row, : len(batch.reports[row].neighbours)]
         report = clean_report(prior.report or "", rules=reporter.settings.rules)
         image = None if prior.image is None else reporter.pixel_values(prior.image)
         return ExplainedPrior(
-            states=named_states(batch.inputs.prior_states[row]),
+            states=named_states(inputs.prior_states[row]),
             image=None if image is None else _grey(image, reporter.sources.transform),
             sentences=mark_shared(report, told),
             differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),

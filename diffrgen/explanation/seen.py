@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffrgen.explanation.recording import Call, recorded
 from diffrgen.labels import AUXILIARY, FINDINGS, NO_FINDING
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
+from diffrgen.model.coattention import CoAttentionRouting
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class SeenFinding:
     centre: tuple[float, float]
 
 
-def routing_layers(model: DiffRGenForReportGeneration) -> list[nn.Module]:
+def routing_layers(model: DiffRGenForReportGeneration) -> list[CoAttentionRouting]:
     """Return the modules whose calls `findings_attention` takes, none for a network without finding queries."""
-    return [] if model.finding_queries is None else [layer.mhcar for layer in model.fam.layers]
+    return [] if model.finding_queries is None else [layer.mhcar for layer in model.fam.routing_layers]
 
 
 def findings_attention(model: DiffRGenForReportGeneration, calls: Sequence[Sequence[Call]]) -> Tensor | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
@@ -235,7 +235,8 @@ def _check_fragments(data: bytes, file: Path) -> None:
 def _picture(dataset: Dataset, file: Path, syntax: UID) -> Image.Image:
     from pydicom.pixels import apply_color_lut, get_decoder
 
-    values, _ = get_decoder(syntax).as_array(dataset, index=0, correct_unused_bits=False)
+    decoder: Any = get_decoder(syntax)
+    values, _ = decoder.as_array(dataset, index=0, correct_unused_bits=False)
     if dataset.PhotometricInterpretation not in GREY:
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             values = apply_color_lut(values, dataset)

@@ -88,8 +88,8 @@ def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 @torch.no_grad()
 def open_excitations(model: EfficientNetModel) -> None:
     """Fix every squeeze-and-excitation to 1."""
-    for block in model.encoder.blocks:
-        block.squeeze_excite.reduce.weight.zero_()
-        block.squeeze_excite.reduce.bias.zero_()
-        block.squeeze_excite.expand.weight.zero_()
-        block.squeeze_excite.expand.bias.fill_(OPEN)
+    for block in model.get_submodule("encoder.blocks").children():
+        parameters = dict(block.get_submodule("squeeze_excite").named_parameters())
+        for name in ("reduce.weight", "reduce.bias", "expand.weight"):
+            parameters[name].zero_()
+        parameters["expand.bias"].fill_(OPEN)

@@ -86,6 +86,7 @@ def all_ones_alone(alpha: Tensor) -> Tensor:
 def with_other_finding_rows(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
     """Encode with other studies' rows of the findings in the prompt."""
     encoded = encode(model, example)
+    assert encoded.prompt_rows is not None  # of a network with finding queries
     encoded.prompt_rows = exchanged(encoded.prompt_rows)
     return encoded
 

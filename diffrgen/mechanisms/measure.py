@@ -16,8 +16,9 @@ from diffrgen.mechanisms.localisation import localisation
 from diffrgen.mechanisms.losses import StudyLosses, study_losses
 from diffrgen.mechanisms.options import MechanismOptions
 from diffrgen.metrics.bootstrap import mean_interval
+from diffrgen.pipeline.options import PHANTOM
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.source import PHANTOM, load_source
+from diffrgen.pipeline.source import load_source
 from diffrgen.pipeline.word_tokens import token_classes
 
 
@@ -76,7 +77,7 @@ def _added(changed: StudyLosses, nothing: StudyLosses) -> dict[str, Any]:
 
 
 def _of_words(losses: StudyLosses) -> dict[str, Any]:
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for place, name in enumerate(CLASSES):
         count = losses.count[:, place]
         found[name] = {"tokens": int(count.sum())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, make_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +16,15 @@ from transformers.utils import ModelOutput
 NAMES = ("cache", "past_key_values")
 CACHE = next(name for name in NAMES if name in {field.name for field in fields(CausalLMOutputWithCrossAttentions)})
 
-# The one field of an output that has a name of transformers' choosing: generation finds the cache by it.
-OutputWithCache = make_dataclass(
-    "OutputWithCache", [(CACHE, Cache | None, None)], bases=(ModelOutput,), namespace={"__module__": __name__}
-)
+if TYPE_CHECKING:
+
+    class OutputWithCache(ModelOutput):
+        """An output with the cache."""
+else:
+    # The one field of an output that has a name of transformers' choosing: generation finds the cache by it.
+    OutputWithCache = make_dataclass(
+        "OutputWithCache", [(CACHE, Cache | None, None)], bases=(ModelOutput,), namespace={"__module__": __name__}
+    )
 
 
 class BeamLayer(CacheLayerMixin):
@@ -83,11 +88,11 @@ class BeamCache(EncoderDecoderCache):
 
     def __init__(self, config: BertConfig, max_tokens: int, *, copies: int = 1) -> None:
         """`max_tokens`: of a sequence, the prompt included; copies: of all sequences, one behind the other, that go on alike."""
-        layers = [BeamLayer(max_tokens) for _ in range(config.num_hidden_layers)]
+        layers: list[Any] = [BeamLayer(max_tokens) for _ in range(config.num_hidden_layers)]
         super().__init__(Cache(layers=layers), DynamicCache())
         self.copies = copies
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let sequence i of each copy go on from its sequence beam_idx[i], of the same study."""
-        order = [beam_idx + copy * len(beam_idx) for copy in range(self.copies)]
-        self.self_attention_cache.reorder_cache(torch.cat(order))
+        order = torch.cat([beam_idx + copy * len(beam_idx) for copy in range(self.copies)])
+        self.self_attention_cache.reorder_cache(cast("torch.LongTensor", order))

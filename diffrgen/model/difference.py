@@ -73,7 +73,11 @@ class FeatureDifference(nn.Module):
         super().__init__()
         self.metrics = config.difference_metrics
         count = len(self.metrics)
-        norms = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}
+        norms: dict[str, Callable[[int], nn.Module]] = {
+            "batch": nn.BatchNorm1d,
+            "layer": nn.LayerNorm,
+            "none": lambda _: nn.Identity(),
+        }
         self.norm = norms[config.difference_norm](count)
         self.mlp = nn.Sequential(
             nn.Linear(count, config.difference_hidden),
@@ -114,6 +118,9 @@ class FeatureDifference(nn.Module):
         norm = self.norm
         if not isinstance(norm, nn.BatchNorm1d):
             return norm(metrics)
+        # BatchNorm1d keeps both by default.
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         # Copies: the next batch changes the statistics in place, and backward needs them as they are now.
         mean, variance = norm.running_mean.clone(), norm.running_var.clone()
         return F.batch_norm(metrics, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)

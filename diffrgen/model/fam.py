@@ -63,6 +63,11 @@ class FlexiRouteAggregation(nn.Module):
         self.layers = nn.ModuleList(DynamicRoutingAttention(config, masks) for masks in config.masks_per_layer)
         self.register_buffer("temperature", torch.tensor(1.0))
 
+    @property
+    def routing_layers(self) -> list[DynamicRoutingAttention]:
+        """`layers`, by their type."""
+        return [layer for layer in self.layers if isinstance(layer, DynamicRoutingAttention)]
+
     def set_temperature(self, value: float) -> None:
         """Set the Gumbel-softmax temperature of Eq. 7, held at 0.05 or above."""
         self.temperature.fill_(max(value, MIN_TEMPERATURE))
@@ -80,7 +85,8 @@ class FlexiRouteAggregation(nn.Module):
         patch_mask (B, m): False for patches of absent views, which get no weight (None: none is absent). rows: those of
         all the tokens that are to attend to them; where they are few, keys and values are left out (few_rows.py).
         """
-        return tuple(layer.mhcar.route(patches, grid, self.temperature, patch_mask, rows) for layer in self.layers)
+        temperature = self.temperature
+        return tuple(layer.mhcar.route(patches, grid, temperature, patch_mask, rows) for layer in self.routing_layers)
 
     def forward(
         self, z: Tensor, routes: tuple[Route, ...], mask: Tensor, used: list[Tensor] | None = None
@@ -89,7 +95,7 @@ class FlexiRouteAggregation(nn.Module):
 
         used: gets each layer's alpha (B, P), the mean over the real tokens where each has its own.
         """
-        for layer, route in zip(self.layers, routes, strict=True):
+        for layer, route in zip(self.routing_layers, routes, strict=True):
             of_rows = layer.mhcar.of_rows(z, route)
             z = layer(z, of_rows, mask)
             if used is not None:

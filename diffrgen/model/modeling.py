@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import BertLMHeadModel, GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import NO_STUDY
@@ -32,6 +31,9 @@ from diffrgen.model.promptmrg import RetrievedMemory, widen_cross_attention
 from diffrgen.model.rows import given_or_true, masked_mean
 from diffrgen.model.views import ViewFeatures, ViewMarks, encode_views
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 # Of a view recogniser's loss. It is small, for all gradients are clipped by their common norm.
 VIEW_WEIGHT = 0.1
 # Names that tensors had in version 0.1.
@@ -44,6 +46,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
     `encode`, `write_reports` and `generate` take a batch as `StudyInputs`, `forward` its tensors by their names.
     """
 
+    config: DiffRGenConfig
     config_class = DiffRGenConfig
     base_model_prefix = "diffrgen"
     main_input_name = "pixel_values"
@@ -96,6 +99,10 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         missing = {name for name, parameter in own if not getattr(parameter, "_is_hf_initialized", False)}
         draw_initial_weights(module, torch.initial_seed(), names=missing)
 
+    if TYPE_CHECKING:
+        # transformers' own loses its signature by a decorator.
+        def to(self, *arguments: Any, **options: Any) -> Self: ...  # type: ignore[override]  # noqa: D102
+
     @classmethod
     def from_pretrained(cls, *arguments: Any, **options: Any) -> DiffRGenForReportGeneration:
         """Load a network as `PreTrainedModel.from_pretrained` does, also one that version 0.1 saved."""
@@ -119,6 +126,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         retrieved_mask = mask = given_or_true(inputs.retrieved_mask, reports)
         z = reports
         if earlier is not None:
+            assert self.prior is not None  # or `_prior_rows` had refused
             z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
             mask = torch.cat([mask, given_or_true(inputs.prior_mask, earlier)], dim=1)
 
@@ -126,12 +134,13 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         queries = 0 if self.finding_queries is None else self.config.findings
         streams = 1 if self.difference is None or self.difference_fam is not None else 2
         rows = streams * z.shape[1] + queries
-        routes, own_routes = self.fam.route(patches, image.grid, image.mask, rows), ()
+        routes = self.fam.route(patches, image.grid, image.mask, rows)
+        own_routes: tuple[Route, ...] = ()
         alphas: list[Tensor] = []
         similar, finding_rows = self._aggregate(z, routes, mask, alphas)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
         if self.difference is not None:
-            difference = self._difference(reports, earlier, patches, image.mask)  # Eq. 1 (B, N + R, d)
+            difference = self._difference(self.difference, reports, earlier, patches, image.mask)  # Eq. 1 (B, N + R, d)
             fam = self.fam
             if self.difference_fam is not None:
                 fam = self.difference_fam
@@ -187,13 +196,19 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         return self.fam(z, routes, mask, alphas).tensor_split((rows,), dim=1)
 
     def _difference(
-        self, reports: Tensor, earlier: Tensor | None, patches: Tensor, patch_mask: Tensor | None
+        self,
+        eq1: FeatureDifference,
+        reports: Tensor,
+        earlier: Tensor | None,
+        patches: Tensor,
+        patch_mask: Tensor | None,
     ) -> Tensor:
         """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against F (B, V m, d)."""
-        difference = self.difference(reports, patches, patch_mask)
+        difference = eq1(reports, patches, patch_mask)
         if earlier is None:
             return difference
-        return torch.cat([difference, self.prior.mark(self.difference.of_prior(earlier, patches, patch_mask))], dim=1)
+        assert self.prior is not None  # or `_prior_rows` had refused
+        return torch.cat([difference, self.prior.mark(eq1.of_prior(earlier, patches, patch_mask))], dim=1)
 
     def _prior_rows(self, prior: Tensor | None) -> Tensor | None:
         """Project the rows of a prior study, (B, R, E) -> (B, R, d); None where there is none."""
@@ -223,7 +238,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        encoder_outputs: EncodedStudy | BaseModelOutput | None = None,
+        encoder_outputs: EncodedStudy | None = None,
         use_cache: bool | None = None,
         **inputs: Any,
     ) -> DiffRGenOutput:
@@ -239,6 +254,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             prompt = self.prompt_ids(now, encoded.get("prior_states"))
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
             decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
+        assert decoder_input_ids is not None  # one of both: labels, or generation's own step
         memory_mask = encoded.get("memory_mask") if attention_mask is None else attention_mask
         cache = inputs.get(CACHE)
         decoded = self._decode(
@@ -333,6 +349,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         if prompt_rows is None or past:
             return {"input_ids": ids}
+        assert self.finding_queries is not None  # whose rows these are
         return {"inputs_embeds": self.finding_queries.join(self.get_input_embeddings()(ids), prompt_rows)}
 
     @torch.no_grad()

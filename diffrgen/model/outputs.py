@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import ModelOutput
 
 from diffrgen.labels import State
 from diffrgen.model.beam_cache import OutputWithCache
+
+# transformers' outputs have None as the default of every field; those with this one are always given by `encode`.
+GIVEN: Any = None
 
 
 @dataclass
@@ -28,12 +32,12 @@ class EncodedStudy(ModelOutput):
     base_prompt (B, 1 + C) and guidance: of guided decoding (`diffrgen.model.guidance`), None where it is ordinary.
     """
 
-    last_hidden_state: Tensor | None = None
-    memory_mask: Tensor | None = None
-    disease_logits: Tensor | None = None
-    routing: tuple[Tensor, ...] | None = None
-    pooled: Tensor | None = None
-    similar: Tensor | None = None
+    last_hidden_state: Tensor = GIVEN
+    memory_mask: Tensor = GIVEN
+    disease_logits: Tensor = GIVEN
+    routing: tuple[Tensor, ...] = GIVEN
+    pooled: Tensor = GIVEN
+    similar: Tensor = GIVEN
     difference: Tensor | None = None
     prior_states: Tensor | None = None
     view_kinds: Tensor | None = None
@@ -57,7 +61,7 @@ class DiffRGenOutput(OutputWithCache):
     disease_loss: Tensor | None = None
     contrast_loss: Tensor | None = None
     view_loss: Tensor | None = None
-    logits: Tensor | None = None
+    logits: Tensor = GIVEN
     disease_logits: Tensor | None = None
     routing: tuple[Tensor, ...] | None = None
     encoder_last_hidden_state: Tensor | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def gumbel_softmax(logits: Tensor, temperature: Tensor, *, noise: bool, straight
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if noise:
-        return F.gumbel_softmax(logits, tau=temperature, hard=straight_through)
+        return F.gumbel_softmax(logits, tau=cast("float", temperature), hard=straight_through)
     soft = F.softmax(logits / temperature, dim=-1)
     if not straight_through:
         return soft

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffrgen.images.encoder import PatchEncoder, PatchFeatures
+from diffrgen.images.encoder import PatchEncoder
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.records import VIEW_KINDS
 
@@ -49,12 +49,12 @@ def encode_views(
         raise ValueError(f"expected at most {most} views a study (config.views), got {pixel_values.shape[1]}")
     if view_mask is None:
         image = encoder(pixel_values.flatten(0, 1))
-        views = PatchFeatures(*(part.unflatten(0, pixel_values.shape[:2]) for part in image[:2]), image.grid)
-        return ViewFeatures(views.patches.flatten(1, 2), views.pooled.mean(1), image.grid, None, views.pooled)
+        patches, pooled = (part.unflatten(0, pixel_values.shape[:2]) for part in (image.patches, image.pooled))
+        return ViewFeatures(patches.flatten(1, 2), pooled.mean(1), image.grid, None, pooled)
     if not view_mask.any(dim=1).all():
         raise ValueError(f"expected at least one view a study, got view_mask {view_mask.tolist()}")
     image = encoder(pixel_values[view_mask])
-    patches, pooled = (_placed(part, view_mask) for part in image[:2])  # (B, V, m, width), (B, V, width)
+    patches, pooled = (_placed(part, view_mask) for part in (image.patches, image.pooled))  # (B, V, m, width), (B, V, width)
     mask = view_mask.unsqueeze(-1).expand(patches.shape[:3]).flatten(1)
     return ViewFeatures(patches.flatten(1, 2), mean_of_present(pooled, view_mask), image.grid, mask, pooled)
 

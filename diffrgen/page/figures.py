@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +57,7 @@ def route_picture(image: np.ndarray, route: LayerRoute) -> str:
     axes.imshow(shade, extent=_extent(image), interpolation="nearest", zorder=2)
     height, width = image.shape[0] / rows, image.shape[1] / columns
     for place in range(1, max(rows, columns)):
-        style = {"color": "white", "linewidth": 0.4, "alpha": 0.45, "zorder": 3}
+        style: dict[str, Any] = {"color": "white", "linewidth": 0.4, "alpha": 0.45, "zorder": 3}
         if place < rows:
             axes.axhline(place * height, **style)
         if place < columns:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diffrgen.pipeline.options import DataOptions
-from diffrgen.pipeline.source import PHANTOM, StudySource
+from diffrgen.pipeline.options import PHANTOM, DataOptions
+from diffrgen.pipeline.source import StudySource
 from diffrgen.records import SPLITS, Split, Study
 from diffrgen.staging import file_digest
 

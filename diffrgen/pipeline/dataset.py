@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
@@ -39,7 +39,7 @@ class ExampleSettings:
     """
 
     transform: ImageTransform
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerFast
     rules: Rules
     max_tokens: int
     index: RetrievalIndex
@@ -192,8 +192,8 @@ def collate(examples: Sequence[Example]) -> Example:
     """
     padded = ("labels", "pixel_values", "view_kinds")
     batch = {name: torch.stack([e[name] for e in examples]) for name in examples[0] if name not in padded}
-    labels, pixels, kinds = ([example[name] for example in examples] for name in padded)
-    labels = pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    tokens, pixels, kinds = ([example[name] for example in examples] for name in padded)
+    labels = pad_sequence(tokens, batch_first=True, padding_value=IGNORED)
     return {**padded_views(pixels, kinds), **batch, "labels": labels}
 
 

@@ -17,8 +17,7 @@ from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
-from diffrgen.pipeline.labeler import LabelerName, LabelerOptions
-from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions
+from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, LabelerName, LabelerOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_check import check_fit, check_generation, check_no_leak, check_weights
 from diffrgen.pipeline.settings import load_json

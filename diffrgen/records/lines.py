@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from diffrgen.errors import DataError
 
 if TYPE_CHECKING:
-    from _csv import _reader as Reader
+    from _csv import Reader
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 

@@ -34,8 +34,8 @@ class StudyImages:
         if self.views and len(self.views) != len(self.images):
             raise ValueError(f"expected one view an image, got {len(self.views)} for {len(self.images)} images")
         tags = [dicom_study(Path(image)) if isinstance(image, str | Path) else None for image in self.images]
-        for what, of in (("patient", lambda tag: tag.patient), ("study", lambda tag: tag.study)):
-            if len({of(tag) for tag in tags if tag is not None} - {""}) > 1:
+        for what in ("patient", "study"):
+            if len({getattr(tag, what) for tag in tags if tag is not None} - {""}) > 1:
                 raise DataError(f"needed images of one {what}, got DICOM files of several: {names}")
         if not self.views:
             object.__setattr__(self, "views", tuple("unknown" if tag is None else tag.view for tag in tags))
@@ -44,6 +44,14 @@ class StudyImages:
     def of(cls, images: Picture | StudyImages) -> StudyImages:
         """Return a study of a single image, or the study that `images` is."""
         return images if isinstance(images, StudyImages) else cls((images,))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of its images; ValueError where one is no file."""
+        files = [Path(image) for image in self.images if isinstance(image, str | Path)]
+        if len(files) < len(self.images):
+            raise ValueError(f"expected a study of files, got {self.name}")
+        return files
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ def build_dual_encoder(
     its evaluation form is kept in the config so that the retriever is self-contained.
     """
     tower = encoder if isinstance(encoder, PatchEncoder) else None
+    layout = encoder.config if isinstance(encoder, PatchEncoder) else encoder
     text = text_tower_config(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -52,7 +53,7 @@ def build_dual_encoder(
         max_tokens=options.max_tokens,
     )
     config = DualEncoderConfig(
-        encoder if tower is None else tower.config,
+        layout,
         text,
         embedding_width=options.embedding_width,
         initial_temperature=options.temperature,
@@ -152,6 +153,7 @@ def build_index(
         group.wait()
         return RetrievalIndex.load(folder)
     length = options.tokens_per_report
+    kept = cast("Iterator[tuple[np.ndarray, np.ndarray]]", features)
     index = write_index(
         folder,
         indexed,
@@ -159,7 +161,7 @@ def build_index(
         factory=options.index_factory,
         search=options.index_search,
         retriever=retriever.fingerprint,
-        tokens=TokenStore(features, length, retriever.token_width) if length else None,
+        tokens=TokenStore(kept, length, retriever.token_width) if length else None,
     )
     group.wait()
     return index

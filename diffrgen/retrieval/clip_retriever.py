@@ -135,5 +135,5 @@ class ClipRetriever:
 
 def _unit(features: Tensor | ModelOutput) -> Tensor:
     """Return unit-length float32 rows of what get_*_features returns (an output object in transformers 5)."""
-    pooled = features if isinstance(features, Tensor) else features.pooler_output
+    pooled = features if isinstance(features, Tensor) else features["pooler_output"]
     return F.normalize(pooled.float(), dim=-1)

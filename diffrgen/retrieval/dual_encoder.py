@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from transformers import AutoConfig, BertConfig, BertModel, PretrainedConfig, Pr
 from diffrgen.images.encoder import PatchEncoder, layout_of
 from diffrgen.ranges import Count, check_values, types_of
 from diffrgen.retrieval.info_nce import info_nce, same_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 HEAD_WIDTH = 64
 MAX_SCALE = 100.0
@@ -73,9 +76,14 @@ class DualEncoder(PreTrainedModel):
     Embeddings are float32 under every autocast. `scale` = 1 / temperature is learned and clamped to [1, 100] as CLIP's.
     """
 
+    config: DualEncoderConfig
     config_class = DualEncoderConfig
     base_model_prefix = "dual_encoder"
     main_input_name = "pixel_values"
+
+    if TYPE_CHECKING:
+        # transformers' own loses its signature by a decorator.
+        def to(self, *arguments: Any, **options: Any) -> Self: ...  # type: ignore[override]  # noqa: D102
 
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import faiss
 import numpy as np
 
@@ -14,6 +16,12 @@ ROWS_AT_ONCE = 65_536
 POINTS_A_CENTROID = 64
 LEAST_TRAINING_ROWS = 65_536
 QUERIES = 1000
+
+
+def set_search(index: faiss.Index, search: str) -> None:
+    """Set FAISS search parameters, such as "nprobe=16"; RuntimeError for those that `index` does not know."""
+    parameters: Any = faiss.ParameterSpace()  # whose types name another overload
+    parameters.set_index_parameters(index, search)
 
 
 def make_faiss_index(embeddings: np.ndarray, factory: str, search: str) -> faiss.Index:
@@ -35,7 +43,7 @@ def make_faiss_index(embeddings: np.ndarray, factory: str, search: str) -> faiss
         if worker is not index:
             index = faiss.index_gpu_to_cpu(worker)
         if search:
-            faiss.ParameterSpace().set_index_parameters(index, search)
+            set_search(index, search)
     except RuntimeError as error:
         raise DataError(
             f"index_factory {factory!r} (search {search!r}): FAISS refused it for {len(embeddings)} reports of width "

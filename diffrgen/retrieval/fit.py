@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from diffrgen.optimiser import make_adamw
 from diffrgen.retrieval.dual_encoder import DualEncoder
 from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.retrieval.options import Precision, RetrieverOptions
-from diffrgen.retrieval.pairs import Pair, PairBatch, PairCollator, StudyPairs
+from diffrgen.retrieval.pairs import PairBatch, PairCollator, Pairs, StudyPairs
 from diffrgen.retrieval.recall import distinct_rows, recall_at
 from diffrgen.workers import worker_options
 
@@ -49,10 +49,10 @@ class FitReport:
 
 def fit_dual_encoder(
     model: DualEncoder,
-    train: Dataset[Pair],
+    train: Pairs,
     *,
     options: RetrieverOptions,
-    validation: Dataset[Pair] | None = None,
+    validation: Pairs | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
     checkpoint: FitCheckpoint | None = None,
@@ -91,7 +91,7 @@ class _Fit:
     """A fit under way: the towers, the optimiser and where it stands."""
 
     def __init__(
-        self, model: DualEncoder, train: Dataset[Pair], options: RetrieverOptions, device: torch.device | str
+        self, model: DualEncoder, train: Pairs, options: RetrieverOptions, device: torch.device | str
     ) -> None:
         self.model, self.train, self.options = model.to(device).train(), train, options
         self.order = PassOrder(len(train), seed=options.seed)
@@ -135,7 +135,7 @@ class _Fit:
     def take(self, batch: PairBatch) -> float:
         """Take one step and return its loss; one that is not finite is skipped."""
         device, precision = self.model.device, self.options.precision
-        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        inputs = {name: part.to(device, non_blocking=True) for name, part in cast("dict[str, Tensor]", batch).items()}
         self.guard.keep()
         with torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"):
             loss: Tensor = self.model(**inputs)
@@ -189,11 +189,12 @@ class _Fit:
 
 @torch.inference_mode()
 def validation_recall(
-    model: DualEncoder, pairs: Dataset[Pair], *, options: RetrieverOptions
+    model: DualEncoder, pairs: Pairs, *, options: RetrieverOptions
 ) -> tuple[dict[str, float], int]:
     """Return recall@{1, 5, 21} of images among the distinct reports of `pairs`, and how many those are."""
-    collate = PairCollator(model.config.text_config.pad_token_id)
-    loader = DataLoader(pairs, options.batch_size, collate_fn=collate, **worker_options(options.workers))
+    collate = PairCollator(cast("int", model.config.text_config.pad_token_id))
+    of_pairs = cast("Dataset[PairBatch]", pairs)  # which the collator makes of pairs
+    loader = DataLoader(of_pairs, options.batch_size, collate_fn=collate, **worker_options(options.workers))
     images, texts, ids = [], [], []
     for batch in loader:
         images.append(model.encode_images(batch["pixel_values"].to(model.device)).cpu())
@@ -223,16 +224,16 @@ class PassOrder(Sampler[int]):
 
 
 def _loader(
-    train: Dataset[Pair], model: DualEncoder, order: PassOrder, options: RetrieverOptions
+    train: Pairs, model: DualEncoder, order: PassOrder, options: RetrieverOptions
 ) -> DataLoader[PairBatch]:
     if len(train) < 2:
         raise DataError(f"needed at least 2 image-report pairs to fit the retriever, got {len(train)}")
     return DataLoader(
-        train,
+        cast("Dataset[PairBatch]", train),  # which the collator makes of pairs
         batch_size=min(options.batch_size, len(train)),
         sampler=order,
         drop_last=True,
-        collate_fn=PairCollator(model.config.text_config.pad_token_id),
+        collate_fn=PairCollator(cast("int", model.config.text_config.pad_token_id)),
         # Its own, so that starting a pass takes no number from the generator that dropout draws from.
         generator=torch.Generator(),
         persistent_workers=options.workers > 0,

@@ -14,6 +14,7 @@ import numpy as np
 
 from diffrgen.errors import DataError
 from diffrgen.retrieval.faiss_gpu import MOST_ON_GPU, to_gpu
+from diffrgen.retrieval.faiss_index import set_search
 from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.studies import IndexedStudies
 
@@ -243,5 +244,5 @@ def _open_faiss(folder: Path, manifest: IndexManifest) -> faiss.Index:
             f"of width {index.d}; build the index again"
         )
     if manifest.search:
-        faiss.ParameterSpace().set_index_parameters(index, manifest.search)
+        set_search(index, manifest.search)
     return index

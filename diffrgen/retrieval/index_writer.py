@@ -92,7 +92,7 @@ def _recall(faiss_index: faiss.Index, embeddings: np.ndarray, factory: str, sear
 
 def _write_embeddings(path: Path, batches: Iterable[np.ndarray], texts: int) -> np.ndarray:
     """Write batches of rows to an array file; return it memory-mapped, (texts, E)."""
-    store: np.ndarray | None = None
+    store: np.memmap | None = None
     done = 0
     for batch in batches:
         if store is None and batch.ndim == 2:
@@ -119,7 +119,7 @@ def _write_embeddings(path: Path, batches: Iterable[np.ndarray], texts: int) -> 
     return store
 
 
-def _new_array(path: Path, kind: type[np.floating], shape: tuple[int, ...]) -> np.ndarray:
+def _new_array(path: Path, kind: type[np.floating], shape: tuple[int, ...]) -> np.memmap:
     """Return a new array file, memory-mapped; OSError where the disk has no room for it.
 
     Written to a file with holes, a mapped page for which there is no room ends the process with a bus error.

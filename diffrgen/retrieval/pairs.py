@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -51,6 +51,16 @@ class PairCollator:
         mask = (torch.arange(padded.shape[1]) < lengths[:, None]).long()  # (B, T)
         pixel_values = torch.stack([pair["pixel_values"] for pair in pairs])
         return PairBatch(pixel_values=pixel_values, input_ids=padded, attention_mask=mask)
+
+
+class Pairs(Protocol):
+    """A data set of pairs."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Pair:
+        """Return a pair."""
+        ...
 
 
 class StudyPairs(Dataset[Pair]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import secrets
 import select
@@ -98,6 +99,7 @@ class ImageReader:
     def _answered(self, task: dict[str, object]) -> tuple[_Answer, dict[str, Any]]:
         """Have the process work on a file: its answer, and the words of it; DataError where the file is refused."""
         process = self._running()
+        assert process.stdin is not None  # a pipe, as `_running` asked
         process.stdin.write(json.dumps(task).encode() + b"\n")
         process.stdin.flush()
         answer = _Answer(process, ANSWERS_WITHIN)
@@ -136,7 +138,8 @@ class ImageReader:
             self._process.kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
-                pipe.close()
+                if pipe is not None:
+                    pipe.close()
             self._process = None
 
 
@@ -144,6 +147,7 @@ class _Answer:
     """Takes what the process answers; EOFError where the process has ended, TimeoutError where it is silent for too long."""
 
     def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        assert isinstance(process.stdout, io.BufferedReader)  # a pipe, as `_running` asked
         self._output, self._end, self._taken = process.stdout, time.monotonic() + seconds, b""
 
     def words(self) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class _Answer:
             missing -= len(parts[-1])
         pixels = b"".join(parts)
         self._taken = pixels[shape[0] * shape[1] :]
-        return Image.frombytes("L", tuple(shape), pixels[: shape[0] * shape[1]])
+        return Image.frombytes("L", (shape[0], shape[1]), pixels[: shape[0] * shape[1]])
 
     def _more(self) -> bytes:
         if not select.select([self._output], [], [], max(0.0, self._end - time.monotonic()))[0]:

@@ -66,23 +66,23 @@ class ReportService:
         if second is not None and self._reporter.takes_views == 1:
             raise DataError("This model takes one image of a study; please leave the second view out.")
         if image is None:
-            image = self._example(request).image
-            study = StudyImages((image,))
+            study = StudyImages((self._example(request).image,))
         else:
             study = study_of_uploads([each for each in (image, second) if each is not None])
             check_one([each for each in (image, prior_image) if each is not None], "patient")
-        if prior_image is None and request.example_prior:
-            prior_image = self._example(request).prior_image
+        earlier: Path | ResizedImages | None = prior_image
+        if earlier is None and request.example_prior:
+            earlier = self._example(request).prior_image
         prior_report = request.prior_report.strip()
         if len(prior_report) > self._limits.max_report_characters:
             raise DataError(
                 f"The earlier report is too long: at most {self._limits.max_report_characters} characters are accepted."
             )
-        if prior_image is None and not prior_report:
+        if earlier is None and not prior_report:
             return study, None
         if not self._reporter.takes_priors:
             raise DataError("This model was trained without earlier studies; please leave the earlier one out.")
-        return study, PriorStudy(prior_image, prior_report or None)
+        return study, PriorStudy(earlier, prior_report or None)
 
     def _example(self, request: ReportRequest) -> Example:
         if request.example is None or request.example >= len(self._examples):

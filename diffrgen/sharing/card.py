@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from diffrgen.pipeline.source import PHANTOM
+from diffrgen.pipeline.options import PHANTOM
 from diffrgen.sharing.facts import EvaluationFacts, RunFacts
 from diffrgen.sharing.limits import limits
 from diffrgen.staging import replace_file

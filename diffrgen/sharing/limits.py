@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diffrgen.evaluation.run import SHUFFLED_ROW
-from diffrgen.pipeline.source import PHANTOM
+from diffrgen.pipeline.options import PHANTOM
 from diffrgen.sharing.facts import EvaluationFacts, RunFacts
 
 # Half of the studies that have the finding; and fewer studies than these tell little.

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from diffrgen.errors import DataError
 from diffrgen.pipeline.hub import NEEDED, REPORTS, HubName
-from diffrgen.pipeline.source import PHANTOM
+from diffrgen.pipeline.options import PHANTOM
 from diffrgen.sharing.card import CARD, write_card
 from diffrgen.sharing.facts import RunFacts
 from diffrgen.sharing.options import ShareOptions

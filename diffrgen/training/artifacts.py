@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -58,7 +60,9 @@ def with_features(
         for paths, crops in ((training, options.stored_crops), (others, 0))
         if paths
     ]
-    return replace(source, read_image=FeatureReader(tuple(parts)).read)
+    # Feature maps stand where the image of a file stands; `CropChoice` takes them.
+    read: Any = FeatureReader(tuple(parts)).read
+    return replace(source, read_image=read)
 
 
 def retriever_options(options: TrainOptions) -> RetrieverOptions:
@@ -78,7 +82,7 @@ def make_tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -
     # The last file that is put in its place.
     if (run.path / "tokenizer_config.json").is_file():
         return run.tokenizer()
-    pretrained = options.text.tokenizer
+    pretrained: str | Path | None = options.text.tokenizer
     if pretrained is None and options.model.decoder not in DECODERS:
         # The embeddings of a pretrained decoder belong to its own vocabulary.
         pretrained = options.model.decoder

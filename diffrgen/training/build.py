@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ def pretrained_encoder(options: TrainOptions) -> PatchEncoder | None:
 
 def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, positions: int, dropout: float) -> BertConfig:
     """Return the BERT layout that `decoder` names, for the tokenizer's vocabulary and at least `positions` tokens."""
-    special = {
+    special: dict[str, Any] = {
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -78,7 +79,7 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
             raise DataError(f"{decoder}: needed a BERT of at least {positions} positions, got {type(config).__name__}")
         config.update(special)
         return config
-    layout = dict(DECODERS[decoder])
+    layout: dict[str, Any] = dict(DECODERS[decoder])
     layout["max_position_embeddings"] = max(positions, layout["max_position_embeddings"])
     return BertConfig(
         vocab_size=len(tokenizer),
@@ -118,7 +119,7 @@ def model_config(
         operator_backend="auto" if options.fused_kernels else "reference",
         findings=findings,
         finding_token_ids=finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
-        prompt_token_ids=_ids(tokenizer, PROMPT_TOKENS),
+        prompt_token_ids=cast("tuple[int, int, int, int]", _ids(tokenizer, PROMPT_TOKENS)),
         prior_prompt_token_ids=tuple(_ids(tokenizer, row) for row in PRIOR_PROMPT_TOKENS) if model.prior else (),
         **choices,
     )
@@ -166,9 +167,10 @@ def _load_decoder(model: DiffRGenForReportGeneration, options: TrainOptions, *, 
     The rows of new tokens, our prompt tokens, are drawn like the pretrained ones: from a normal distribution with their
     mean and standard deviation in each column.
     """
-    decoder, loaded = BertLMHeadModel.from_pretrained(
+    found: Any = BertLMHeadModel.from_pretrained(
         options.model.decoder, config=model.config.decoder, use_safetensors=True, output_loading_info=True
     )
+    decoder, loaded = found
     if options.model.variant == "promptmrg":
         widen_cross_attention(decoder, model.image_encoder.width)
     draw_initial_weights(decoder, options.seed, names=loaded["missing_keys"])
@@ -183,13 +185,15 @@ def _load_decoder(model: DiffRGenForReportGeneration, options: TrainOptions, *, 
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> tuple[int, ...]:
-    return tuple(tokenizer.convert_tokens_to_ids(list(tokens)))
+    ids = tokenizer.convert_tokens_to_ids(list(tokens))
+    return (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 @torch.no_grad()
 def start_prompts_alike(model: DiffRGenForReportGeneration) -> None:
     """Start each prompt token that also tells the state before as the one that tells the state now alone."""
-    words, now = model.get_input_embeddings().weight, list(model.config.prompt_token_ids)
+    words: Any = model.get_input_embeddings().weight
+    now = list(model.config.prompt_token_ids)
     for row in model.config.prior_prompt_token_ids:
         words[list(row)] = words[now]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from diffrgen.errors import DataError
 from diffrgen.records.json_text import parse_json
@@ -31,7 +32,7 @@ def read_log(path: Path) -> Iterator[LogLine]:
     content = path.read_bytes() if path.is_file() else b""
     for number, text in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            record = parse_json(text.decode())
+            record: Any = parse_json(text.decode())
             phase, step = record.pop("phase"), record.pop("step")
             scalars = {name: float(value) for name, value in record.items() if value is not None and isfinite(value)}
             if not isinstance(phase, str) or type(step) is not int or step < 0:

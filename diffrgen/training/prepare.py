@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from transformers import set_seed
@@ -25,9 +26,7 @@ from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.pipeline.stored_features import CropChoice
 from diffrgen.records import MAX_VIEWS, VIEW_KINDS, Split
-from diffrgen.retrieval import (
-    ProcessGroup,
-)
+from diffrgen.retrieval import DualRetriever, ProcessGroup
 from diffrgen.training.artifacts import make_index, make_retriever, make_tokenizer, retriever_options, with_features
 from diffrgen.training.build import build_model, pretrained_encoder, without_absent_parts
 from diffrgen.training.initialisation import find_start
@@ -84,14 +83,18 @@ def prepare(
         tokenizer = make_tokenizer(options, run, source)
         say(f"tokenizer: {len(tokenizer)} tokens")
         if options.freeze == "encoder":
+            assert encoder is not None  # TrainOptions refuses a random one
             source = with_features(options, source, encoder, transform, device=device, progress=progress)
         # A frozen encoder is the retriever's image tower too.
-        tower = encoder if options.freeze == "encoder" else layout
+        tower = layout if encoder is None or options.freeze != "encoder" else encoder
         retriever = make_retriever(
             options, run, source, tokenizer, tower, device=device, progress=progress, stop=stop or StopRequest()
         ).to(device)
     if options.freeze == "encoder":
-        transform = retriever.image_transform = CropChoice()
+        assert isinstance(retriever, DualRetriever)  # fitted: TrainOptions refuses another one
+        # Takes an image's stored maps where a transform takes the image.
+        choice: Any = CropChoice()
+        transform = retriever.image_transform = choice
     group = ProcessGroup.of_processes()
     index = make_index(options, run, source, retriever, group, progress=progress)
     say(f"index: {len(index)} training studies")

@@ -10,11 +10,12 @@ from pathlib import Path
 from accelerate import Accelerator, PartialState
 
 from diffrgen.errors import DataError
-from diffrgen.evaluation.run import EvaluateOptions, Evaluation, evaluate
+from diffrgen.evaluation.options import EvaluateOptions
+from diffrgen.evaluation.run import Evaluation, evaluate
 from diffrgen.lock import Taken, exclusive
+from diffrgen.pipeline.options import PHANTOM
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.pipeline.source import PHANTOM
 from diffrgen.staging import is_partial, partial_path, remove
 from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.curves import draw_curves

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from accelerate import Accelerator
 from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_wandb_available
@@ -44,7 +44,7 @@ def tracking(accelerator: Accelerator, options: Any, run: Path) -> Iterator[Trac
     if not names:
         yield lambda scalars, step: None
         return
-    named = {name: {RUN_NAME[name]: run.name} for name in names if name in RUN_NAME}
+    named = {name: {RUN_NAME[name]: run.name} for name in get_args(TrackerName) if name in names and name in RUN_NAME}
     accelerator.init_trackers(PROJECT, config=dict(_flat(asdict(options))), init_kwargs=named)
     try:
         yield lambda scalars, step: accelerator.log(dict(scalars), step=step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ def _order(order: Any, orders: Any) -> Order:
 
 def _whole(number: Any, expected: str, got: Any) -> int:
     if isinstance(number, (int, torch.SymInt)):
-        return number
+        return cast("int", number)
     try:
         return operator.index(number)
     except TypeError:
@@ -80,7 +80,7 @@ def check_scale(scale: Any, q: Tensor) -> float:
     """The factor of the logits; None means 1/sqrt(D)."""
     if scale is None:
         return q.shape[4] ** -0.5 if q.dim() == 5 and q.shape[4] > 0 else 1.0  # other shapes are refused next
-    if not isinstance(scale, (int, float, torch.SymFloat)) or not abs(scale) < math.inf:
+    if not isinstance(scale, (int, float, torch.SymFloat)) or not abs(cast("float", scale)) < math.inf:
         raise ValueError(f"scale: expected a finite number or None (1/sqrt(D)), got {scale!r}")
     return float(scale)
 

@@ -56,12 +56,12 @@ class RoutedCoattention(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *changes: Tensor | None) -> tuple[Tensor, None]:
         """The tangent of out, by the reference's dense formula; lse has none."""
-        *inputs, centres, key_mask = ctx.saved_tensors
+        q, k, v, alpha, centres, key_mask = ctx.saved_tensors
         spec = spec_of(*ctx.options[:4])
-        d_inputs = [
-            torch.zeros_like(x) if d is None else d for x, d in zip(inputs, changes[: len(inputs)], strict=True)
-        ]
-        return reference.tangent(*inputs, centres, key_mask, spec, tuple(d_inputs)), None
+        dq, dk, dv, dalpha = (
+            torch.zeros_like(x) if d is None else d for x, d in zip((q, k, v, alpha), changes[:4], strict=True)
+        )
+        return reference.tangent(q, k, v, alpha, centres, key_mask, spec, (dq, dk, dv, dalpha)), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def attend(
 
 def _masks(q: Tensor, k: Tensor, centres: Tensor | None, spec: MaskSpec) -> Iterator[Tensor]:
     """A^j of each mask: (N, M), or with centres (B or 1, 1, N, M)."""
-    options = {"centres": centres, "views": k.shape[1] // spec.patches, "dtype": sum_dtype(q.dtype)}
+    options: dict[str, Any] = {"centres": centres, "views": k.shape[1] // spec.patches, "dtype": sum_dtype(q.dtype)}
     masks = window_masks(spec.grid, spec.orders, q.shape[1], device=q.device, **options)
     return iter(masks if centres is None else masks[:, :, None])
 
@@ -178,11 +179,11 @@ def tangent(
     d_inputs: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> Tensor:
     """The change of `attend` (B, N, H, D) where q, k, v and alpha change by `d_inputs`: forward-mode differentiation."""
-    *d_projections, dalpha = d_inputs
+    dq, dk, dv, dalpha = d_inputs
     d_out = torch.zeros((), dtype=sum_dtype(q.dtype), device=q.device)
     for j, mask in enumerate(_masks(q, k, centres, spec)):
         q_j, k_j, v_j = _projections(q, k, v, j, key_mask)  # (B, H, N or M, D)
-        dq_j, dk_j, dv_j = _projections(*d_projections, j, key_mask)
+        dq_j, dk_j, dv_j = _projections(dq, dk, dv, j, key_mask)
         weights = _attention(_logits(q_j, k_j, mask, key_mask, spec), key_mask)  # (B, H, N, M)
         d_logits = spec.scale * (dq_j @ k_j.mT + q_j @ dk_j.mT) * mask  # (B, H, N, M)
         d_weights = weights * (d_logits - (weights * d_logits).sum(-1, keepdim=True))  # (B, H, N, M)
