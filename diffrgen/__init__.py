@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from diffrgen.explanation import Explainer
     from diffrgen.metrics import corpus_scores
     from diffrgen.pipeline.options import GenerationOptions
+    from diffrgen.release import __version__
     from diffrgen.reporting.prior_study import PriorStudy
     from diffrgen.reporting.reporter import Reporter
 
 __all__ = ["Explainer", "GenerationOptions", "PriorStudy", "Reporter", "__version__", "corpus_scores"]
-__version__ = "0.1.0"
 
 __getattr__ = on_first_use(__name__, __file__)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType, ModuleType
 
-from diffrgen import __version__
 from diffrgen.command import run_command
 
 # Modules of this package with a `main(arguments)`, in the order in which a user meets them.
@@ -45,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     if name == "--version":
+        from diffrgen.release import __version__
+
         print(f"diffrgen {__version__}")
         return 0
     if name not in COMMANDS:

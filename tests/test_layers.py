@@ -29,6 +29,7 @@ ALLOWED = {
     "lock": set(),
     "weights": {"errors", "finite"},
     "ranges": {"errors"},
+    "release": set(),
     "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
     "model": {"errors", "labels", "records", "images", "diffrgen_kernels"},
     "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
@@ -61,7 +62,7 @@ ALLOWED = {
     },
 }
 # Single files that every room may import.
-FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges"}
+FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges", "release"}
 COMMANDS = {
     *("__main__", "rexrank", "score", "serve", "train", "evaluate", "calibrate", "generate", "prepare", "share", "index"),
     "command",

@@ -275,7 +275,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         return output if labels is None else self._with_losses(output, encoded, states, labels)
 
     def _decode(
-        self, encoded: EncodedStudy | BaseModelOutput, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
+        self, encoded: EncodedStudy, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
     ) -> Any:
         """Return the decoder's output for ids (B, T), behind the tokens of `cache`; its logits are guided where asked for."""
         past = 0 if cache is None else cache.get_seq_length()

@@ -1,0 +1,17 @@
+"""The version of the installed distribution; `kernels/VERSION` is where both distributions have it from."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+
+def _version() -> str:
+    try:
+        return version("diffrgen")
+    except PackageNotFoundError:
+        # A checkout that is on the path but not installed.
+        return (Path(__file__).parents[1] / "kernels" / "VERSION").read_text(encoding="utf-8").strip()
+
+
+__version__ = _version()
