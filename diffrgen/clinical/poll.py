@@ -23,6 +23,7 @@ from diffrgen.clinical.source import LATERAL, SourceImage, read_study
 from diffrgen.clinical.structured_report import basic_text_sr
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
+from diffrgen.ranges import Positive, check_fields
 from diffrgen.text import printable
 
 TOKEN, ARCHIVE_AUTHORIZATION = "DIFFRGEN_API_TOKEN", "DICOMWEB_AUTHORIZATION"
@@ -52,10 +53,13 @@ class PollOptions:
     """Store each report in the archive too."""
     since: str | None = None
     """First day of the studies, YYYYMMDD; default: today."""
-    seconds: float = 30.0
+    seconds: Positive = 30.0
     """Time between two polls."""
     once: bool = False
     """Report what is there now and end; images that still arrive are missed."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
 
 
 class RefusedStudyError(DataError):

@@ -41,20 +41,20 @@ class PromptAgreement:
     counts: np.ndarray
 
     @classmethod
-    def of(cls, prompts: np.ndarray, said: np.ndarray) -> PromptAgreement:
+    def of(cls, prompts: np.ndarray, reported: np.ndarray) -> PromptAgreement:
         """Count the states that prompted reports against those that the reports say, both (n, C >= 13) of `State`.
 
         Raises ValueError for different shapes.
         """
-        if prompts.shape != said.shape:
-            raise ValueError(f"expected prompts and reports of the same shape, got {prompts.shape} and {said.shape}")
-        prompts, said = prompts[:, :NO_FINDING], said[:, :NO_FINDING]
+        if prompts.shape != reported.shape:
+            raise ValueError(f"expected prompts and reports of the same shape, got {prompts.shape} and {reported.shape}")
+        prompts, reported = prompts[:, :NO_FINDING], reported[:, :NO_FINDING]
         positive, negative = prompts == State.POSITIVE, prompts == State.NEGATIVE
-        denied, asserted = positive & (said == State.NEGATIVE), negative & (said == State.POSITIVE)
+        denied, asserted = positive & (reported == State.NEGATIVE), negative & (reported == State.POSITIVE)
         columns = [
             np.ones(len(prompts)),
             (denied | asserted).any(1),
-            *(each.sum(1) for each in (positive, negative, positive & (said == State.POSITIVE), denied, asserted)),
+            *(each.sum(1) for each in (positive, negative, positive & (reported == State.POSITIVE), denied, asserted)),
         ]
         return cls(np.stack(columns, axis=1).astype(np.int64))
 

@@ -123,11 +123,11 @@ class Scorer:
     def score(self, hypotheses: list[str] | None = None) -> Scores:
         """Score hypotheses, by default the predictions' own."""
         hypotheses = hypotheses or [prediction.hypothesis for prediction in self.predictions]
-        said, true = apply_protocol(self.options.protocol, hypotheses, self.references, training=self.training)
+        generated, wanted = apply_protocol(self.options.protocol, hypotheses, self.references, training=self.training)
         truth = self.labeler(self.references) if self.labels is None else self.labels
         return score_reports(
-            said,
-            true,
+            generated,
+            wanted,
             self.labeler(hypotheses),
             truth,
             labeler=self.labeler.name,

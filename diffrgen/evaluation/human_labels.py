@@ -122,15 +122,15 @@ def human_scores(
     """Score reports with states (n, C >= 14), and P(positive) (n,) by finding where there are any, against human labels."""
     truth = labels.matrix(ids)  # (n, F)
     known = ~np.isnan(truth)
-    said = np.stack([states[:, FINDINGS.index(name)] == State.POSITIVE for name in labels.findings], axis=1)
-    true = truth == 1
-    counts = np.stack([said & true, said & ~true, ~said & true], axis=1) & known[:, None]  # (n, 3, F)
+    claimed = np.stack([states[:, FINDINGS.index(name)] == State.POSITIVE for name in labels.findings], axis=1)
+    present = truth == 1
+    counts = np.stack([claimed & present, claimed & ~present, ~claimed & present], axis=1) & known[:, None]  # (n, 3, F)
     micro = counts.sum(axis=2)
-    positives = dict(zip(labels.findings, true.sum(axis=0).tolist(), strict=True))
+    positives = dict(zip(labels.findings, present.sum(axis=0).tolist(), strict=True))
     areas = None
     if probabilities is not None:
         areas = {
-            name: auroc(probabilities[name][known[:, f]], true[known[:, f], f], resamples=resamples)
+            name: auroc(probabilities[name][known[:, f]], present[known[:, f], f], resamples=resamples)
             for f, name in enumerate(labels.findings)
             if name in probabilities and LEAST_POSITIVES <= positives[name] < known[:, f].sum()
         }

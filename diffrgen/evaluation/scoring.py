@@ -191,9 +191,9 @@ def _scores_without_marks(hypotheses: Sequence[str], references: Sequence[str]) 
     """
     if not any(map(has_marks, references)):
         return {}
-    pairs = [(without_marks(said), without_marks(true)) for said, true in zip(hypotheses, references, strict=True)]
+    pairs = [tuple(map(without_marks, pair)) for pair in zip(hypotheses, references, strict=True)]
     kept = [pair for pair in pairs if pair[1]]
-    return corpus_scores([said for said, _ in kept], [true for _, true in kept]) if kept else {}
+    return corpus_scores([reported for reported, _ in kept], [reference for _, reference in kept]) if kept else {}
 
 
 def finding_scores(
@@ -244,11 +244,11 @@ def score_beside_baselines(
             rows[INDICATION_ROW] = indicated
     scores = {}
     for name, reports in rows.items():
-        said, true = apply_protocol(protocol, reports, references, training=training_reports)
+        reported, reference = apply_protocol(protocol, reports, references, training=training_reports)
         states = labeler(reports)
         scores[name] = score_reports(
-            said,
-            true,
+            reported,
+            reference,
             states,
             truth,
             labeler=labeler.name,
@@ -267,12 +267,12 @@ def score_beside_baselines(
 
 
 def _with_prompts(
-    scores: Scores, prompts: np.ndarray, said: np.ndarray, truth: np.ndarray, rare: Sequence[str], resamples: int
+    scores: Scores, prompts: np.ndarray, reported: np.ndarray, truth: np.ndarray, rare: Sequence[str], resamples: int
 ) -> Scores:
-    """Add the scores of the states that prompted the reports, whose own states are `said` (all n, C >= 14)."""
+    """Add the scores of the states that prompted the reports, whose own states are `reported` (all n, C >= 14)."""
     numbers = {
         "classifier_13": study_counts(*_columns(prompts, truth, DISEASES), findings=DISEASES),
-        "followed_13": study_counts(*_columns(said, prompts, DISEASES), findings=DISEASES),
+        "followed_13": study_counts(*_columns(reported, prompts, DISEASES), findings=DISEASES),
     }
     if rare:
         numbers["classifier_rare"] = study_counts(*_columns(prompts, truth, rare), findings=rare)
@@ -280,8 +280,8 @@ def _with_prompts(
         scores,
         prompts=PromptScores(
             classifier=finding_scores(prompts, truth, DISEASES, resamples=resamples),
-            followed=finding_scores(said, prompts, DISEASES, resamples=resamples),
-            agreement=PromptAgreement.of(prompts[:, : len(FINDINGS)], said[:, : len(FINDINGS)]),
+            followed=finding_scores(reported, prompts, DISEASES, resamples=resamples),
+            agreement=PromptAgreement.of(prompts[:, : len(FINDINGS)], reported[:, : len(FINDINGS)]),
             resamples=resamples,
         ),
         per_study=scores.per_study | numbers,

@@ -140,15 +140,15 @@ class StatementTruth:
         counts = np.array([[row[name] for name in COUNTS] for row in rows], dtype=np.int64)
         return Statements(counts.reshape(len(rows), len(COUNTS)), self.rare)
 
-    def _count(self, row: int, said: ParsedReport, neighbours: Sequence[ParsedReport]) -> dict[str, int]:
-        true = self.reports[row]
-        findings, positive = _findings(said, State.POSITIVE), _findings(true, State.POSITIVE)
-        absent = set(DISEASES) - _findings(true, State.POSITIVE, State.UNCERTAIN)
-        changes, true_changes = _changes(said), _changes(true)
+    def _count(self, row: int, generated: ParsedReport, neighbours: Sequence[ParsedReport]) -> dict[str, int]:
+        reference = self.reports[row]
+        findings, positive = _findings(generated, State.POSITIVE), _findings(reference, State.POSITIVE)
+        absent = set(DISEASES) - _findings(reference, State.POSITIVE, State.UNCERTAIN)
+        changes, true_changes = _changes(generated), _changes(reference)
         offered = {name for parsed in neighbours for name in _findings(parsed, State.POSITIVE)} & absent
         offered_changes = {pair for parsed in neighbours for pair in _changes(parsed)} - true_changes
-        graded = [name for name in findings & positive if true.findings[name].severity is not None]
-        right = [name for name in graded if said.findings[name].severity == true.findings[name].severity]
+        graded = [name for name in findings & positive if reference.findings[name].severity is not None]
+        right = [name for name in graded if generated.findings[name].severity == reference.findings[name].severity]
         rare = positive.intersection(self.rare)
         return {
             "change_right": len(changes & true_changes),

@@ -76,8 +76,8 @@ def find_text(image: Image.Image) -> tuple[TextRegion, ...]:
     has 1,024, slanted, or as faint as the anatomy. What it finds may be a ruler, a wire or an electrode.
     """
     scale = SIDE / max(image.size)
-    size = tuple(max(1, round(min(scale, MOST_ENLARGED) * side)) for side in image.size)
-    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0), dtype=np.float32)
+    width, height = (max(1, round(min(scale, MOST_ENLARGED) * side)) for side in image.size)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0), dtype=np.float32)
     found: list[TextRegion] = []
     for stroke in STROKES:
         for values in (pixels, 255.0 - pixels):

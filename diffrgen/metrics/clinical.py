@@ -79,25 +79,25 @@ def clinical_scores(
     Raises:
         ValueError: shapes disagree, there is no study, or a value is no state.
     """
-    said, true = _validate(predicted, truth, findings)
-    tp, fp, fn = said & true, said & ~true, ~said & true  # (n, C)
+    claimed, present = _validate(predicted, truth, findings)
+    tp, fp, fn = claimed & present, claimed & ~present, ~claimed & present  # (n, C)
     drawn = {"resamples": resamples, "seed": seed}
     studies = [tp.sum(1), fp.sum(1), fn.sum(1)]  # (n,) each
     columns = [_ratios(*counts) for counts in zip(tp.sum(0), fp.sum(0), fn.sum(0), strict=True)]
     defined = [scores.f1 for scores in columns if scores.f1 is not None]
     return ClinicalScores(
-        studies=len(said),
+        studies=len(claimed),
         micro=_ratios(tp.sum(), fp.sum(), fn.sum()),
         micro_f1_interval=bootstrap_interval(np.stack(studies, 1), f1_of_sums, **drawn),
         macro_f1=float(np.mean(defined)) if defined else None,
         macro_findings=len(defined),
         example=PrecisionRecallF1(*(float(np.mean(scores)) for scores in _example_based(*studies))),
         per_finding=tuple(
-            FindingScore(name, int(true[:, c].sum()), int(said[:, c].sum()), s.precision, s.recall, s.f1)
+            FindingScore(name, int(present[:, c].sum()), int(claimed[:, c].sum()), s.precision, s.recall, s.f1)
             for c, (name, s) in enumerate(zip(findings, columns, strict=True))
         ),
         intervals={
-            "macro_f1": bootstrap_interval(np.stack([tp, fp, fn], 1).reshape(len(said), -1), _macro_f1, **drawn),
+            "macro_f1": bootstrap_interval(np.stack([tp, fp, fn], 1).reshape(len(claimed), -1), _macro_f1, **drawn),
             **{
                 name: mean_interval(scores, **drawn)
                 for name, scores in zip(("precision", "recall", "f1"), _example_based(*studies), strict=True)
@@ -111,25 +111,25 @@ def study_counts(predicted: np.ndarray, truth: np.ndarray, *, findings: Sequence
 
     Arguments and errors as in `clinical_scores`.
     """
-    said, true = _validate(predicted, truth, findings)
-    return np.stack([(said & true).sum(1), (said & ~true).sum(1), (~said & true).sum(1)], axis=1)
+    claimed, present = _validate(predicted, truth, findings)
+    return np.stack([(claimed & present).sum(1), (claimed & ~present).sum(1), (~claimed & present).sum(1)], axis=1)
 
 
 def _validate(predicted: np.ndarray, truth: np.ndarray, findings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the masks of positive states, (n, C) bool each."""
-    said, true = np.asarray(predicted), np.asarray(truth)
-    if said.shape != true.shape or said.ndim != 2 or said.shape[1] != len(findings):
+    claimed, present = np.asarray(predicted), np.asarray(truth)
+    if claimed.shape != present.shape or claimed.ndim != 2 or claimed.shape[1] != len(findings):
         raise ValueError(
-            f"expected predicted and truth of one shape (n, {len(findings)}), got {said.shape} and {true.shape}"
+            f"expected predicted and truth of one shape (n, {len(findings)}), got {claimed.shape} and {present.shape}"
         )
-    if said.size == 0:
-        raise ValueError(f"expected at least one study and one finding, got shape {said.shape}")
+    if claimed.size == 0:
+        raise ValueError(f"expected at least one study and one finding, got shape {claimed.shape}")
     states = [int(state) for state in State]
-    for name, values in (("predicted", said), ("truth", true)):
+    for name, values in (("predicted", claimed), ("truth", present)):
         if not np.isin(values, states).all():
             strange = sorted(set(np.unique(values).tolist()) - set(states))
             raise ValueError(f"expected states out of {states} in {name}, got {strange[:5]}")
-    return said == State.POSITIVE, true == State.POSITIVE
+    return claimed == State.POSITIVE, present == State.POSITIVE
 
 
 def _ratios(tp: int, fp: int, fn: int) -> PrecisionRecallF1:

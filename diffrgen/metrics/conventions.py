@@ -76,8 +76,8 @@ def finding_counts(predicted: np.ndarray, truth: np.ndarray, *, findings: Sequen
     predicted, truth: (n, 14) bool. The statistics of `AVERAGES` take the sums of them over studies.
     """
     columns = [FINDINGS.index(name) for name in findings]
-    said, true = predicted[:, columns], truth[:, columns]
-    return np.stack([said & true, said & ~true, ~said & true], axis=1).astype(np.float64)
+    claimed, present = predicted[:, columns], truth[:, columns]
+    return np.stack([claimed & present, claimed & ~present, ~claimed & present], axis=1).astype(np.float64)
 
 
 def averaged(counts: np.ndarray, average: str, *, resamples: int, seed: int) -> AveragedScores:

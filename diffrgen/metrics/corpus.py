@@ -64,13 +64,13 @@ def score_corpus(
     Source: Papineni 2002, Lin 2004, Vedantam 2015, Denkowski 2014, in the COCO caption implementation.
     """
     _validate(hypotheses, references)
-    said, truth = ([" ".join(text.split()) for text in texts] for texts in (hypotheses, references))
+    generated, truth = ([" ".join(text.split()) for text in texts] for texts in (hypotheses, references))
     scorer = BleuScorer(n=BLEU_ORDERS)
-    for hypothesis, reference in zip(said, truth, strict=True):
+    for hypothesis, reference in zip(generated, truth, strict=True):
         scorer += (hypothesis, [reference])
     bleu, _ = scorer.compute_score(option="closest")
     values = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, start=1)}
-    pairs = [{i: [text] for i, text in enumerate(texts)} for texts in (truth, said)]
+    pairs = [{i: [text] for i, text in enumerate(texts)} for texts in (truth, generated)]
     means = {"rouge_l": Rouge().compute_score(*pairs), "cider": Cider().compute_score(*pairs)}
     values |= {name: float(mean) for name, (mean, _) in means.items()}
     counts = [[study["testlen"], *study["reflen"], *study["guess"], *study["correct"]] for study in scorer.ctest]
@@ -80,7 +80,7 @@ def score_corpus(
         intervals |= _bleu_intervals(per_study["bleu"], resamples=resamples, seed=seed)
         intervals |= {name: mean_interval(each, resamples=resamples, seed=seed) for name, (_, each) in means.items()}
     try:
-        meteor = meteor_score(said, truth, resamples=resamples, seed=seed)
+        meteor = meteor_score(generated, truth, resamples=resamples, seed=seed)
     except MeteorUnavailable as reason:
         warnings.warn(f"METEOR is left out of the scores: {reason}", RuntimeWarning, stacklevel=3)
         return CorpusScores(values, intervals, per_study)

@@ -52,8 +52,8 @@ def temporal_entities(text: str) -> frozenset[str]:
 
 def temporal_f1(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
     """Return F1 = 2 |H & R| / (|H| + |R|) of the words of change of each study, (n,); 1 where neither side uses any."""
-    pairs = [(temporal_entities(said), temporal_entities(true)) for said, true in zip(hypotheses, references, strict=True)]
-    return np.array([2 * len(said & true) / (len(said) + len(true)) if said or true else 1.0 for said, true in pairs])
+    pairs = [(temporal_entities(one), temporal_entities(other)) for one, other in zip(hypotheses, references, strict=True)]
+    return np.array([2 * len(one & other) / (len(one) + len(other)) if one or other else 1.0 for one, other in pairs])
 
 
 def temporal_score(

@@ -117,7 +117,7 @@ def validate(
     rows = [row for batch in _batches(count, batch_size) for row in batch]
     greedy = GenerationOptions(beams=1, batch_size=batch_size)
     written = write_reports(model, dataset, greedy, rows=rows, workers=workers, progress=progress)
-    said = labeler([w.report for w in written])
-    states = np.array(from_all_processes(rows, said), dtype=said.dtype).reshape(count, said.shape[1])
+    reported = labeler([w.report for w in written])
+    states = np.array(from_all_processes(rows, reported), dtype=reported.dtype).reshape(count, reported.shape[1])
     scores = finding_scores(states, dataset.states[range(count)].numpy(), DISEASES)
     return Validation({**losses, "micro_f1": scores.micro.f1 or 0.0}, positive)

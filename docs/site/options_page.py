@@ -25,16 +25,21 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "serve": "diffrgen.serving.options.ServeOptions",
         "prepare mimic-cxr": "diffrgen.preparation.options.MimicCxrOptions",
         "prepare iu-xray": "diffrgen.preparation.options.IuXrayOptions",
+        "prepare chexpert-plus": "diffrgen.preparation.options.ChexpertPlusOptions",
+        "prepare rexgradient": "diffrgen.preparation.options.RexGradientOptions",
+        "prepare padchest-gr": "diffrgen.preparation.options.PadchestGrOptions",
+        "prepare rexrank": "diffrgen.preparation.options.ReXrankInputOptions",
         "experiments": "diffrgen.experiments.options.ExperimentOptions",
         "mechanisms": "diffrgen.mechanisms.options.MechanismOptions",
         "phantom": "diffrgen.phantom.__main__.Command",
         "share": "diffrgen.sharing.options.ShareOptions",
         "index": "diffrgen.sharing.options.ReindexOptions",
+        "clinical.poll": "diffrgen.clinical.poll.PollOptions",
     }
 )
 
 # Commands whose dataclass says which of the options that must be given stand without a name; of the others, all do.
-OWN_POSITIONS = ("rexrank", "generate", "serve", "index")
+OWN_POSITIONS = ("rexrank", "generate", "serve", "index", "clinical.poll")
 
 
 def options_page() -> str:
@@ -42,7 +47,7 @@ def options_page() -> str:
     parts = [
         "# Options",
         "Every option of every command, with the values that it takes and its default; `train`'s are those without a preset "
-        "(`--help` shows a preset's). Each command is `diffrgen COMMAND` or `python -m diffrgen.COMMAND`. "
+        "(`--help` shows a preset's). Each command is `python -m diffrgen.COMMAND`, and without a dot in it `diffrgen COMMAND`. "
         "A value out of range is refused before any work, with exit status 2.",
     ]
     for command, path in COMMANDS.items():
@@ -78,10 +83,12 @@ def _row(name: str, field_type: Any, field: Field[Any], text: str, *, all_requir
 
 
 def _docstrings(kind: type) -> dict[str, str]:
-    """The texts that stand below the fields of a dataclass."""
+    """The texts that stand below the fields of a dataclass, and of those that it is made from."""
+    if kind is object:
+        return {}
     (body,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(body, ast.ClassDef)
-    found = {}
+    found = {name: text for base in kind.__bases__ for name, text in _docstrings(base).items()}
     for line, below in zip(body.body, body.body[1:], strict=False):
         text = getattr(getattr(below, "value", None), "value", None)
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(text, str):
