@@ -11,6 +11,8 @@ where `base` has no prompt at all.
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,14 @@ def guided(logits: Tensor, guidance: float) -> Tensor:
     """Return the logits (B, T, V) of guided decoding from those of `beside_base`'s ids (2 B, T, V)."""
     prompted, base = logits.chunk(2)
     return base + guidance * (prompted - base)
+
+
+@overload
+def twice(rows: Tensor) -> Tensor: ...
+
+
+@overload
+def twice(rows: None) -> None: ...
 
 
 def twice(rows: Tensor | None) -> Tensor | None:

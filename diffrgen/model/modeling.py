@@ -155,6 +155,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             prompt_rows = self.finding_queries.prompt_rows(finding_rows)
         masks = [given_or_true(image.mask, patches)] + [mask] * (len(memory) - 1)
         if (known := self._context_rows(inputs)) is not None:
+            assert self.context is not None  # or there had been no rows
             disease_logits = disease_logits + self.context.logits(*known)
             memory, masks = [*memory, known[0]], [*masks, known[1]]
         return EncodedStudy(
@@ -282,7 +283,8 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         memory, rows, base = encoded.last_hidden_state, encoded.get("prompt_rows"), encoded.get("base_prompt")
         if base is not None:
             ids = beside_base(ids, base, past=past)
-            memory, memory_mask, rows = twice(memory), twice(memory_mask), twice(rows)
+            memory, rows = twice(memory), twice(rows)
+            memory_mask = None if memory_mask is None else twice(memory_mask)
         decoded = self.decoder(
             **self.decoder_inputs(ids, rows, past=past),
             encoder_hidden_states=memory,
@@ -291,6 +293,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             **options,
         )
         if base is not None:
+            assert encoded.guidance is not None  # with the base prompt
             decoded.logits = guided(decoded.logits, encoded.guidance)
         return decoded
 
