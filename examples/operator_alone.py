@@ -50,7 +50,7 @@ def main() -> None:
         loss.backward()
         optimiser.step()
         if step % 10 == 0:
-            print(f"step {step}: loss {float(loss):.4f}")
+            print(f"step {step}: loss {loss.item():.4f}")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_other_commands_refuse_before_any_work(
 
 def one_line(text: str) -> str:
     """The words of a box that was drawn for a terminal."""
-    return " ".join(text.replace("│", " ").split())
+    return " ".join(text.replace("│", " ").replace("|", " ").split())
 
 
 def test_a_type_says_what_it_takes() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from diffrgen.errors import DataError
 from diffrgen.labels import DISEASES
 from diffrgen.pipeline.generation import Decoding
-from diffrgen.pipeline.labeler import LabelerName
+from diffrgen.pipeline.options import LabelerName
 from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "train": "diffrgen.training.options.TrainOptions",
         "evaluate": "diffrgen.evaluation.options.EvaluateOptions",
+        "calibrate": "diffrgen.evaluation.options.CalibrateOptions",
         "score": "diffrgen.evaluation.options.ScoreOptions",
         "rexrank": "diffrgen.evaluation.options.ReXrankOptions",
         "generate": "diffrgen.generate.GenerateOptions",
