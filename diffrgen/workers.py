@@ -49,7 +49,7 @@ def _context() -> BaseContext | None:
         return None
     fork = multiprocessing.get_context("fork")
 
-    class Worker(fork.Process):  # type: ignore[name-defined]
+    class Worker(fork.Process):  # type: ignore[name-defined, misc]
         def start(self) -> None:
             with _held_signals():
                 super().start()

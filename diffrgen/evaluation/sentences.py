@@ -58,7 +58,7 @@ def judge_sentences(written: Sequence[WrittenReport], truth: np.ndarray) -> Judg
     return JudgedSentences(
         features=np.array([sentence_features(one) for _, one in judged]),
         probability=np.array([np.nan if one.probability is None else one.probability for _, one in judged]),
-        true=agreeing(said, truth[study]).all(1),
+        true=np.asarray(agreeing(said, truth[study]).all(1)),
         study=study,
         without_findings=len(rated) - len(judged),
     )
