@@ -143,7 +143,7 @@ def test_a_run_is_measured(tiny_run, tmp_path, capsys):
         assert set(added["words"]) == set(CLASSES)
     with pytest.raises(DataError, match="two studies in the split 'test', got 0"):
         measure(MechanismOptions(run, split="test"))
-    with pytest.raises(DataError, match="at least 2 studies"):
+    with pytest.raises(DataError, match="--batch-size: expected a whole number of at least 2, got 1"):
         MechanismOptions(run, batch_size=1)
 
 

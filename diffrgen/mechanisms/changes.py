@@ -58,8 +58,10 @@ def with_other_co_attention(model: DiffRGenForReportGeneration, example: Example
     """Encode with other studies' patches as F of Eq. 2: the keys, values and routing weights of all layers."""
     route = FlexiRouteAggregation.route
 
-    def of_other(fam: FlexiRouteAggregation, f: Tensor, grid: tuple[int, int], mask: Tensor | None = None) -> object:
-        return route(fam, exchanged(f), grid, None if mask is None else exchanged(mask))
+    def of_other(
+        fam: FlexiRouteAggregation, f: Tensor, grid: tuple[int, int], mask: Tensor | None = None, rows: int | None = None
+    ) -> object:
+        return route(fam, exchanged(f), grid, None if mask is None else exchanged(mask), rows)
 
     with patch.object(FlexiRouteAggregation, "route", of_other):
         return encode(model, example)

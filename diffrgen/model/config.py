@@ -50,8 +50,6 @@ class DiffRGenConfig(PretrainedConfig):
     `prompt_thresholds`: a finding whose P(positive) reaches its threshold prompts the decoder as positive; none: its most
     likely state does. Training chooses them on the validation split (`--calibrate-prompts`).
 
-    `views`: the most images of a study that the network takes; where it is more than one, each is marked by its kind.
-
     `variant`: "promptmrg" is PromptMRG's network: the decoder attends to the encoder's patches as they are, and the classifier
     sees a row that a transformer reads out of the reports' embeddings, which are as wide as `width`. It has no aggregation
     module, difference features, contrast (Eq. 8), prior, context or finding queries.
