@@ -15,7 +15,7 @@ import tiny_training
 
 # Files of `pytest -m quick`: each room once, and one training from the command to its reports.
 QUICK = """
-    cached_images data_summary docs evaluation_columns evaluation_dump evaluation_prompts evaluation_statements
+    cached_images data_summary docs evaluation_columns evaluation_statements
     experiments_comparison experiments_variants images_dicom images_encoder images_grey images_integrity images_transform
     labels labels_gold labels_words layers metrics_bootstrap metrics_clinical metrics_conventions metrics_table
     model_findings model_initial model_inputs model_prior model_row_routing model_variants phantom_boxes phantom_prior
