@@ -81,12 +81,15 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         self.classifier = DiseaseClassifier(config, image_width)
         self.contrast = ContrastHead(config, image_width)
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
-        self.memory = None
+        self.memory: RetrievedMemory | None = None
         self.decoder = BertLMHeadModel(config.decoder)
 
     def _add_promptmrg_parts(self, config: DiffRGenConfig, image_width: int) -> None:
-        self.view_marks = self.prior = self.difference = self.fam = self.difference_fam = None
-        self.context = self.finding_queries = self.contrast = None
+        self.view_marks = self.prior = self.difference = self.difference_fam = None
+        self.context = self.finding_queries = None
+        # `_encode_for_promptmrg` and the losses of that variant use neither.
+        absent: Any = None
+        self.fam = self.contrast = absent
         self.classifier = DiseaseClassifier(config, image_width)
         self.memory = RetrievedMemory(config, image_width)
         self.decoder = BertLMHeadModel(config.decoder)
@@ -177,6 +180,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         if inputs.prior is not None or inputs.context is not None:
             raise ValueError("expected no prior and no context, for variant 'promptmrg' has no such input, got one")
         mask = given_or_true(inputs.retrieved_mask, inputs.retrieved)
+        assert self.memory is not None  # of this variant
         similar = self.memory(image.pooled, inputs.retrieved, mask)  # h (B, d)
         return EncodedStudy(
             last_hidden_state=image.patches,

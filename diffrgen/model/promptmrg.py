@@ -93,7 +93,7 @@ class RetrievedMemory(nn.Module):
 
 def widen_cross_attention(decoder: BertLMHeadModel, width: int) -> None:
     """Have the cross-attention of `decoder` read a memory (B, M, width) as it is; its keys and values are drawn anew."""
-    for layer in decoder.bert.encoder.layer:
-        attention = layer.crossattention.self
+    for layer in decoder.get_submodule("bert.encoder.layer").children():
+        attention = layer.get_submodule("crossattention.self")
         for name in ("key", "value"):
             setattr(attention, name, nn.Linear(width, getattr(attention, name).out_features))

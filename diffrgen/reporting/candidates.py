@@ -80,7 +80,8 @@ def _chosen(encoded: EncodedStudy, prompt: Prompt, rows: Tensor) -> tuple[Encode
         return None if tensor is None else tensor[rows]
 
     names = ("last_hidden_state", "memory_mask", "prompt_rows")
-    kept = EncodedStudy(**{name: of_rows(encoded.get(name)) for name in names})
+    parts: dict[str, Any] = {name: of_rows(encoded.get(name)) for name in names}
+    kept = EncodedStudy(**parts)
     return kept, Prompt(prompt.states[rows], of_rows(prompt.prior_states))
 
 

@@ -113,7 +113,7 @@ class ImageReader:
             answer, words = self._answered(task)
             images = dict(zip(self._sizes, map(answer.image, words["shapes"]), strict=True))
             text = tuple(TextRegion(*region) for region in words["text"])
-            return Upload(images, *(words[name] for name in ("patient", "study", "view")), text)
+            return Upload(images, words["patient"], words["study"], words["view"], text)
         except (OSError, EOFError):  # TimeoutError is an OSError
             self._end()
             raise DataError(DAMAGED) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
@@ -56,7 +56,7 @@ class ModelQueue:
         context: Sections | None,
         shown: Callable[[ExplainedReport], Answer],
     ) -> Answer:
-        given = {} if context is None else {"context": [context]}
+        given: dict[str, Any] = {} if context is None else {"context": [context]}
         with for_visitors(self._limits):
             (explained,) = self._explainer.explain(
                 [study], self._generation, priors=None if prior is None else [prior], **given

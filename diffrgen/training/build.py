@@ -50,7 +50,8 @@ def without_absent_parts(options: TrainOptions) -> TrainOptions:
     """Return `options` without the parts that their variant of the network does not have."""
     if options.model.variant == "diffrgen":
         return options
-    absent = {"masks_per_layer": (), "difference_metrics": (), "contrast_form": "supervised", "contrast_weight": 0.0}
+    absent: dict[str, Any] = {"masks_per_layer": (), "difference_metrics": ()}
+    absent |= {"contrast_form": "supervised", "contrast_weight": 0.0}
     absent |= {"prior": False, "finding_queries": False, "row_routing": False}
     return replace(options, model=replace(options.model, **absent))
 

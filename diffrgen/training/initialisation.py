@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from accelerate import PartialState
 from transformers import PreTrainedTokenizerFast
@@ -116,11 +117,12 @@ def read_start_options(init: str) -> TrainOptions:
 
 def _options(start: RunFolder) -> TrainOptions:
     stored = load_json(TrainOptions, start.path / "train.json")
-    return recorded_options(stored, read_config(DiffRGenConfig, start.path))
+    return recorded_options(stored, cast("DiffRGenConfig", read_config(DiffRGenConfig, start.path)))
 
 
 def _take_over(options: TrainOptions, run: RunFolder, kept: Path) -> None:
     """Check the start and put its tokenizer, its retriever and at last its network into `run`."""
+    assert options.init is not None  # what this is called for
     start = open_start(options.init)
     start.settings()
     model = start.model(fused_kernels=options.fused_kernels)

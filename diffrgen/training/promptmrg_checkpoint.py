@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -191,7 +192,7 @@ def fitted(
 def _by_word(theirs: Tensor, own: Tensor, tokenizer: PreTrainedTokenizerFast) -> Tensor:
     """Return the rows `own` with those of PromptMRG's vocabulary: BERT's, [DEC], a prompt token for each state."""
     words = len(theirs) - ADDED
-    prompts = tokenizer.convert_tokens_to_ids(list(PROMPT_TOKENS))
+    prompts = cast("list[int]", tokenizer.convert_tokens_to_ids(list(PROMPT_TOKENS)))
     if prompts != list(range(words, words + len(PROMPT_TOKENS))):
         raise DataError(
             f"--text.tokenizer: needed the {words:,} tokens of the checkpoint's BERT (BERT-base-uncased), got "
