@@ -139,7 +139,9 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(tiny_run, images):
     assert "BrokenPipe" not in told
 
 
-def test_a_name_cannot_steer_the_terminal(tiny_run, images, tmp_path, capsys):
+def test_a_name_cannot_steer_the_terminal(tiny_run, images, tmp_path, capsys, monkeypatch):
+    # Wide enough for the whole name, wherever the temporary folder is.
+    monkeypatch.setenv("COLUMNS", "400")
     good, bad = tmp_path / "\x1b[2Ja.png", tmp_path / "\x1b[2Jb.png"
     good.write_bytes((images / "16.png").read_bytes())
     bad.write_text("not a picture")

@@ -86,7 +86,7 @@ def test_a_reader_finds_each_image_in_its_store(tmp_path, encoder, images):
 
 def test_a_damaged_store_is_named_with_what_to_do(tmp_path, encoder, images):
     store(tmp_path / "cache", encoder, images)
-    (folder,) = (tmp_path / "cache").iterdir()
+    (folder,) = (tmp_path / "cache").glob("features-*")
     (folder / "maps.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match=r"features-.*: needed room .* delete this folder"):
         store(tmp_path / "cache", encoder, images)

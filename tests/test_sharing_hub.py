@@ -167,4 +167,4 @@ def test_a_damaged_download_is_a_message(hub, elsewhere, finished_run, capsys):
     files = {name: data for name, data in hub.repositories["me/run"].files.items() if "checkpoints" not in name}
     hub.repositories["me/damaged"] = Repository(files={**files, "run.json": b"{}"})
     assert run_command(lambda: generate_command.main(["me/damaged", image_of(finished_run)])) == 2
-    assert "run.json: needed RunSettings as JSON" in capsys.readouterr().err
+    assert "run.json: data: needed a value, got none" in capsys.readouterr().err

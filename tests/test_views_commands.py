@@ -159,7 +159,7 @@ def test_a_study_with_a_broken_image_is_named_and_the_others_go_on(data, run, tm
 
 def held(service: ReportService, path: Path) -> dict[str, str]:
     """Hold an image as the receiver does, and return what names it in a request."""
-    sizes = service._explainer.reporter.image_sizes
+    sizes = service._reporter.image_sizes
     return {"token": service.held.put(ResizedImages({size: read_resized(path, size) for size in sizes}), "client")}
 
 

@@ -33,5 +33,7 @@ def _first_fault(error: ValidationError) -> str:
     """The first fault in one line: the field, what it needs, and what it holds."""
     fault = error.errors(include_url=False)[0]
     field = "".join(f"{name}: " for name in [".".join(map(str, fault["loc"]))] if name)
+    if fault["type"] == "missing":
+        return f"{field}needed a value, got none"
     needed = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{field}needed {needed}, got {reprlib.repr(fault['input'])}"

@@ -244,5 +244,10 @@ def _open_faiss(folder: Path, manifest: IndexManifest) -> faiss.Index:
             f"of width {index.d}; build the index again"
         )
     if manifest.search:
-        set_search(index, manifest.search)
+        try:
+            set_search(index, manifest.search)
+        except RuntimeError as error:
+            raise DataError(
+                f"{folder / 'manifest.json'}: search: needed parameters that FAISS knows for this index, got {manifest.search!r}"
+            ) from error
     return index
