@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
 
+from diffrgen.errors import DataError
 from diffrgen.preparation.options import SectionChoice
 from diffrgen.preparation.views import ViewedImage
 from diffrgen.records import NO_SECTIONS, Sections, Split
@@ -53,6 +55,16 @@ class CollectedStudy:
             "sex": self.sex,
         }
         return {name: value for name, value in fields.items() if value is not None} | dict(self.more)
+
+
+def field_text(record: Mapping[str, Any], field: str, place: str) -> str:
+    """Return a field of `record` as text, "" where it is absent; DataError that names `place` where it is no text or number."""
+    value = record.get(field)
+    if value is None:
+        return ""
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    raise DataError(f"{place}: expected {field} as a text, got {value!r:.80}")
 
 
 def single_spaced(text: str | None) -> str:

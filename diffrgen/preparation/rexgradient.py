@@ -12,7 +12,7 @@ from typing import Any
 
 from diffrgen.errors import DataError
 from diffrgen.preparation.archive import Archive
-from diffrgen.preparation.collected import CollectedStudy, age_years, day_of, sex_of, single_spaced
+from diffrgen.preparation.collected import CollectedStudy, age_years, day_of, field_text, sex_of, single_spaced
 from diffrgen.preparation.collection import ImageSource, plain_options, write_collection
 from diffrgen.preparation.json_stream import json_members
 from diffrgen.preparation.options import RexGradientOptions
@@ -63,22 +63,22 @@ def _metadata(archive: Archive, split: str) -> Path:
 def _studies(file: Path, split: Split) -> Iterator[CollectedStudy]:
     for name, row in _json_rows(file) if file.suffix == ".json" else _table_rows(file):
         place = f"{file}: study {name}"
-        day = day_of(_text(row, "StudyDate", place))
+        day = day_of(field_text(row, "StudyDate", place))
         yield CollectedStudy(
             id=name,
-            patient=_text(row, "PatientID", place),
+            patient=field_text(row, "PatientID", place),
             split=split,
             images=tuple(_images(row, place)),
             sections=Sections(
-                findings=single_spaced(_text(row, "Findings", place)),
-                impression=single_spaced(_text(row, "Impression", place)),
-                indication=single_spaced(_text(row, "Indication", place)),
-                comparison=single_spaced(_text(row, "Comparison", place)),
+                findings=single_spaced(field_text(row, "Findings", place)),
+                impression=single_spaced(field_text(row, "Impression", place)),
+                indication=single_spaced(field_text(row, "Indication", place)),
+                comparison=single_spaced(field_text(row, "Comparison", place)),
             ),
             order=day,
             day=day,
-            age=age_years(_text(row, "PatientAge", place)),
-            sex=sex_of(_text(row, "PatientSex", place)),
+            age=age_years(field_text(row, "PatientAge", place)),
+            sex=sex_of(field_text(row, "PatientSex", place)),
         )
 
 
@@ -125,12 +125,3 @@ def _image_name(path: str) -> str:
     """Return the path from deid_png/ on: the tables begin with ../, members of the tar file may with ./."""
     before, found, after = path.partition(f"{FOLDER}/")
     return found + after if found and before.strip("./") == "" else path
-
-
-def _text(row: Row, field: str, place: str) -> str:
-    value = row.get(field)
-    if value is None:
-        return ""
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise DataError(f"{place}: expected {field} as a text, got {value!r:.80}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from diffrgen.errors import DataError
 from diffrgen.preparation.archive import Archive
-from diffrgen.preparation.collected import CollectedStudy, age_years, sex_of, single_spaced
+from diffrgen.preparation.collected import CollectedStudy, age_years, field_text, sex_of, single_spaced
 from diffrgen.preparation.collection import ImageSource, plain_options, write_collection
 from diffrgen.preparation.json_stream import json_members
 from diffrgen.preparation.options import ReXrankInputOptions
@@ -63,10 +63,10 @@ def _study(name: str, record: object, place: str) -> CollectedStudy:
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise DataError(f"{place}: expected image_path as a list of paths, got {paths!r:.80}")
     named = views if isinstance(views, list) and len(views) == len(paths) else [""] * len(paths)
-    context = _parts(CONTEXT, _text(record, "context", place))
+    context = _parts(CONTEXT, field_text(record, "context", place))
     return CollectedStudy(
         id=name,
-        patient=_text(record, "subject_id", place) or name,
+        patient=field_text(record, "subject_id", place) or name,
         split=_split(record, place),
         images=tuple(ViewedImage(path.lstrip("/"), str(view).upper()) for path, view in zip(paths, named, strict=True)),
         sections=_sections(record, context, place),
@@ -77,8 +77,8 @@ def _study(name: str, record: object, place: str) -> CollectedStudy:
 
 def _sections(record: Mapping[str, Any], context: Mapping[str, str], place: str) -> Sections:
     """Return the sections; findings and impression from their own fields, else from the report, whose headings name them."""
-    own = {name: single_spaced(_text(record, f"section_{name}", place)) for name in ("findings", "impression")}
-    report = _parts(REPORT, _text(record, "report", place))
+    own = {name: single_spaced(field_text(record, f"section_{name}", place)) for name in ("findings", "impression")}
+    report = _parts(REPORT, field_text(record, "report", place))
     sections = Sections(indication=context.get("indication", ""), comparison=context.get("comparison", ""))
     return replace(sections, **{name: text or report.get(name, "") for name, text in own.items()})
 
@@ -95,16 +95,7 @@ def _parts(headings: re.Pattern[str], text: str) -> dict[str, str]:
 
 
 def _split(record: Mapping[str, Any], place: str) -> Split:
-    name = _text(record, "split", place).strip().lower() or "test"
+    name = field_text(record, "split", place).strip().lower() or "test"
     if name not in SPLIT_ALIASES:
         raise DataError(f"{place}: expected a split out of train, val, test, got {name!r}")
     return SPLIT_ALIASES[name]
-
-
-def _text(record: Mapping[str, Any], field: str, place: str) -> str:
-    value = record.get(field)
-    if value is None:
-        return ""
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise DataError(f"{place}: expected {field} as a text, got {value!r:.80}")
