@@ -38,7 +38,7 @@ def draw_initial_weights(model: nn.Module, seed: int, *, names: Collection[str] 
             if std is None or id(parameter) in drawn or not (names is None or name in names):
                 continue
             drawn.add(id(parameter))
-            _draw(parameter, std, _generator(seed, name))
+            _draw(parameter, std, named_generator(seed, name))
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 parameter[module.padding_idx] = 0.0
 
@@ -64,6 +64,7 @@ def _draw(parameter: Tensor, std: float, generator: torch.Generator) -> None:
     parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu", dtype=torch.float32) * std)
 
 
-def _generator(seed: int, name: str) -> torch.Generator:
+def named_generator(seed: int, name: str) -> torch.Generator:
+    """Return a generator whose draws depend on `seed` and `name` alone."""
     digest = sha256(f"{seed} {name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -19,6 +19,7 @@ from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.images.resized import decoder_version
 from diffrgen.lock import in_turn
+from diffrgen.model.initial import named_generator
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import staged
 
@@ -140,15 +141,10 @@ def _compute(
         for crop in range(1 + crops):
             pixels = torch.stack(
                 [
-                    transform(picture, _generator(first + place, crop)) if crop else central(picture)
+                    transform(picture, named_generator(SEED, f"{first + place} {crop}")) if crop else central(picture)
                     for place, picture in enumerate(pictures)
                 ]
             )
             patches = encoder(pixels.to(device)).patches  # (B, m, width)
             maps[first : first + len(batch), crop] = patches.mT.unflatten(-1, grid).half().cpu().numpy()
     maps.flush()
-
-
-def _generator(image: int, crop: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{SEED} {image} {crop}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
