@@ -60,7 +60,11 @@ def pretrained_encoder(options: TrainOptions) -> PatchEncoder | None:
     """Return the image encoder whose weights --model.encoder names, frozen where asked; None for a random one."""
     if options.model.encoder in RANDOM_ENCODERS:
         return None
-    encoder = PatchEncoder.from_pretrained(options.model.encoder)
+    return frozen_where_asked(PatchEncoder.from_pretrained(options.model.encoder), options)
+
+
+def frozen_where_asked(encoder: PatchEncoder, options: TrainOptions) -> PatchEncoder:
+    """Return `encoder`, frozen where the options say so."""
     return encoder.freeze() if options.freeze == "encoder" else encoder
 
 

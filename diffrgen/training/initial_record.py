@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
+
+from diffrgen.pipeline.settings import load_json, save_json
 
 # Of a run: the start's network, so that a resumed training does not need the start any more; what was taken of it.
 NETWORK, RECORD = "start", "initialisation.json"
@@ -47,6 +51,24 @@ class Initialisation:
         if self.unused:
             lines.append(f"of the start not used: {_named(self.unused)}")
         return [*lines, "made of the training split: index, prior of Eq. 9"]
+
+
+def write_record(
+    run: Path,
+    taken: Mapping[str, int],
+    new: tuple[NewTensors, ...],
+    unused: tuple[str, ...],
+    *,
+    say: Callable[[str], None],
+) -> None:
+    """Complete the record that was kept in the folder `run` with its start by what `take_tensors` returned.
+
+    `say` gets it in words, and the main process writes it as initialisation.json.
+    """
+    record = replace(load_json(Initialisation, run / NETWORK / RECORD), taken=taken, new=new, unused=unused)
+    say("\n".join(record.lines()))
+    if PartialState().is_main_process:
+        save_json(record, run / RECORD)
 
 
 def take_tensors(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from accelerate import PartialState
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
@@ -22,8 +21,8 @@ from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import file_digest, staged
 from diffrgen.text import PRIOR_PROMPT_TOKENS
-from diffrgen.training.build import BUILD_ONLY, set_generation, start_prompts_alike
-from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, take_tensors
+from diffrgen.training.build import BUILD_ONLY, frozen_where_asked, set_generation, start_prompts_alike
+from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, take_tensors, write_record
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.promptmrg_checkpoint import PromptMRGStart, find_promptmrg, is_checkpoint
 from diffrgen.training.start_options import check_agrees, recorded_options
@@ -39,8 +38,7 @@ class Start:
 
     def encoder(self, options: TrainOptions) -> PatchEncoder:
         """Return the start's image encoder, frozen where asked."""
-        encoder = self.model.image_encoder
-        return encoder.freeze() if options.freeze == "encoder" else encoder
+        return frozen_where_asked(self.model.image_encoder, options)
 
     def network(
         self,
@@ -72,17 +70,12 @@ class Start:
                 view_recogniser=views > 1 and (view_recogniser or before.view_recogniser),
             )
         )
-        taken = take_tensors(model, self.model.state_dict())
+        taken, new, unused = take_tensors(model, self.model.state_dict())
         if model.config.prior and not before.prior:
             start_prompts_alike(model)
-        if options.freeze == "encoder":
-            model.image_encoder.freeze()
+        frozen_where_asked(model.image_encoder, options)
         set_generation(model, options)
-        noted = load_json(Initialisation, self.run.path / NETWORK / RECORD)
-        record = replace(noted, taken=taken[0], new=taken[1], unused=taken[2])
-        say("\n".join(record.lines()))
-        if PartialState().is_main_process:
-            save_json(record, self.run.path / RECORD)
+        write_record(self.run.path, taken, new, unused, say=say)
         return model
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -20,12 +19,12 @@ from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.labels import AUXILIARY, FINDINGS, State
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.settings import load_json, save_json
+from diffrgen.pipeline.settings import save_json
 from diffrgen.retrieval import Retriever
 from diffrgen.staging import file_digest, staged
 from diffrgen.text import PROMPT_TOKENS
-from diffrgen.training.build import build_model, pretrained_encoder
-from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, NewTensors, take_tensors
+from diffrgen.training.build import build_model, frozen_where_asked, pretrained_encoder
+from diffrgen.training.initial_record import RECORD, Initialisation, NewTensors, take_tensors, write_record
 from diffrgen.training.options import CHECKPOINTS, TrainOptions
 
 TENSORS = "promptmrg.safetensors"
@@ -113,7 +112,7 @@ class PromptMRGStart:
         encoder = pretrained_encoder(options) or PatchEncoder(encoder_config(options.model.encoder))
         of_image = {n.removeprefix(IMAGE): t for n, t in self.tensors.items() if n.startswith(IMAGE)}
         take_tensors(encoder, of_image)
-        return encoder.freeze() if options.freeze == "encoder" else encoder
+        return frozen_where_asked(encoder, options)
 
     def network(
         self,
@@ -141,12 +140,8 @@ class PromptMRGStart:
                     f"--init {options.init}: no tensor of its {part.replace('_', ' ')} fits --model.{option} "
                     f"{getattr(options.model, option)}; for the published checkpoint pass --model.{option} paper"
                 )
-        if options.freeze == "encoder":
-            model.image_encoder.freeze()
-        record = replace(load_json(Initialisation, self.run.path / NETWORK / RECORD), taken=taken, new=parts + new, unused=unused)
-        say("\n".join(record.lines()))
-        if PartialState().is_main_process:
-            save_json(record, self.run.path / RECORD)
+        frozen_where_asked(model.image_encoder, options)
+        write_record(self.run.path, taken, parts + new, unused, say=say)
         return model
 
 
