@@ -5,7 +5,7 @@
 g = 1 is ordinary decoding. `prompted` are the decoder's logits after the study's prompt, `base` those after the same
 prompt without its positive states. A study without any is decoded as ever, whatever g is.
 
-StudySource: classifier-free guidance (Ho and Salimans 2022) as Sanchez et al. (ICML 2024) apply it to language models,
+Source: classifier-free guidance (Ho and Salimans 2022) as Sanchez et al. (ICML 2024) apply it to language models,
 where `base` has no prompt at all.
 """
 

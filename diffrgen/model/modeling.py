@@ -421,8 +421,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
     def _written(self, sequences: Tensor) -> Tensor:
         """Return what of padded reports (B, T) is no padding, (B, T) bool."""
-        ended = sequences == self.config.eos_token_id
-        return (ended.cumsum(1) - ended.long() == 0) & (sequences != self.config.pad_token_id)
+        return ~self._behind_end(sequences) & (sequences != self.config.pad_token_id)
 
     @torch.no_grad()
     def token_log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
@@ -439,8 +438,12 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
 
     def _padded(self, sequences: Tensor) -> Tensor:
         """Return sequences (B, T) padded behind the first end token: beam search fills up with end tokens if padding is 0."""
+        return sequences.masked_fill(self._behind_end(sequences), self.config.pad_token_id)
+
+    def _behind_end(self, sequences: Tensor) -> Tensor:
+        """Return what of sequences (B, T) stands behind the first end token, (B, T) bool."""
         ended = sequences == self.config.eos_token_id
-        return sequences.masked_fill(ended.cumsum(1) - ended.long() > 0, self.config.pad_token_id)
+        return ended.cumsum(1) > ended.long()
 
     def generate(self, inputs: StudyInputs, **generation: Any) -> Tensor:
         """Return the token ids (B, T) of `write_reports`, without the prompt."""
