@@ -46,7 +46,7 @@ class DiffRGenConfig(PretrainedConfig):
     `context`: sections that are known before the images are read (`ContextRows`), embeddings of width `prior_width`.
 
     `finding_weight`: of the tokens `finding_token_ids`, those of severity, side, zone and change, in the language loss of
-    training; 1 for the others.
+    training; 1 for the others. `unlearned_token_ids`: those that training does not teach, de-identification marks; weight 0.
     `prompt_thresholds`: a finding whose P(positive) reaches its threshold prompts the decoder as positive; none: its most
     likely state does. Training chooses them on the validation split (`--calibrate-prompts`).
 
@@ -104,6 +104,7 @@ class DiffRGenConfig(PretrainedConfig):
         label_smoothing: Annotated[PositiveOrZero, Lt(1)] = 0.1,
         finding_weight: Positive = 1.0,
         finding_token_ids: tuple[CountOrZero, ...] = (),
+        unlearned_token_ids: tuple[CountOrZero, ...] = (),
         prompt_thresholds: tuple[PositiveOrZero, ...] = (),
         prompt_token_ids: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (5, 6, 7, 8),
         prior_prompt_token_ids: tuple[tuple[CountOrZero, ...], ...] = (),
@@ -132,6 +133,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.contrast_width, self.contrast_form = contrast_width, contrast_form
         self.label_smoothing = label_smoothing
         self.finding_weight, self.finding_token_ids = finding_weight, tuple(finding_token_ids)
+        self.unlearned_token_ids = tuple(unlearned_token_ids)
         self.prompt_thresholds = tuple(prompt_thresholds)
         self.prompt_token_ids = tuple(prompt_token_ids)
         self.prior_prompt_token_ids = tuple(map(tuple, prior_prompt_token_ids))

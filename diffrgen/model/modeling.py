@@ -310,7 +310,9 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         """
         config, weights = self.config, (labels != IGNORED).float()
         if self.training:
-            weights = token_weights(labels, config.finding_token_ids, config.finding_weight)
+            weights = token_weights(
+                labels, config.finding_token_ids, config.finding_weight, config.unlearned_token_ids
+            )
         smoothing = config.label_smoothing if self.training else 0.0
         language_loss = weighted_language_loss(output.logits, labels, weights, label_smoothing=smoothing)
         if self.training:

@@ -104,6 +104,16 @@ class RunFolder:
         return self.path / "retriever-fit.state"
 
     @property
+    def encoder_path(self) -> Path:
+        """The image encoder that was trained on labels first, where one was."""
+        return self.path / "encoder"
+
+    @property
+    def encoder_fit_path(self) -> Path:
+        """How far that encoder has been trained, while it is."""
+        return self.path / "encoder-fit.state"
+
+    @property
     def index_path(self) -> Path:
         """The retrieval index."""
         return self.path / "index"

@@ -19,7 +19,7 @@ from diffrgen.errors import DataError
 from diffrgen.finite import StepGuard, all_finite, first_not_finite
 from diffrgen.optimiser import make_adamw
 from diffrgen.retrieval.dual_encoder import DualEncoder
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
+from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped, random_state, set_random_state
 from diffrgen.retrieval.options import Precision, RetrieverOptions
 from diffrgen.retrieval.pairs import PairBatch, PairCollator, Pairs, StudyPairs
 from diffrgen.retrieval.recall import distinct_rows, recall_at
@@ -158,7 +158,6 @@ class _Fit:
 
     def state(self) -> dict[str, Any]:
         """Return all that `load` needs to go on, tensors and numbers."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {
             "key": self.key,
             "model": self.model.state_dict(),
@@ -168,7 +167,7 @@ class _Fit:
             "losses": self.losses,
             "skipped": self.guard.skipped,
             "seconds": self.elapsed(),
-            "random": [torch.get_rng_state(), *cuda],
+            "random": random_state(),
         }
 
     def load(self, state: dict[str, Any] | None) -> None:
@@ -181,10 +180,7 @@ class _Fit:
         self.scaler.load_state_dict(state["scaler"])
         self.losses, self.guard.skipped = list(state["losses"]), state["skipped"]
         self.started = time.perf_counter() - state["seconds"]
-        processor, *cuda = state["random"]
-        torch.set_rng_state(processor)
-        if cuda and torch.cuda.device_count() == len(cuda):
-            torch.cuda.set_rng_state_all(cuda)
+        set_random_state(state["random"])
 
 
 @torch.inference_mode()

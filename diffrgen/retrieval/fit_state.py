@@ -1,4 +1,4 @@
-"""A fit of the retriever that was stopped: its state in one file, written complete and checked before it is used."""
+"""A fit that was stopped: its state in one file, written complete and checked before it is used."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ DIGEST_LENGTH = 64
 
 
 class FitStopped(Exception):
-    """The fit was told to stop after `step` of `steps`, and has saved where it stands."""
+    """The fit of `what` was told to stop after `step` of `steps`, and has saved where it stands."""
 
-    def __init__(self, step: int, steps: int) -> None:
-        super().__init__(f"the retriever is fitted to step {step} of {steps}")
+    def __init__(self, step: int, steps: int, what: str = "retriever") -> None:
+        super().__init__(f"the {what} is fitted to step {step} of {steps}")
         self.step, self.steps = step, steps
 
 
@@ -37,6 +37,7 @@ class FitCheckpoint:
 
     path: Path
     stop: Callable[[], bool] = lambda: False
+    what: str = "retriever"
     saved: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
@@ -69,9 +70,22 @@ class FitCheckpoint:
                 if isinstance(state, dict) and state.get("key") == key:
                     return state
                 reason = "it is of another fit"
-        warnings.warn(f"{self.path}: not used, so the retriever is fitted from the start: {reason}", stacklevel=2)
+        warnings.warn(f"{self.path}: not used, so the {self.what} is fitted from the start: {reason}", stacklevel=2)
         return None
 
     def discard(self) -> None:
         """Remove the file of a fit that is done."""
         self.path.unlink(missing_ok=True)
+
+
+def random_state() -> list[torch.Tensor]:
+    """Return the state of the generator of this process and, where there are GPUs, of theirs."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def set_random_state(state: list[torch.Tensor]) -> None:
+    """Go on from what `random_state` returned; generators of GPUs where there are as many."""
+    processor, *cuda = state
+    torch.set_rng_state(processor)
+    if cuda and torch.cuda.device_count() == len(cuda):
+        torch.cuda.set_rng_state_all(cuda)

@@ -25,13 +25,13 @@ class MarkSuppressor(LogitsProcessor):
         pieces = ["" if word in special else word.lower().removeprefix(CONTINUED) for word in words]
         continued = [word.startswith(CONTINUED) for word in words]
         leading = torch.tensor([_run(piece) for piece in pieces])
-        marks = torch.tensor(["x" * MARK_LENGTH in piece or "_" in piece for piece in pieces])
+        self.marks = torch.tensor(["x" * MARK_LENGTH in piece or "_" in piece for piece in pieces])
         self.continued = torch.tensor(continued)
         self.trailing = torch.tensor([_run(piece[::-1]) for piece in pieces])
         self.only_x = torch.tensor([bool(piece) and set(piece) == {"x"} for piece in pieces])
         # Row t: the tokens forbidden after a run of t x.
         self.forbidden = torch.stack(
-            [marks | (self.continued & (leading > 0) & (t + leading >= MARK_LENGTH)) for t in range(MARK_LENGTH)]
+            [self.marks | (self.continued & (leading > 0) & (t + leading >= MARK_LENGTH)) for t in range(MARK_LENGTH)]
         )
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -54,6 +54,11 @@ class MarkSuppressor(LogitsProcessor):
         if self.forbidden.device != device:
             for name in ("forbidden", "continued", "trailing", "only_x"):
                 setattr(self, name, getattr(self, name).to(device))
+
+
+def mark_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Return the numbers of the tokens that are a mark, or a part of a word that holds one, by themselves."""
+    return tuple(mark_suppressor(tokenizer).marks.nonzero().flatten().tolist())
 
 
 @lru_cache(maxsize=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -11,11 +13,12 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from diffrgen.images import ImageTransform
-from diffrgen.images.encoder import PatchEncoder
+from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import StudySource
 from diffrgen.pipeline.stored_features import CropChoice, FeatureReader, stored_features
+from diffrgen.pretraining import label_trained_encoder, read_labelled, studies_as_labelled
 from diffrgen.retrieval import (
     ProcessGroup,
     RetrievalIndex,
@@ -30,7 +33,56 @@ from diffrgen.staging import staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
 from diffrgen.training.build import DECODERS
 from diffrgen.training.interruption import StopRequest, TrainingStopped
-from diffrgen.training.options import TrainOptions
+from diffrgen.training.options import RANDOM_ENCODERS, TrainOptions
+
+
+def with_label_trained_encoder(
+    options: TrainOptions,
+    run: RunFolder,
+    source: StudySource,
+    *,
+    device: torch.device,
+    progress: bool,
+    stop: StopRequest,
+) -> TrainOptions:
+    """Return `options` whose encoder is the run's own, trained on the labels of single images; it is made where it is not
+    there yet, and kept there."""
+    if not run.encoder_path.is_dir():
+        name = options.model.encoder
+        encoder = PatchEncoder(encoder_config(name)) if name in RANDOM_ENCODERS else PatchEncoder.from_pretrained(name)
+        train = studies_as_labelled(source.splits.train)
+        if options.extra_labelled is not None and options.extra_images is not None:
+            train += read_labelled(options.extra_labelled, options.extra_images)
+        checkpoint = FitCheckpoint(run.encoder_fit_path, stop=lambda: bool(stop.number), what="image encoder")
+        with _saved_where_stopped(run, stop):
+            label_trained_encoder(
+                run.encoder_path,
+                encoder,
+                train,
+                studies_as_labelled(source.splits.val),
+                transform=options.image.transform(encoder.channels, train=True),
+                read=source.read_image,
+                options=options.pretrain,
+                precision=options.precision,
+                workers=options.workers,
+                seed=options.seed,
+                device=device,
+                progress=progress,
+                checkpoint=checkpoint,
+            )
+        checkpoint.discard()
+    return replace(options, model=replace(options.model, encoder=str(run.encoder_path)))
+
+
+@contextmanager
+def _saved_where_stopped(run: RunFolder, stop: StopRequest) -> Iterator[None]:
+    """Within the block a signal is noted, so that a fit can save where it stands; TrainingStopped then says how to go on."""
+    try:
+        with stop.noted():
+            yield
+    except FitStopped as stopped:
+        go_on = f"go on with: python -m diffrgen.train --resume --output {run.path}"
+        raise TrainingStopped(stop.number, f"stopped: {stopped}, which is saved; {go_on}") from stopped
 
 
 def with_features(
@@ -121,26 +173,22 @@ def make_retriever(
         return retriever
     channels = encoder.channels if isinstance(encoder, PatchEncoder) else encoder.num_channels
     checkpoint = FitCheckpoint(run.retriever_fit_path, stop=lambda: bool(stop.number))
-    try:
-        with stop.noted():
-            retriever, _ = fit_retriever(
-                run.retriever_path,
-                source.splits.train,
-                source.splits.val,
-                tokenizer=tokenizer,
-                encoder=encoder,
-                transform=options.image.transform(channels, train=True),
-                choice=CropChoice() if options.freeze == "encoder" else None,
-                rules=options.text.rules,
-                options=retriever_options(options),
-                device=device,
-                progress=progress,
-                read=source.read_image,
-                checkpoint=checkpoint,
-            )
-    except FitStopped as stopped:
-        go_on = f"go on with: python -m diffrgen.train --resume --output {run.path}"
-        raise TrainingStopped(stop.number, f"stopped: {stopped}, which is saved; {go_on}") from stopped
+    with _saved_where_stopped(run, stop):
+        retriever, _ = fit_retriever(
+            run.retriever_path,
+            source.splits.train,
+            source.splits.val,
+            tokenizer=tokenizer,
+            encoder=encoder,
+            transform=options.image.transform(channels, train=True),
+            choice=CropChoice() if options.freeze == "encoder" else None,
+            rules=options.text.rules,
+            options=retriever_options(options),
+            device=device,
+            progress=progress,
+            read=source.read_image,
+            checkpoint=checkpoint,
+        )
     checkpoint.discard()
     return retriever
 

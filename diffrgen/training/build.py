@@ -20,6 +20,7 @@ from diffrgen.pipeline.generation import DEFAULTS
 from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
+from diffrgen.text.marks import mark_tokens
 from diffrgen.training.options import RANDOM_ENCODERS, ModelOptions, TrainOptions
 
 DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
@@ -43,7 +44,7 @@ DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     }
 )
 # These options are about how the network is built, not what it is.
-BUILD_ONLY = ("encoder", "decoder", "warm_start")
+BUILD_ONLY = ("encoder", "decoder", "warm_start", "learn_marks")
 
 
 def without_absent_parts(options: TrainOptions) -> TrainOptions:
@@ -124,6 +125,7 @@ def model_config(
         operator_backend="auto" if options.fused_kernels else "reference",
         findings=findings,
         finding_token_ids=finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
+        unlearned_token_ids=() if model.learn_marks else mark_tokens(tokenizer),
         prompt_token_ids=cast("tuple[int, int, int, int]", _ids(tokenizer, PROMPT_TOKENS)),
         prior_prompt_token_ids=tuple(_ids(tokenizer, row) for row in PRIOR_PROMPT_TOKENS) if model.prior else (),
         **choices,

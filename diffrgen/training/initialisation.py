@@ -21,6 +21,7 @@ from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import file_digest, staged
 from diffrgen.text import PRIOR_PROMPT_TOKENS
+from diffrgen.text.marks import mark_tokens
 from diffrgen.training.build import BUILD_ONLY, frozen_where_asked, set_generation, start_prompts_alike
 from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, take_tensors, write_record
 from diffrgen.training.options import TrainOptions
@@ -156,6 +157,7 @@ def _changed(
             "neighbours": options.retriever.neighbours,
             "operator_backend": "auto" if options.fused_kernels else "reference",
             "finding_token_ids": finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
+            "unlearned_token_ids": () if model.learn_marks else mark_tokens(tokenizer),
             "prior_prompt_token_ids": prior_prompts,
         }
     )

@@ -33,6 +33,7 @@ from diffrgen.pipeline.options import (
     LabelerOptions,
     TextOptions,
 )
+from diffrgen.pretraining import PretrainOptions
 from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, Share, check_fields
 from diffrgen.retrieval import RetrieverOptions
 from diffrgen.retrieval.options import Precision
@@ -106,6 +107,9 @@ class ModelOptions:
     """Of the language modelling loss."""
     finding_weight: Positive = 1.0
     """Weight of words of severity, side, zone and change in the language modelling loss; that of the others is 1."""
+    learn_marks: bool = True
+    """Teach the decoder to write de-identification marks (XXXX, ___), which generation suppresses: --no-model.learn-marks
+    leaves them out of the language modelling loss."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--model.")
@@ -172,6 +176,11 @@ class TrainOptions:
     """`encoder`: keep the pretrained image encoder as it is, and compute its features of every image once."""
     stored_crops: CountOrZero = 2
     """Random crops of each training image that a frozen encoder's features are stored for; 0: the central crop alone."""
+    extra_labelled: Path | None = None
+    """CSV table of images with labels and no reports, which --pretrain.epochs trains the image encoder on beside the training
+    studies' own: a path column, and `Finding Labels` (NIH) or a column a finding (CheXpert)."""
+    extra_images: Path | None = None
+    """Folder of the images of --extra-labelled."""
     seed: Seed = 0
     """Of initial weights, order and augmentation."""
     workers: CountOrZero = 0
@@ -192,6 +201,7 @@ class TrainOptions:
     text: TextOptions = field(default_factory=TextOptions)
     phantom: PhantomOptions = field(default_factory=PhantomOptions)
     retriever: RetrieverOptions = field(default_factory=RetrieverOptions)
+    pretrain: PretrainOptions = field(default_factory=PretrainOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     optimiser: OptimiserOptions = field(default_factory=OptimiserOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
@@ -209,9 +219,19 @@ class TrainOptions:
                 f"--model.variant promptmrg needs --retriever.embedding-width {widths[0]}, that of --model.width, got "
                 f"{widths[1]}"
             )
-        if self.freeze == "encoder" and self.init is None and self.model.encoder in RANDOM_ENCODERS:
+        if (self.extra_labelled is None) != (self.extra_images is None):
             raise DataError(
-                f"--freeze encoder needs a pretrained --model.encoder, got {self.model.encoder!r} with random weights"
+                f"--extra-labelled and --extra-images belong together, got {self.extra_labelled} and {self.extra_images}"
+            )
+        if self.extra_labelled is not None and not self.pretrain.epochs:
+            raise DataError("--extra-labelled needs --pretrain.epochs of at least 1, got 0: its images would not be used")
+        if self.pretrain.epochs and self.init is not None:
+            raise DataError("--pretrain.epochs trains an encoder that --init brings already; give one of both")
+        pretrained = self.init is not None or self.pretrain.epochs or self.model.encoder not in RANDOM_ENCODERS
+        if self.freeze == "encoder" and not pretrained:
+            raise DataError(
+                f"--freeze encoder needs a pretrained --model.encoder or --pretrain.epochs, got {self.model.encoder!r} with "
+                "random weights"
             )
         if self.freeze == "encoder" and self.retriever_path is not None:
             raise DataError(

@@ -27,7 +27,14 @@ from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.pipeline.stored_features import CropChoice
 from diffrgen.records import MAX_VIEWS, VIEW_KINDS, Split
 from diffrgen.retrieval import DualRetriever, ProcessGroup
-from diffrgen.training.artifacts import make_index, make_retriever, make_tokenizer, retriever_options, with_features
+from diffrgen.training.artifacts import (
+    make_index,
+    make_retriever,
+    make_tokenizer,
+    retriever_options,
+    with_features,
+    with_label_trained_encoder,
+)
 from diffrgen.training.build import build_model, pretrained_encoder, without_absent_parts
 from diffrgen.training.initialisation import find_start
 from diffrgen.training.interruption import StopRequest
@@ -74,6 +81,10 @@ def prepare(
     settings = _settings(options, source)
     with state.main_process_first():
         start = find_start(options, run)
+        if options.pretrain.epochs:
+            options = with_label_trained_encoder(
+                options, run, source, device=device, progress=progress, stop=stop or StopRequest()
+            )
     # Read once: the layout of a pretrained encoder comes with its weights.
     encoder = pretrained_encoder(options) if start is None else start.encoder(options)
     layout = encoder_config(options.model.encoder) if encoder is None else encoder.config

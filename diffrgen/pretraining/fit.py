@@ -1,0 +1,229 @@
+"""Fits an encoder and a linear classifier to labelled images: AdamW, cosine with warm-up, averaged weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers import get_cosine_schedule_with_warmup
+
+from diffrgen.errors import DataError
+from diffrgen.finite import StepGuard, all_finite, first_not_finite
+from diffrgen.images import ImageTransform, ReadImage
+from diffrgen.images.encoder import PatchEncoder
+from diffrgen.labels import DISEASES
+from diffrgen.optimiser import make_adamw
+from diffrgen.pretraining.labelled import UNKNOWN, LabelledImage
+from diffrgen.pretraining.options import PretrainOptions
+from diffrgen.retrieval.epoch import SharedEpoch
+from diffrgen.retrieval.fit import PassOrder
+from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped, random_state, set_random_state
+from diffrgen.retrieval.options import Precision
+from diffrgen.workers import worker_options
+
+# The weights kept are an average of those of the last hundred steps or so.
+DECAY = 0.99
+WARMUP = 100
+CLASSIFIER_RATE = 5.0
+# A prevalence of 0 has no log odds.
+RAREST = 1e-3
+
+
+class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
+    """Pixels (channels, S, S) and truth (13,) int64 of each image; augmentation is drawn from (seed, epoch, image)."""
+
+    def __init__(
+        self, images: Sequence[LabelledImage], transform: ImageTransform, *, read: ReadImage, seed: int = 0
+    ) -> None:
+        self.images, self.transform, self.read, self.seed = tuple(images), transform, read, seed
+        self.truth = torch.tensor([image.truth for image in images], dtype=torch.int64)  # (n, 13)
+        self.epoch = SharedEpoch()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        """Return the pixels and the truth of image `row`; DataError names one that cannot be read."""
+        draw = hash((self.seed, self.epoch.number, row)) % 2**63
+        picture = self.read(self.images[row].path, self.transform.resize)
+        return self.transform(picture, torch.Generator().manual_seed(draw)), self.truth[row]
+
+
+class LabelClassifier(nn.Module):
+    """Log odds (B, 13) of the diseases: a linear classifier of the encoder's pooled features."""
+
+    def __init__(self, encoder: PatchEncoder, *, dropout: float, prevalence: Tensor) -> None:
+        super().__init__()
+        self.encoder, self.dropout = encoder, nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.width, len(DISEASES))
+        nn.init.normal_(self.head.weight, std=0.01)
+        with torch.no_grad():
+            self.head.bias.copy_(prevalence.clamp(RAREST, 1 - RAREST).logit())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return log odds (B, 13) float32 from pixels (B, channels, S, S)."""
+        pooled = self.encoder(pixels).pooled.float()
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.head(self.dropout(pooled))
+
+
+def known_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of logits (B, C) over the truth (B, C) that is not UNKNOWN; 0 where all is."""
+    known = (truth != UNKNOWN).float()
+    losses = F.binary_cross_entropy_with_logits(logits, truth.clamp_min(0).float(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+def fit_on_labels(
+    encoder: PatchEncoder,
+    train: LabelledImages,
+    *,
+    options: PretrainOptions,
+    precision: Precision = "fp32",
+    workers: int = 0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+    checkpoint: FitCheckpoint | None = None,
+) -> tuple[LabelClassifier, dict[str, Any]]:
+    """Return the classifier with the averaged weights, in evaluation mode, and a record of the fit.
+
+    `encoder` is trained in place; the last, smaller batch of a pass is left out. `checkpoint`: where the state is saved
+    when the fit is told to stop, and goes on from.
+
+    Raises DataError where there are fewer than 2 images or the losses are not finite any more, FitStopped when `checkpoint`
+    says to stop.
+    """
+    if len(train) < 2:
+        raise DataError(f"needed at least 2 labelled images to train the encoder on, got {len(train)}")
+    known = train.truth != UNKNOWN
+    prevalence = ((train.truth == 1).sum(0) / known.sum(0).clamp_min(1)).float()
+    fit = _Fit(LabelClassifier(encoder, dropout=options.dropout, prevalence=prevalence).to(device), train, options, seed)
+    fit.loader = fit.make_loader(workers)
+    if checkpoint is not None:
+        fit.load(checkpoint.load(fit.key))
+    with tqdm(
+        total=fit.steps, initial=fit.step, desc="training the encoder on labels", unit="step", disable=not progress
+    ) as bar:
+        for pixels, truth in fit.batches():
+            loss = fit.take(pixels.to(device), truth.to(device), precision)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update()
+            if checkpoint is not None and (checkpoint.stop() or checkpoint.due()):
+                checkpoint.save(fit.state())
+                if checkpoint.stop():
+                    raise FitStopped(fit.step, fit.steps, "image encoder")
+    best: LabelClassifier = fit.averaged.module.eval()
+    broken = first_not_finite(best.state_dict().items())
+    if broken is not None:
+        raise DataError(f"the encoder trained on labels: {broken} is not finite; lower --pretrain.learning-rate")
+    record = {"steps": fit.step, "seconds": fit.elapsed(), "images": len(train), "skipped": fit.guard.skipped}
+    return best, record
+
+
+class _Fit:
+    """A fit under way: the classifier, the optimiser and where it stands."""
+
+    def __init__(self, model: LabelClassifier, train: LabelledImages, options: PretrainOptions, seed: int) -> None:
+        self.model, self.train, self.options, self.seed = model.train(), train, options, seed
+        self.order = PassOrder(len(train), seed=seed)
+        self.batch_size = min(options.batch_size, len(train))
+        self.a_pass = len(train) // self.batch_size
+        self.steps, self.step = options.epochs * self.a_pass, 0
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
+        rate = options.learning_rate
+        self.optimiser = make_adamw(
+            model,
+            learning_rate=CLASSIFIER_RATE * rate,
+            weight_decay=options.weight_decay,
+            slower=model.encoder,
+            slower_rate=rate,
+        )
+        warmup = min(WARMUP, self.steps // 10)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, warmup, self.steps)
+        self.guard = StepGuard(model)
+        self.loader: DataLoader[tuple[Tensor, Tensor]]
+        self.started = time.perf_counter()
+
+    @property
+    def key(self) -> str:
+        """What a saved state has to be of: options, seed and images."""
+        return f"{self.options} {self.seed} {len(self.train)}"
+
+    def make_loader(self, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Return the loader of the passes, whose generator is its own, so that dropout's is left alone."""
+        return DataLoader(
+            self.train,
+            batch_size=self.batch_size,
+            sampler=self.order,
+            drop_last=True,
+            generator=torch.Generator(),
+            persistent_workers=workers > 0,
+            **worker_options(workers),
+        )
+
+    def elapsed(self) -> float:
+        """Return the seconds of the fit so far."""
+        return time.perf_counter() - self.started
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches that are left, pass after pass."""
+        while self.step < self.steps:
+            self.order.epoch, done = divmod(self.step, self.a_pass)
+            self.order.start = done * self.batch_size
+            self.train.epoch.number = self.order.epoch
+            yield from self.loader
+
+    def take(self, pixels: Tensor, truth: Tensor, precision: Precision) -> float:
+        """Take one step and return its loss; one that is not finite is skipped."""
+        self.guard.keep()
+        # fp16 would need its loss scaled.
+        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            logits = self.model(pixels)
+        loss = known_loss(logits, truth)
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).item()
+        self.step += 1
+        if all_finite(loss.item(), norm):
+            self.optimiser.step()
+            self.averaged.update_parameters(self.model)
+            self.guard.passed()
+        else:
+            cause = f"the learning rate {self.options.learning_rate:g} is too high; lower --pretrain.learning-rate"
+            self.guard.skip(self.step, loss=loss.item(), norm=norm, cause=cause)
+        self.schedule.step()
+        return loss.item()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that `load` needs to go on, tensors and numbers."""
+        return {
+            "key": self.key,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "skipped": self.guard.skipped,
+            "seconds": self.elapsed(),
+            "random": random_state(),
+        }
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        """Go on from what `state` returned; None: from the start."""
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step, self.guard.skipped = state["step"], state["skipped"]
+        self.started = time.perf_counter() - state["seconds"]
+        set_random_state(state["random"])

@@ -1,0 +1,29 @@
+"""The options of training an encoder on labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Lt
+
+from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, check_fields
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Training of the image encoder on the findings of each image, before the retriever and the network see it."""
+
+    epochs: CountOrZero = 0
+    """Passes over the labelled images; 0: the encoder is taken as it is."""
+    learning_rate: Positive = 3e-4
+    """Peak learning rate of the encoder; that of the classifier on it is five times as high."""
+    batch_size: Count = 32
+    """Images a batch."""
+    weight_decay: PositiveOrZero = 0.05
+    """Decay of weights; none on norms and biases."""
+    dropout: Annotated[PositiveOrZero, Lt(1)] = 0.2
+    """Of the pooled features, before the classifier."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--pretrain.")
