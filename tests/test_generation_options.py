@@ -23,7 +23,7 @@ from diffrgen.model import StudyInputs
 from diffrgen.pipeline.generation import GenerationOptions
 from diffrgen.reporting.reporter import Reporter
 from diffrgen.text import train_tokenizer
-from diffrgen.text.marks import MarkSuppressor
+from diffrgen.text.marks import MarkSuppressor, mark_tokens
 
 END = 2
 NETWORK, BATCH = tiny_network(), random_batch(size=3)
@@ -216,6 +216,8 @@ def test_special_tokens_and_a_wider_vocabulary_are_left_alone() -> None:
     finite = kept > float("-inf")
     assert torch.equal(kept[finite], scores[finite])
     assert finite[:, len(tokenizer) :].all()
+    marks = {word for word, token in tokenizer.get_vocab().items() if token in mark_tokens(tokenizer)}
+    assert marks == forbidden
 
 
 @pytest.mark.usefixtures("no_java_once")

@@ -44,9 +44,10 @@ ALLOWED = {
         *("labels", "records", "images", "text", "model", "pipeline", "reporting", "diffrgen_kernels"),
     },
     "page": {"errors", "text", "reporting", "explanation"},
+    "pretraining": {"errors", "optimiser", "staging", "labels", "records", "images", "metrics", "retrieval"},
     "training": {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
-        *("reporting", "evaluation", "optimiser", "staging"),
+        *("pretraining", "reporting", "evaluation", "optimiser", "staging"),
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
     "clinical": {"errors", "images", "text", "pipeline", "evaluation", "command"},

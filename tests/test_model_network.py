@@ -12,6 +12,7 @@ from tiny_network import FINDINGS, NEIGHBOURS, random_batch, tiny_config, tiny_n
 
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.model.fam import FlexiRouteAggregation
+from diffrgen.model.language import token_weights
 from diffrgen.model.router import Router
 
 
@@ -123,6 +124,13 @@ def test_words_of_findings_weigh_more_in_training_alone():
     assert float(weighted.language_loss) == pytest.approx(total / weights, rel=1e-5)
     plain_mean = F.cross_entropy(plain.logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=-100)
     torch.testing.assert_close(plain.language_loss, plain_mean)
+
+
+def test_what_training_does_not_teach_has_no_weight():
+    """Labels that are marks count as if they were not there."""
+    labels = torch.tensor([[7, 9, 8, -100], [9, 7, 7, 8]])
+    expected = torch.tensor([[1.0, 0.0, 3.0, 0.0], [0.0, 1.0, 1.0, 3.0]])
+    torch.testing.assert_close(token_weights(labels, (8,), 3.0, (9,)), expected)
 
 
 def test_absent_neighbours_do_not_matter_and_none_at_all_is_finite():

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from diffrgen.errors import DataError
@@ -75,7 +77,8 @@ def test_encoder_learns_what_an_image_shows_and_is_kept(images: list[LabelledIma
     )
     kept = PatchEncoder.from_pretrained(tmp_path / "encoder")
     assert record["auroc"] == {"pleural effusion": 1.0}
-    assert record["steps"] == 90 and record["images"] == 12
+    assert record["steps"] == 90
+    assert record["images"] == 12
     assert json.loads((tmp_path / "encoder" / "pretraining.json").read_text())["auroc"] == record["auroc"]
     assert not torch.equal(weights(kept), before)
 
@@ -127,12 +130,13 @@ def test_labels_of_nih(tmp_path: Path) -> None:
     unknown = {"enlarged cardiomediastinum", "fracture", "support devices", "lung opacity"}
     assert {name for name, value in truth.items() if value == UNKNOWN} == unknown
     normal = truth_of(tmp_path, "Image Index,Finding Labels\na.png,No Finding\n")
-    assert normal["lung opacity"] == 0 and 1 not in normal.values()
+    assert normal["lung opacity"] == 0
+    assert 1 not in normal.values()
 
 
 def test_labels_of_chexpert(tmp_path: Path) -> None:
     truth = truth_of(tmp_path, "Path,Cardiomegaly,Edema,Fracture,Age\na.png,1.0,-1.0,,63\n")
-    assert truth == {name: UNKNOWN for name in DISEASES} | {"cardiomegaly": 1, "fracture": 0}
+    assert truth == dict.fromkeys(DISEASES, UNKNOWN) | {"cardiomegaly": 1, "fracture": 0}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,27 @@ def test_options_that_do_not_fit_together_are_refused() -> None:
         TrainOptions(extra_labelled=Path("labels.csv"), extra_images=Path("images"))
     with pytest.raises(DataError, match="give one of both"):
         TrainOptions(init="runs/a", pretrain=PretrainOptions(epochs=1))
-    with pytest.raises(DataError, match="--pretrain.epochs"):
+    with pytest.raises(DataError, match=r"--pretrain\.epochs"):
         TrainOptions(freeze="encoder")
     with pytest.raises(DataError, match=r"--pretrain\.batch-size"):
         PretrainOptions(batch_size=0)
+
+
+def test_a_run_trains_its_encoder_first_and_keeps_it(tmp_path: Path) -> None:
+    data, run = tiny_training.write_studies(tmp_path / "data"), tmp_path / "run"
+    table(data.parent, "path,edema\n0.png,1\n1.png,0\n")
+    extra = ("--extra-labelled", str(data.parent / "labels.csv"), "--extra-images", str(data.parent))
+    asked = ("--freeze", "encoder", "--pretrain.epochs", "2", "--pretrain.batch-size", "6", *extra)
+    assert tiny_training.start(data, run, *asked, "--max-steps", "2") == 0
+    record = json.loads((run / "encoder" / "pretraining.json").read_text())
+    assert record["images"] == tiny_training.TRAINING + 2
+    assert record["steps"] == 2 * 3
+
+    first = load_file(run / "encoder" / "model.safetensors")
+    network = load_file(run / "model.safetensors")
+    assert all(torch.equal(network[f"image_encoder.model.{name}"], value) for name, value in first.items())
+
+    changed = (run / "encoder" / "model.safetensors").stat().st_mtime_ns
+    assert tiny_training.start(data, run, *asked, "--max-steps", "3") == 0
+    assert (run / "encoder" / "model.safetensors").stat().st_mtime_ns == changed
+    assert not (run / "encoder-fit.state").exists()

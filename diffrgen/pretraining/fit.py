@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -120,7 +120,7 @@ def fit_on_labels(
                 checkpoint.save(fit.state())
                 if checkpoint.stop():
                     raise FitStopped(fit.step, fit.steps, "image encoder")
-    best: LabelClassifier = fit.averaged.module.eval()
+    best = cast("LabelClassifier", fit.averaged.module).eval()
     broken = first_not_finite(best.state_dict().items())
     if broken is not None:
         raise DataError(f"the encoder trained on labels: {broken} is not finite; lower --pretrain.learning-rate")
