@@ -1,4 +1,4 @@
-"""The benchmark's cases, those of `tests/kernel_cases.py`, and the arithmetic and the bytes that one stands for."""
+"""The benchmark's cases, those of `tests/support/kernel_cases.py`, and the arithmetic and the bytes that one stands for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "tests") not in sys.path:  # a script finds the parity table's cases as pytest does
-    sys.path.append(str(ROOT / "tests"))
+if str(ROOT / "tests" / "support") not in sys.path:  # a script finds the parity table's cases as pytest does
+    sys.path.append(str(ROOT / "tests" / "support"))
 
 from kernel_cases import BENCH_CASES, Case  # noqa: E402
 

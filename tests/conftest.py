@@ -13,23 +13,34 @@ from pathlib import Path
 import pytest
 import tiny_training
 
-# Files of `pytest -m quick`: each room once, and one training from the command to its reports.
-QUICK = """
-    cached_images data_summary docs evaluation_columns evaluation_statements
-    experiments_comparison experiments_variants images_dicom images_encoder images_grey images_integrity images_transform
-    labels labels_gold labels_words layers metrics_bootstrap metrics_clinical metrics_conventions metrics_table
-    model_findings model_initial model_inputs model_prior model_row_routing model_variants phantom_boxes phantom_prior
-    phantom_rooms preparation_iu preparation_mimic preparation_sections ranges readme records records_faults records_views
-    reporting_studies retrieval_clip retrieval_index retrieval_info_nce retrieval_neighbours retrieval_priors rexrank
-    text_cleaning text_protocol training_build training_calibration training_order training_waiting
-"""
+# Files of `pytest -m quick`, by folder: each room once, and one training from the command to its reports.
+QUICK = {
+    "": "layers ranges",
+    "commands": "rexrank",
+    "docs": "pages readme",
+    "evaluation": "columns statements",
+    "experiments": "comparison variants",
+    "images": "dicom encoder grey integrity transform",
+    "labels": "gold rules words",
+    "metrics": "bootstrap clinical conventions table",
+    "model": "findings initial inputs prior row_routing variants",
+    "phantom": "boxes prior rooms",
+    "pipeline": "cached_images data_summary",
+    "preparation": "iu mimic sections",
+    "records": "annotation faults views",
+    "reporting": "studies",
+    "retrieval": "clip index info_nce neighbours priors",
+    "text": "cleaning protocol",
+    "training": "build calibration order waiting",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the quick tests."""
-    quick = {f"test_{name}" for name in QUICK.split()}
+    tests = Path(__file__).parent
+    quick = {tests / room / f"test_{name}.py" for room, names in QUICK.items() for name in names.split()}
     for item in items:
-        if item.path.stem in quick:
+        if item.path in quick:
             item.add_marker(pytest.mark.quick)
 
 

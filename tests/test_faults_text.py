@@ -225,7 +225,7 @@ def test_four_times_the_text_takes_four_times_the_steps(reader: str) -> None:
 @linux
 def test_long_texts_are_read_within_processor_time_that_quadratic_work_exceeds(tmp_path: Path) -> None:
     """300,000 characters of each kind: 200 s are many times what linear readers take; one quadratic pattern takes more."""
-    command = [sys.executable, str(Path(__file__).with_name("growth.py")), "300000"]
+    command = [sys.executable, str(Path(__file__).with_name("support") / "growth.py"), "300000"]
     limit = partial(resource.setrlimit, resource.RLIMIT_CPU, (200, 200))
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("done\n"), (done.stdout[-200:], done.stderr[-2000:])

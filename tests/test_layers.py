@@ -8,60 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from room_order import ALLOWED
 
 import diffrgen
 
 ROOM = Path(diffrgen.__file__).parent
-ALLOWED = {
-    "errors": set(),
-    "lazy": set(),
-    "labels": {"errors"},
-    "records": {"errors"},
-    "images": {"errors", "records"},
-    "text": {"errors"},
-    "phantom": {"errors", "labels"},
-    "metrics": {"errors", "labels"},
-    "preparation": {"errors", "labels", "records"},
-    "optimiser": set(),
-    "staging": set(),
-    "workers": set(),
-    "finite": set(),
-    "lock": set(),
-    "weights": {"errors", "finite"},
-    "ranges": {"errors"},
-    "release": set(),
-    "retrieval": {"errors", "optimiser", "staging", "records", "images", "text"},
-    "model": {"errors", "labels", "records", "images", "diffrgen_kernels"},
-    "pipeline": {"errors", "staging", "labels", "records", "images", "text", "phantom", "retrieval", "model"},
-    "reporting": {
-        *("errors", "labels", "records", "images", "text", "retrieval", "model", "pipeline"),
-    },
-    "evaluation": {
-        *("errors", "labels", "records", "images", "text", "phantom", "metrics", "retrieval", "model"),
-        *("pipeline", "reporting", "staging"),
-    },
-    "explanation": {
-        *("labels", "records", "images", "text", "model", "pipeline", "reporting", "diffrgen_kernels"),
-    },
-    "page": {"errors", "text", "reporting", "explanation"},
-    "pretraining": {"errors", "optimiser", "staging", "labels", "records", "images", "metrics", "retrieval"},
-    "training": {
-        *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
-        *("pretraining", "reporting", "evaluation", "optimiser", "staging"),
-    },
-    "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
-    "clinical": {"errors", "images", "text", "pipeline", "evaluation", "command"},
-    "serving": {
-        *("errors", "records", "images", "text", "phantom", "pipeline", "reporting", "explanation", "page", "clinical"),
-    },
-    "mechanisms": {
-        *("errors", "labels", "metrics", "records", "phantom", "model", "pipeline", "explanation", "command"),
-    },
-    "experiments": {
-        *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "reporting", "evaluation"),
-        *("training", "command"),
-    },
-}
 # Single files that every room may import.
 FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges", "release"}
 COMMANDS = {

@@ -24,7 +24,7 @@ from diffrgen.preparation.openi import read_openi
 from diffrgen.preparation.report_files import UnpackedReports, ZippedReports
 from diffrgen.preparation.table import read_table
 
-TESTS = Path(__file__).parent
+SUPPORT = Path(__file__).parent / "support"
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of memory is read from Linux's /proc")
 # DIFFRGEN_FULL_SCALE=1: 10,000 files of each kind.
 FULL = os.environ.get("DIFFRGEN_FULL_SCALE") == "1"
@@ -44,8 +44,8 @@ KINDS = {
 def feed(folder: Path, shares: dict[str, int], *, seed: int = 0) -> list[dict]:
     """Run the worker; its findings, then a line a reader. A crash or a hang ends it before the last of those."""
     counts = [f"{name}={FILES * share // 100}" for name, share in shares.items()]
-    command = [sys.executable, str(TESTS / "malformed_worker.py"), str(folder), str(seed), *counts]
-    paths = os.pathsep.join([str(TESTS), *sys.path])
+    command = [sys.executable, str(SUPPORT / "malformed_worker.py"), str(folder), str(seed), *counts]
+    paths = os.pathsep.join([str(SUPPORT), *sys.path])
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=1500, check=False, env=os.environ | {"PYTHONPATH": paths}
     )
