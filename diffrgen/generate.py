@@ -228,7 +228,7 @@ def generate(options: GenerateOptions) -> int:
         for explained in reports:
             outcomes.succeed(explained)
             if clinical:
-                clinical.write(explained.position, [sentence.text for sentence in explained.sentences])
+                clinical.write(explained.position, explained.findings, explained.impression)
             if pages:
                 pages.write(explained, *studies[explained.position].files)
                 _warn_of_text(studies[explained.position], bar)

@@ -32,13 +32,19 @@ BY_MACHINE = {
 
 
 def diagnostic_report(
-    sources: Sequence[SourceImage], sentences: Sequence[str], origin: ReportOrigin, *, now: datetime
+    sources: Sequence[SourceImage],
+    sentences: Sequence[str],
+    origin: ReportOrigin,
+    impression: Sequence[str] | None = None,
+    *,
+    now: datetime,
 ) -> dict[str, Any]:
     """Return the resource of a report as plain JSON values, checked against R4: preliminary, category radiology.
 
     The code is LOINC's for the views of the source images, which are of one study; its patient is the subject by
     identifier, its study the imaging study, its accession number an identifier. `meta` marks it as asserted by artificial
-    intelligence and names the SHA-256 of the run's weights. now: when it was generated, with its time zone.
+    intelligence and names the SHA-256 of the run's weights. impression: sentences of its own, which are the conclusion then;
+    else the whole report is. now: when it was generated, with its time zone.
 
     Raises:
         DataError: fhir.resources is missing. ValueError: `now` has no time zone.
@@ -46,11 +52,14 @@ def diagnostic_report(
     if now.tzinfo is None:
         raise ValueError("expected a time with its time zone, got one without")
     source, (code, display) = sources[0], _views(sources)
-    text = " ".join(sentences)
+    sections = {"": sentences} if impression is None else {"Findings: ": sentences, "Impression: ": impression}
+    paragraphs = [heading + " ".join(section) for heading, section in sections.items() if section or not heading]
+    conclusion = " ".join(sentences if impression is None else impression)
+    shown = [*sentences] if impression is None else paragraphs
     resource: dict[str, Any] = {
         "resourceType": "DiagnosticReport",
         "meta": {"source": f"urn:sha256:{origin.digest}", "security": [BY_MACHINE]},
-        "text": {"status": "generated", "div": _narrative(sentences, origin)},
+        "text": {"status": "generated", "div": _narrative(shown, origin)},
         "identifier": _identifiers(source),
         "status": "preliminary",
         "category": [{"coding": [{"system": RADIOLOGY, "code": "RAD", "display": "Radiology"}]}],
@@ -59,12 +68,12 @@ def diagnostic_report(
         "effectiveDateTime": _date(source.text("StudyDate")),
         "issued": now.isoformat(timespec="seconds"),
         "imagingStudy": [{"type": "ImagingStudy", "identifier": _uid(source.text("StudyInstanceUID"))}],
-        "conclusion": text,
+        "conclusion": conclusion,
         "presentedForm": [
             {
                 "contentType": "text/plain; charset=utf-8",
                 "language": "en",
-                "data": base64.b64encode(f"{NOTICE}\n\n{text}\n".encode()).decode(),
+                "data": base64.b64encode(("\n\n".join([NOTICE, *paragraphs]) + "\n").encode()).decode(),
                 "title": f"{NOTICE} {origin.software}",
             }
         ],

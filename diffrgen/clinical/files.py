@@ -35,14 +35,18 @@ class ClinicalFiles:
         self._dicom_sr, self._fhir, self._sources, self._origin = dicom_sr, fhir, sources, origin
         self._resources: list[dict[str, Any]] = []
 
-    def write(self, position: int, sentences: Sequence[str]) -> None:
-        """Export the report of the study at `position`; DataError where it cannot be written."""
+    def write(self, position: int, sentences: Sequence[str], impression: Sequence[str] | None = None) -> None:
+        """Export the report of the study at `position`, its impression beside where it has one of its own.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         sources, now = self._sources[position], datetime.now().astimezone()
         if self._fhir is not None:
-            self._resources.append(diagnostic_report(sources, sentences, self._origin, now=now))
+            self._resources.append(diagnostic_report(sources, sentences, self._origin, impression, now=now))
         if self._dicom_sr is None:
             return
-        document = basic_text_sr(sources, sentences, self._origin, now=now)
+        document = basic_text_sr(sources, sentences, self._origin, impression, now=now)
         # A UID names neither the patient nor the image.
         file = self._dicom_sr / f"{document.SOPInstanceUID}.dcm"
         try:

@@ -158,8 +158,12 @@ class Poller:
 
     def _write(self, sources: Sequence[SourceImage], answer: dict[str, Any]) -> None:
         origin = ReportOrigin(str(answer["model"]).removeprefix("diffrgen "), str(answer["run"]))
-        sentences = [str(sentence["text"]) for sentence in answer["sentences"]]
-        document = basic_text_sr(sources, sentences, origin, now=datetime.now().astimezone())
+        sections: dict[str | None, list[str]] = {}
+        for sentence in answer["sentences"]:
+            sections.setdefault(sentence.get("section"), []).append(str(sentence["text"]))
+        impression = sections.pop("impression", [] if "findings" in sections else None)
+        findings = [text for texts in sections.values() for text in texts]
+        document = basic_text_sr(sources, findings, origin, impression, now=datetime.now().astimezone())
         stream = BytesIO()
         document.save_as(stream, enforce_file_format=True)
         if self._options.store:

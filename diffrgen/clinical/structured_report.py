@@ -22,13 +22,19 @@ ENGLISH = ("en", "RFC5646", "English")
 
 
 def basic_text_sr(
-    sources: Sequence[SourceImage], sentences: Sequence[str], origin: ReportOrigin, *, now: datetime
+    sources: Sequence[SourceImage],
+    sentences: Sequence[str],
+    origin: ReportOrigin,
+    impression: Sequence[str] | None = None,
+    *,
+    now: datetime,
 ) -> Dataset:
     """Return the SR document of a report, ready to be saved: PARTIAL, UNVERIFIED, PRELIMINARY, with new UIDs.
 
     The root "Diagnostic imaging report" names its language and the device that observed, and holds the section
-    "Findings": a TEXT item "Finding" a sentence, each inferred from the source images, which are of one study. Their patient
-    and study are repeated; software, run and notice are contributing equipment. now: when it was generated, local time.
+    "Findings": a TEXT item "Finding" a sentence, each inferred from the source images, which are of one study; with an
+    `impression` also the section "Impressions", likewise. Their patient and study are repeated; software, run and notice are
+    contributing equipment. now: when it was generated, local time.
     """
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
@@ -37,11 +43,9 @@ def basic_text_sr(
     document.SeriesDescription = f"{MANUFACTURER}: draft report, research use only"
     document.ContributingEquipmentSequence = [_equipment(origin, now)]
     images = [_image(source) for source in sources]
-    findings = _item("CONTAINS", "CONTAINER", codes.DCM.Findings)
-    findings.ContinuityOfContent = "SEPARATE"
-    texts = [_text(sentence, codes.DCM.Finding, images) for sentence in sentences]
-    if texts:
-        findings.ContentSequence = texts
+    sections = [_section(sentences, codes.DCM.Findings, codes.DCM.Finding, images)]
+    if impression is not None:
+        sections.append(_section(impression, codes.DCM.Impressions, codes.DCM.Impression, images))
     language = _item("HAS CONCEPT MOD", "CODE", codes.DCM.LanguageOfContentItemAndDescendants)
     language.ConceptCodeSequence = [_code(Code(*ENGLISH))]
     observer = _item("HAS OBS CONTEXT", "CODE", codes.DCM.ObserverType)
@@ -52,7 +56,7 @@ def basic_text_sr(
     document.ConceptNameCodeSequence = [_code(codes.LN.DiagnosticImagingReport)]
     document.ContinuityOfContent = "SEPARATE"
     document.ContentTemplateSequence = [_template()]
-    document.ContentSequence = [language, observer, device, findings]
+    document.ContentSequence = [language, observer, device, *sections]
     return document
 
 
@@ -125,6 +129,15 @@ def _equipment(origin: ReportOrigin, now: datetime) -> Dataset:
     equipment.ContributionDateTime = f"{now:%Y%m%d%H%M%S}"
     equipment.ContributionDescription = f"{NOTICE} SHA-256 of the run's weights: {origin.digest}"
     return equipment
+
+
+def _section(sentences: Sequence[str], concept: Code, each: Code, images: Sequence[Dataset]) -> Dataset:
+    section = _item("CONTAINS", "CONTAINER", concept)
+    section.ContinuityOfContent = "SEPARATE"
+    texts = [_text(sentence, each, images) for sentence in sentences]
+    if texts:
+        section.ContentSequence = texts
+    return section
 
 
 def _text(sentence: str, concept: Code, images: Sequence[Dataset]) -> Dataset:

@@ -18,7 +18,7 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.records import MAX_VIEWS, Study, ViewKind, main_view, view_kind
 from diffrgen.records.json_text import parse_json
 from diffrgen.records.location import path_fault
-from diffrgen.reporting.writer import run_decoding, write_reports
+from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import neighbours_of_studies
 from diffrgen.staging import may_write, replace_file
 
@@ -59,11 +59,19 @@ def write_rexrank(options: ReXrankOptions) -> int:
     labeler = run_labeler(settings.labeler)
     written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers)
     content = {
-        name: {**record, PREDICTION: report.report}
+        name: {**record, PREDICTION: _text(report)}
         for (name, record), report in zip(records.items(), written, strict=True)
     }
     replace_file(options.save_json, json.dumps(content, indent=4, ensure_ascii=False).encode())
     return len(content)
+
+
+def _text(report: WrittenReport) -> str:
+    """Return a report as ReXrank's references are, with headings, where it has sections."""
+    if report.sections is None:
+        return report.report
+    headed = [f"{name.capitalize()}: {text}" for name, text in report.sections._asdict().items() if text]
+    return " ".join(headed)
 
 
 def read_rexrank(path: Path) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from diffrgen.evaluation.human_labels import HumanLabels, HumanScores, human_sco
 from diffrgen.evaluation.options import EvaluateOptions
 from diffrgen.evaluation.record import RECORD, EvaluationRecord
 from diffrgen.evaluation.scoring import BASELINES, Scores, score_beside_baselines
+from diffrgen.evaluation.section_scores import score_sections
 from diffrgen.evaluation.split import SplitChoice, check_may_write, load_split
 from diffrgen.evaluation.statements import StatementTruth
 from diffrgen.metrics import (
@@ -48,6 +49,7 @@ from diffrgen.reporting.calibration import read_calibration
 from diffrgen.reporting.rater import SentenceRater
 from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
+from diffrgen.text import ReportSections
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
 CONFIDENCE = "Confidence of the model's sentences"
@@ -60,6 +62,7 @@ class Evaluation:
     """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies, what the
     model wrote for them, the decoding of each row that it wrote, its paired differences to each contender, and each row's
     scores against human labels, where these were given. confidence: of the model's sentences, where the run is calibrated.
+    sections: the scores of findings and of impression alone, by row name, of a run that writes both.
     """
 
     scores: dict[str, Scores]
@@ -71,6 +74,7 @@ class Evaluation:
     human: Mapping[str, HumanScores]
     published: PublishedData | None = None
     confidence: ConfidenceEvaluation | None = None
+    sections: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def model(self) -> Scores:
@@ -79,7 +83,7 @@ class Evaluation:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the rows of the table: the run's, the baselines', and the paper's where asked for."""
-        own = {name: scores.table_row() for name, scores in self.scores.items()}
+        own = {name: scores.table_row() for name, scores in (self.scores | self.sections).items()}
         return own if self.published is None else own | published_rows(self.published)
 
     def print(self, *, title: str) -> None:
@@ -188,6 +192,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
             data=choice.data_name,
             resamples=options.resamples,
         ),
+        sections=_section_scores(written[MODEL_ROW], dataset, source, options) if settings.sections else {},
     )
     _write(evaluation, dataset)
     record = EvaluationRecord(
@@ -201,6 +206,25 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     )
     save_json(record, folder / RECORD)
     return evaluation
+
+
+def _section_scores(
+    written: Sequence[WrittenReport], dataset: StudyDataset, source: StudySource, options: EvaluateOptions
+) -> dict[str, Scores]:
+    """Return the scores of findings and of impression alone, by row name."""
+
+    def references(studies: Sequence[Study]) -> list[ReportSections]:
+        return [ReportSections(study.sections.findings, study.sections.impression) for study in studies]
+
+    scores = score_sections(
+        [report.sections for report in written if report.sections is not None],
+        references(dataset.studies),
+        labeler=source.labeler,
+        training=references(source.splits.train),
+        protocol=options.protocol,
+        resamples=options.resamples,
+    )
+    return {f"{MODEL_ROW}, {section}": of_section for section, of_section in scores.items()}
 
 
 def _indicated_reports(
@@ -266,12 +290,18 @@ def _new_folder(parent: Path, name: str) -> Path:
 def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
     """Write predictions.jsonl, metrics.json and table.md."""
     evaluation.folder.mkdir(parents=True, exist_ok=True)
+    sections = dataset.sections or [None] * len(dataset)
     with (evaluation.folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-        for study, reference, report in zip(dataset.studies, dataset.reports, evaluation.written, strict=True):
+        for study, reference, own, report in zip(
+            *(dataset.studies, dataset.reports, sections, evaluation.written), strict=True
+        ):
             reasons = report.to_dict()
             record = {"id": study.id, "reference": reference, "hypothesis": reasons.pop("report"), **reasons}
+            if own is not None:
+                record["reference_sections"] = own._asdict()
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-    metrics = {name: scores.to_dict() for name, scores in evaluation.scores.items()}
+    rows = evaluation.scores | evaluation.sections
+    metrics = {name: scores.to_dict() for name, scores in rows.items()}
     for name, decoding in evaluation.decodings.items():
         metrics[name]["decoding"] = asdict(decoding)
     for name, differences in evaluation.differences.items():
@@ -282,7 +312,7 @@ def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
         metrics[MODEL_ROW]["confidence"] = evaluation.confidence.to_dict()
         draw_confidence(evaluation.confidence.scores, evaluation.folder)
     (evaluation.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    intervals = markdown_table({name: scores.interval_row() for name, scores in evaluation.scores.items()})
+    intervals = markdown_table({name: scores.interval_row() for name, scores in rows.items()})
     table = f"{markdown_table(evaluation.rows())}\n95 % intervals (bootstrap over studies):\n\n{intervals}"
     if evaluation.differences:
         table += f"\nPaired differences (95 % interval, p):\n\n{difference_table(evaluation.differences, first=MODEL_ROW)}"

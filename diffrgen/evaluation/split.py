@@ -52,6 +52,7 @@ def load_split(
         settings.labeler_options(choice.labeler, same_data=choice.data is None),
         cache=choice.decoded,
         resize=settings.image.resize,
+        sections=bool(settings.sections),
     )
     studies = source.splits[choice.split]
     if not studies:

@@ -64,6 +64,18 @@ class ExplainedReport:
         return self.written.confidence or (None,) * len(self.sentences)
 
     @property
+    def findings(self) -> list[str]:
+        """The sentences of the findings; of a run that writes one text, all of them."""
+        return [sentence.text for sentence in self.sentences if sentence.section != "impression"]
+
+    @property
+    def impression(self) -> list[str] | None:
+        """The sentences of the impression; None for a run that writes one text."""
+        if self.written.sections is None:
+            return None
+        return [sentence.text for sentence in self.sentences if sentence.section == "impression"]
+
+    @property
     def image(self) -> np.ndarray:
         """The grey crop (S, S) uint8 of the main view."""
         return self.images[self.main]
@@ -76,6 +88,7 @@ class ExplainedReport:
                 "heat": np.round(sentence.heat, 4).tolist(),
                 "attention": _rounded(asdict(sentence.shares)),
                 "shared_with": list(sentence.shared_with),
+                **({} if sentence.section is None else {"section": sentence.section}),
             }
             for sentence in self.sentences
         ]

@@ -27,6 +27,7 @@ from diffrgen.reporting.reporter import Reporter, Unreadable
 from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import WrittenBatch, named_states
 from diffrgen.text import clean_report, decode_report, report_sentences, same_words, token_spans
+from diffrgen.text.sections import impression_id
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Explainer:
         rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])
         sections = len(self.reporter.model.config.context)
         others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
-        sentences = []
+        begin, sentences = impression_id(tokenizer), []
         for start, end in token_spans(tokenizer, ids):
             text = decode_report(tokenizer, ids[start:end])
             mean = reasons.attention[row, start:end].mean(0)  # (memory,)
@@ -171,6 +172,7 @@ class Explainer:
                     heat=heat / heat.sum(),
                     shares=attention_shares(mean, patches=patches, retrieved=retrieved, rows=rows, context=sections),
                     shared_with=tuple(place for place, said in enumerate(others) if same_words(text) in said),
+                    section=None if begin is None else "impression" if begin in ids[:start] else "findings",
                 )
             )
         return tuple(sentences)

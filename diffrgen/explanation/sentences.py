@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -17,13 +18,14 @@ class ReportSentence:
 
     heat (V, gh, gw) float32, a grid a view, sums to 1: where in the images the attention to patches went while it was
     written; shares: how much of all attention that was; shared_with: positions in `neighbours` of the reports that hold
-    the sentence.
+    the sentence; section: which one the sentence is of, None for a run that writes one text.
     """
 
     text: str
     heat: np.ndarray = field(repr=False)
     shares: AttentionShares
     shared_with: tuple[int, ...]
+    section: Literal["findings", "impression"] | None = None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ def measure(options: MechanismOptions) -> dict[str, Any]:
         raise DataError(f"{options.run}: needed a network of variant 'diffrgen', whose parts are measured, got 'promptmrg'")
     data = settings.data_options(model.config, data=options.data, images=options.images)
     labeler = settings.labeler_options(options.labeler, same_data=options.data is None)
-    source = load_source(data, settings.phantom, labeler, resize=settings.image.resize)
+    source = load_source(
+        data, settings.phantom, labeler, resize=settings.image.resize, sections=bool(settings.sections)
+    )
     studies = source.splits[options.split]
     if len(studies) < 2:
         raise DataError(f"{source.splits.source}: needed two studies in the split {options.split!r}, got {len(studies)}")

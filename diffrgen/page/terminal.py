@@ -22,7 +22,11 @@ def print_report(console: Console, name: str, explained: ExplainedReport, *, abs
     written = explained.written
     console.rule(f"[bold]{escape(name)}")
     confidence = written.confidence or [None] * len(explained.sentences)
+    section = None
     for sentence, rated in zip(explained.sentences, confidence, strict=True):
+        if sentence.section != section:
+            section = sentence.section
+            console.print(f"[bold]{str(section).upper()}")
         console.print(printable(sentence.text), markup=False, highlight=False)
         if rated is not None:
             console.print(f"    {confidence_words(rated, below=abstain)}", markup=False, highlight=False)

@@ -9,8 +9,8 @@ from annotated_types import Ge, Le
 
 from diffrgen.ranges import Share, check_fields
 
-# Of what options mean: 2 since reports tell findings in one order.
-FORMAT_VERSION = 2
+# Of what a data set holds: 2 since reports tell findings in one order, 3 since records have an impression.
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from diffrgen.errors import DataError
 from diffrgen.phantom.drawing.render import draw_study
 from diffrgen.phantom.language.grammar import write_report
+from diffrgen.phantom.language.impressions import write_impression
 from diffrgen.phantom.language.indications import write_indication
 from diffrgen.phantom.options import FORMAT_VERSION, PhantomOptions
 from diffrgen.phantom.patients.patient import patient_rng, sample_patient, study_counts
@@ -114,7 +115,7 @@ def _make_all(images: Path, options: PhantomOptions, counts: list[int], workers:
 def make_patient(images: Path, options: PhantomOptions, index: int, count: int) -> list[Record]:
     """Draw patient `index`: write an image a study that is not there yet, return the annotation's records."""
     patient = sample_patient(options, index, count)
-    rng, asked = patient_rng(options, index, stream=1), patient_rng(options, index, stream=2)
+    rng, asked, concluding = (patient_rng(options, index, stream=stream) for stream in (1, 2, 3))
     records: list[Record] = []
     for number, study in enumerate(patient.studies):
         name = f"p{index:06d}s{number}"
@@ -126,6 +127,7 @@ def make_patient(images: Path, options: PhantomOptions, index: int, count: int) 
             {
                 "id": name,
                 "report": report.text,
+                "impression": write_impression(study, concluding, variety=options.variety),
                 "indication": write_indication(study, asked),
                 "image_path": [path.name],
                 "labels": list(report.labels),

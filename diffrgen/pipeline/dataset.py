@@ -21,7 +21,7 @@ from diffrgen.records import Study
 from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
 from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.pairs import query_images
-from diffrgen.text import Rules, clean_report
+from diffrgen.text import ReportSections, Rules, clean_report, section_ids
 from diffrgen.workers import worker_options
 
 Example = dict[str, Tensor]
@@ -35,7 +35,7 @@ CONTEXT_DRAW = 2
 class ExampleSettings:
     """What examples are made with: image transform, tokenizer, cleaning rules, report index, how images are read.
 
-    findings: how many the network knows, 14 or 18.
+    findings: how many the network knows, 14 or 18. sections: whether it writes findings and impression.
     """
 
     transform: ImageTransform
@@ -46,6 +46,7 @@ class ExampleSettings:
     token_features: bool = False
     read: ReadImage = read_resized
     findings: int = len(FINDINGS)
+    sections: bool = False
 
 
 class StudyDataset(Dataset[Example]):
@@ -79,14 +80,21 @@ class StudyDataset(Dataset[Example]):
         self._epoch = SharedEpoch()
         self.pictured = list(range(len(studies)))
         self.introduced = list(range(len(studies)))
-        self.reports = [clean_report(study.report, rules=sources.rules) for study in studies]
+        self.sections = [_sections(study).cleaned(sources.rules) for study in studies] if sources.sections else None
+        self.reports = (
+            [clean_report(study.report, rules=sources.rules) for study in studies]
+            if self.sections is None
+            else [sections.text for sections in self.sections]
+        )
         self.states = torch.tensor([study.labels for study in studies], dtype=torch.int64)  # (n, C)
-        self.labels = [self._report_tokens(report) for report in self.reports]
-
-    def _report_tokens(self, report: str) -> Tensor:
-        tokenizer = self.sources.tokenizer
-        ids = tokenizer(report, add_special_tokens=False).input_ids[: self.sources.max_tokens - 1]
-        return torch.tensor([*ids, tokenizer.sep_token_id])
+        tokenizer = sources.tokenizer
+        ids = (
+            [tokenizer(report, add_special_tokens=False).input_ids for report in self.reports]
+            if self.sections is None
+            else [section_ids(tokenizer, sections) for sections in self.sections]
+        )
+        end = tokenizer.sep_token_id
+        self.labels = [torch.tensor([*tokens[: sources.max_tokens - 1], end]) for tokens in ids]
 
     @property
     def epoch(self) -> int:
@@ -152,6 +160,10 @@ class StudyDataset(Dataset[Example]):
             draw = hash((self.seed, self.epoch, row, CONTEXT_DRAW)) % 2**63
             mask = hide_sections(mask, torch.Generator().manual_seed(draw))
         return {"context": features, "context_mask": mask}
+
+
+def _sections(study: Study) -> ReportSections:
+    return ReportSections(study.sections.findings, study.sections.impression)
 
 
 def moved(count: int, seed: int) -> list[int]:

@@ -128,6 +128,9 @@ class TextOptions:
     """Cleaning rules, R2Gen's by name."""
     max_tokens: Annotated[int, Ge(2)] = 100
     """Tokens of a report, the end token included."""
+    sections: tuple[Literal["findings", "impression"], ...] = ()
+    """`findings impression`: write both, each from the record's field of that name, the impression after the findings.
+    Default: one text, the field `report`."""
     tokenizer: Path | None = None
     """Folder of a pretrained BERT tokenizer; default: the pretrained decoder's, else one trained on the reports."""
     vocab_size: Annotated[int, Ge(128)] = 8000
@@ -137,3 +140,5 @@ class TextOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "--text.")
+        if self.sections not in ((), ("findings", "impression")):
+            raise DataError(f"--text.sections: expected `findings impression` or nothing, got {' '.join(self.sections)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -36,7 +37,8 @@ FORMAT_VERSION = 1
 class RunSettings:
     """What a run was made with, besides its weights; written as run.json.
 
-    generation: the decoding that applies where none is asked for, None in runs of version 0.1.
+    generation: the decoding that applies where none is asked for, None in runs of version 0.1. sections: what the run
+    writes, nothing where that is one text.
     """
 
     data: DataOptions
@@ -50,6 +52,7 @@ class RunSettings:
     chexbert: Path | None = None
     chexbert_vocabulary: Path | None = None
     generation: GenerationOptions | None = None
+    sections: tuple[Literal["findings", "impression"], ...] = ()
     format_version: int = FORMAT_VERSION
 
     def data_options(self, config: DiffRGenConfig, *, data: str | None = None, images: Path | None = None) -> DataOptions:
@@ -201,6 +204,7 @@ class RunFolder:
             token_features=config.retrieved == "tokens",
             read=read,
             findings=config.findings,
+            sections=bool(settings.sections),
         )
 
     def dataset(

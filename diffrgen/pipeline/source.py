@@ -17,6 +17,8 @@ from diffrgen.pipeline.cached_images import cache_root, cached_images
 from diffrgen.pipeline.labeler import NamedLabeler, make_labeler
 from diffrgen.pipeline.options import PHANTOM, DataOptions, ImageCacheOptions, LabelerOptions
 from diffrgen.records import SPLITS, Split, Study, StudySplits, read_annotation, without_images
+from diffrgen.records.entry import is_empty_report
+from diffrgen.text import ReportSections
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,14 @@ def load_source(
     *,
     cache: ImageCacheOptions | None = None,
     resize: int = 256,
+    sections: bool = False,
 ) -> StudySource:
     """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
 
     Every image is opened once: decoded for a transform that resizes to `resize` and kept as `cache` says, or only
     checked where nothing is kept; the phantom's are not checked. Where a study brings no labels, the labeler reads them
-    out of its report. Raises DataError naming file and record; with `skip_broken`, broken records are left out and
-    counted in a warning.
+    out of its report. sections: a report is the study's findings, then its impression, and the studies' `sections` have
+    both. Raises DataError naming file and record; with `skip_broken`, broken records are left out and counted in a warning.
     """
     is_phantom = options.data == PHANTOM
     labeler = make_labeler(labeler_options or LabelerOptions(), default="phantom" if is_phantom else "rule")
@@ -74,6 +77,8 @@ def load_source(
             views=options.views,
             view_index=options.view_index,
         )
+    if sections:
+        splits = _with_sections(splits, is_phantom=is_phantom)
     images = None if cache is None else cached_images(splits, cache, resize=resize)
     if images is not None:
         splits = _readable(splits, images.faults, skip_broken=options.skip_broken)
@@ -101,6 +106,27 @@ def _drawn(options: PhantomOptions) -> Path:
             f"{folder}: the phantom cannot be drawn here: {error.strerror or error}; set the environment variable "
             "DIFFRGEN_CACHE to a folder with room that may be written"
         ) from error
+
+
+def _with_sections(splits: StudySplits, *, is_phantom: bool) -> StudySplits:
+    """Make each report of its study's findings and impression; DataError naming studies that have neither.
+
+    The report of a phantom study is its findings: in its record, that field holds the truth.
+    """
+
+    def joined(study: Study) -> Study:
+        known = replace(study.sections, findings=study.report) if is_phantom else study.sections
+        return replace(study, report=ReportSections(known.findings, known.impression).text, sections=known)
+
+    train, val, test = (tuple(map(joined, splits[split])) for split in SPLITS)
+    missing = [study.id for study in (*train, *val, *test) if is_empty_report(study.report)]
+    if missing:
+        raise DataError(
+            f"{splits.source}: needed the text field findings or impression in each record for --text.sections, got neither "
+            f"in {len(missing)}, such as {', '.join(map(repr, missing[:3]))}; python -m diffrgen.prepare --section both "
+            "makes such a file"
+        )
+    return replace(splits, train=train, val=val, test=test)
 
 
 def _readable(splits: StudySplits, broken: dict[Path, str], *, skip_broken: bool) -> StudySplits:

@@ -24,7 +24,7 @@ from diffrgen.reporting.candidates import agreeing_candidates
 from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 from diffrgen.reporting.rater import SentenceRater
 from diffrgen.retrieval import Neighbours, RetrievalIndex
-from diffrgen.text import decode_report
+from diffrgen.text import ReportSections, decode_report, split_sections
 from diffrgen.text.marks import mark_suppressor
 
 
@@ -45,7 +45,8 @@ class WrittenReport:
     weights alpha of each layer's masks (Eq. 7), those for similar features first; views: the kind of each image's view, as
     given or recognised, none where the network takes one image. confidence: one for each sentence of the report, in order;
     not_mentioned: findings that the report leaves out and the classifier is sure of, the surest first. Both are None where the
-    run has no calibration (`python -m diffrgen.calibrate`).
+    run has no calibration (`python -m diffrgen.calibrate`). sections: findings and impression of a run that writes both,
+    whose `report` is the one after the other; None for a run that writes one text.
     """
 
     report: str
@@ -56,6 +57,7 @@ class WrittenReport:
     views: tuple[ViewKind, ...] = ()
     confidence: tuple[SentenceConfidence, ...] | None = None
     not_mentioned: tuple[NotMentioned, ...] | None = None
+    sections: ReportSections | None = None
 
     @property
     def neighbour_reports(self) -> tuple[str, ...]:
@@ -68,9 +70,13 @@ class WrittenReport:
         return [State[name.upper()] for name in self.states.values()]
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON; without `confidence` and `not_mentioned` where the run has no calibration."""
+        """Return plain values for JSON; without `confidence` and `not_mentioned` where the run has no calibration, and
+        without `sections` where it writes one text.
+        """
         content = asdict(self)
-        for name in ("confidence", "not_mentioned"):
+        if self.sections is not None:
+            content["sections"] = self.sections._asdict()
+        for name in ("confidence", "not_mentioned", "sections"):
             if content[name] is None:
                 del content[name]
         return content
@@ -152,6 +158,8 @@ def write_batch(
         generated = model.write_reports(inputs, token_scores=rater is not None, **arguments)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
     reports = list(explain(generated, texts, evidence, inputs.view_counts))
+    sections = [split_sections(tokenizer, ids) for ids in generated.sequences.tolist()]
+    reports = [replace(report, sections=own) for report, own in zip(reports, sections, strict=True)]
     if rater is not None:
         reports = [_rated(report, rater, generated, row) for row, report in enumerate(reports)]
     return WrittenBatch(inputs, generated, reports)

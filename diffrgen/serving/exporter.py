@@ -37,15 +37,21 @@ RECEIVED_AT_ONCE, WAITING = 4, 16
 TYPES = {"dicom-sr": "application/dicom", "fhir": "application/fhir+json"}
 
 
+Sentences = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)], ...], Field(max_length=MOST_SENTENCES)
+]
+
+
 class EditedReport(BaseModel):
-    """The sentences that a visitor has kept, as edited, and the format that is asked for."""
+    """The sentences that a visitor has kept, as edited, and the format that is asked for; impression: of a run that writes one
+    beside the findings.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["dicom-sr", "fhir"]
-    sentences: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)], ...], Field(max_length=MOST_SENTENCES)
-    ]
+    sentences: Sentences
+    impression: Sentences | None = None
 
 
 class Exporter:
@@ -106,10 +112,11 @@ class Exporter:
         check_study(sources)
         now = datetime.now().astimezone()
         if report.format == "fhir":
-            resource = diagnostic_report(sources, report.sentences, self._origin, now=now)
+            resource = diagnostic_report(sources, report.sentences, self._origin, report.impression, now=now)
             return (json.dumps(resource, indent=2, ensure_ascii=False) + "\n").encode()
         stream = BytesIO()
-        basic_text_sr(sources, report.sentences, self._origin, now=now).save_as(stream, enforce_file_format=True)
+        document = basic_text_sr(sources, report.sentences, self._origin, report.impression, now=now)
+        document.save_as(stream, enforce_file_format=True)
         return stream.getvalue()
 
 

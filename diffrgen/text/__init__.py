@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffrgen.text.decoding import decode_report
     from diffrgen.text.loading import load_tokenizer
     from diffrgen.text.protocol import PROTOCOLS, Protocol, apply_protocol
+    from diffrgen.text.sections import ReportSections, section_ids, split_sections, with_impression_token
     from diffrgen.text.sentences import report_sentences
     from diffrgen.text.spans import same_words, token_spans
     from diffrgen.text.vocabulary import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS, train_tokenizer
@@ -22,6 +23,7 @@ __all__ = [
     "PROTOCOLS",
     "RULES",
     "Protocol",
+    "ReportSections",
     "Rules",
     "apply_protocol",
     "choose_rules",
@@ -32,8 +34,11 @@ __all__ = [
     "printable_lines",
     "report_sentences",
     "same_words",
+    "section_ids",
+    "split_sections",
     "token_spans",
     "train_tokenizer",
+    "with_impression_token",
 ]
 
 __getattr__ = on_first_use(__name__, __file__)

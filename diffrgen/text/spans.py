@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.text.decoding import decode_report
+from diffrgen.text.vocabulary import IMPRESSION_TOKEN
 
 ENDS = (".", "!", "?")
 _WORD = re.compile(r"\w+")
@@ -16,7 +17,8 @@ _WORD = re.compile(r"\w+")
 def token_spans(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[tuple[int, int]]:
     """Return [start, end) of the tokens of each sentence in `ids`, which end before the end token or padding.
 
-    A sentence ends after a token that ends in a stop, unless a digit follows it and another comes before.
+    A sentence ends after a token that ends in a stop, unless a digit follows it and another comes before, and before the
+    token that begins an impression, which belongs to none.
     """
     end_ids = {tokenizer.sep_token_id, tokenizer.pad_token_id}
     length = next((place for place, token in enumerate(ids) if token in end_ids), len(ids))
@@ -24,6 +26,10 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[
     spans, start = [], 0
     for place, token in enumerate(tokens):
         before, after = tokens[place - 1] if place else "", tokens[place + 1] if place + 1 < length else ""
+        if token == IMPRESSION_TOKEN:
+            spans.append((start, place))
+            start = place + 1
+            continue
         in_number = before[-1:].isdigit() and after.removeprefix("##")[:1].isdigit()
         if token.endswith(ENDS) and not in_number:
             spans.append((start, place + 1))

@@ -19,6 +19,8 @@ PRIOR_PROMPT_TOKENS: tuple[tuple[str, ...], ...] = tuple(
     tuple(f"{before[:-1]}>{now[1:]}" for now in PROMPT_TOKENS) for before in PROMPT_TOKENS
 )
 ALL_PROMPT_TOKENS: tuple[str, ...] = (*PROMPT_TOKENS, *chain.from_iterable(PRIOR_PROMPT_TOKENS))
+# Begins the impression of a run that writes findings and impression; other runs have no such token.
+IMPRESSION_TOKEN = "[IMPRESSION]"
 ROLES: dict[str, str] = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -59,10 +61,11 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000, min_frequen
 
 def wrap_tokenizer(tokenizer: Tokenizer, roles: dict[str, str] | None = None) -> PreTrainedTokenizerFast:
     """Return `tokenizer` for transformers; `roles` names its special tokens, by default as BERT does."""
+    more = [IMPRESSION_TOKEN] if tokenizer.token_to_id(IMPRESSION_TOKEN) is not None else []
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **(roles or ROLES),
-        extra_special_tokens=list(ALL_PROMPT_TOKENS),
+        extra_special_tokens=[*ALL_PROMPT_TOKENS, *more],
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )

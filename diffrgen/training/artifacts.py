@@ -30,7 +30,7 @@ from diffrgen.retrieval import (
 )
 from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.staging import staged
-from diffrgen.text import clean_report, load_tokenizer, train_tokenizer
+from diffrgen.text import clean_report, load_tokenizer, train_tokenizer, with_impression_token
 from diffrgen.training.build import DECODERS
 from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import RANDOM_ENCODERS, TrainOptions
@@ -147,6 +147,8 @@ def make_tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -
         )
         texts = (clean_report(text, rules=options.text.rules) for text in raw)
         tokenizer = train_tokenizer(texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency)
+    if options.text.sections:
+        tokenizer = with_impression_token(tokenizer)
     with staged(run.path) as stage:
         tokenizer.save_pretrained(stage)
     return tokenizer

@@ -71,7 +71,12 @@ def prepare(
     say(f"data: {options.data.data}")
     with state.main_process_first():
         source = load_source(
-            options.data, options.phantom, options.labeler, cache=options.decoded, resize=options.image.resize
+            options.data,
+            options.phantom,
+            options.labeler,
+            cache=options.decoded,
+            resize=options.image.resize,
+            sections=bool(options.text.sections),
         )
     _check_splits(source)
     options = _without_missing_priors(without_absent_parts(options), source, say)
@@ -119,6 +124,7 @@ def prepare(
         token_features=options.model.retrieved == "tokens",
         read=source.read_image,
         findings=len(source.splits.train[0].labels or ()),
+        sections=bool(options.text.sections),
     )
     evaluation = replace(sources, transform=replace(transform, train=False))
     sources = replace(sources, transform=replace(transform, train=True))
@@ -222,4 +228,5 @@ def _settings(options: TrainOptions, source: StudySource) -> RunSettings:
         chexbert=chexbert,
         chexbert_vocabulary=vocabulary,
         generation=options.generation,
+        sections=options.text.sections,
     )

@@ -179,3 +179,23 @@ def test_generate_exports_what_it_prints_and_refuses_before_it_loads(tiny_run, t
     with pytest.raises(DataError, match="another format"):
         generate.main([run, str(tiny_run.parent / "studies" / "0.png"), "--fhir", str(tmp_path / "other.json")])
     assert not (tmp_path / "other.json").exists()
+
+
+def test_an_impression_has_a_section_of_its_own_and_is_the_conclusion(tmp_path, strict_dicom):
+    sources = read_study([radiograph(tmp_path / "a.dcm")])
+    files = ClinicalFiles(tmp_path / "sr", tmp_path / "report.json", [sources], ORIGIN)
+    files.write(0, SENTENCES[:1], SENTENCES[1:])
+    files.finish()
+    (sr,) = map(pydicom.dcmread, (tmp_path / "sr").iterdir())
+    sections = [item for item in sr.ContentSequence if item.ValueType == "CONTAINER"]
+    assert [concept(section) for section in sections] == [("121070", "DCM"), ("121072", "DCM")]
+    assert [[item.TextValue for item in section.ContentSequence] for section in sections] == [
+        list(SENTENCES[:1]),
+        list(SENTENCES[1:]),
+    ]
+    assert concept(sections[1].ContentSequence[0]) == ("121073", "DCM")
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["conclusion"] == " ".join(SENTENCES[1:])
+    text = base64.b64decode(report["presentedForm"][0]["data"]).decode()
+    told = f"Findings: {SENTENCES[0]}\n\nImpression: {' '.join(SENTENCES[1:])}\n"
+    assert text == f"Generated draft. Research use only, not for diagnosis.\n\n{told}"

@@ -25,7 +25,10 @@ class Patient:
 
 
 def patient_rng(options: PhantomOptions, index: int, stream: int = 0) -> np.random.Generator:
-    """Return the generator of one patient's `stream` (0 truth, 1 reports, 2 indications): never shared between patients."""
+    """Return the generator of one patient's `stream`, never shared between patients.
+
+    stream: 0 truth, 1 reports, 2 indications, 3 impressions.
+    """
     return np.random.default_rng(np.random.SeedSequence(entropy=options.seed, spawn_key=(index, stream)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -21,6 +22,9 @@ class Sentence(BaseModel):
     )
     confidence: float | None = Field(
         default=None, description="That the findings agree with the study, 0 to 1; absent where the run has no calibration."
+    )
+    section: Literal["findings", "impression"] | None = Field(
+        default=None, description="The section of the sentence; absent where the run writes one text."
     )
 
 
@@ -65,8 +69,10 @@ def report_answer(
         notice=NOTICE,
         report=written.report,
         sentences=[
-            Sentence(text=text, findings=dict(findings), confidence=probability)
-            for text, findings, probability in zip(texts, read_findings(texts), probabilities, strict=True)
+            Sentence(text=each.text, findings=dict(findings), confidence=probability, section=each.section)
+            for each, findings, probability in zip(
+                explained.sentences, read_findings(texts), probabilities, strict=True
+            )
         ],
         findings={
             name: Finding(state=state, probability=written.positive_probability[name])

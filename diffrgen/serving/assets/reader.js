@@ -36,6 +36,8 @@ class Sentence {
     this.show();
   }
 
+  get section() { return this.item.dataset.section; }
+
   get kept() { return this.state !== "struck"; }
 
   set(state) {
@@ -247,11 +249,22 @@ function wholePage(article) {
 `;
 }
 
+// Findings and impression are told apart where the run writes both.
+function edited(format, sentences) {
+  const texts = (some) => some.filter((each) => each.kept).map((each) => each.text);
+  if (!sentences.some((each) => each.section)) return { format, sentences: texts(sentences) };
+  return {
+    format,
+    sentences: texts(sentences.filter((each) => each.section !== "impression")),
+    impression: texts(sentences.filter((each) => each.section === "impression")),
+  };
+}
+
 async function exported(format, sentences, files) {
   if (!files.length) throw new Error("This format needs the DICOM image (CR, DX or RG) that the report is about; this report is of another image.");
   const form = new FormData();
   files.forEach((file) => form.append("images", file, "image.dcm"));
-  form.append("report", JSON.stringify({ format, sentences }));
+  form.append("report", JSON.stringify(edited(format, sentences)));
   const answer = await fetch("exports", { method: "POST", body: form });
   if (!answer.ok) throw new Error(await answer.text());
   return answer.blob();
@@ -262,8 +275,8 @@ async function download(kind, article, sentences, files) {
   const name = "chest-xray-report";
   if (kind === "text") keep(`${NOTICE}\n\n${kept.join("\n")}\n`, "text/plain", `${name}.txt`);
   else if (kind === "page") keep(wholePage(article), "text/html", `${name}.html`);
-  else if (kind === "fhir") keep(await exported(kind, kept, files), "application/fhir+json", `${name}.json`);
-  else keep(await exported(kind, kept, files), "application/dicom", `${name}.dcm`);
+  else if (kind === "fhir") keep(await exported(kind, sentences, files), "application/fhir+json", `${name}.json`);
+  else keep(await exported(kind, sentences, files), "application/dicom", `${name}.dcm`);
 }
 
 // page.js tells that a report has come, and which files it is of.
