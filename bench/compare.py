@@ -6,7 +6,6 @@ Every contender is checked against Eq. 5 in float64 before it is timed, a yardst
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,9 +15,10 @@ import torch
 from cases import DIRECTIONS, DTYPES, select_cases
 from comparison import Comparison, Missing, Row
 from contenders import CONTENDERS
+from diffrgen_kernels.inspect import DTYPES as NAMED_DTYPES
 from limits import measured_limits
 from machine import describe
-from rich.console import Console
+from result import write_brief
 from table import print_rows
 
 
@@ -30,6 +30,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cases", nargs="+", metavar="WORD", help="cases whose names hold one of these words")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS))
+    parser.add_argument("--dtype", choices=NAMED_DTYPES, help="of q, k and v (default: fp32 on a CPU, bf16 on a GPU)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of timing a case and direction (%(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file, written anew after each case and direction")
     parser.add_argument("--quick", action="store_true", help="two tiny cases instead of the benchmark's")
@@ -39,11 +40,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Compare; return 1 where a contender is wrong or broke, 0 where the missing ones could not have run."""
     options = parse(arguments)
-    device, dtype = options.device, DTYPES[options.device]
-    console = Console(width=190, soft_wrap=True)
+    device, dtype = options.device, NAMED_DTYPES.get(options.dtype, DTYPES[options.device])
     limits = measured_limits(device, dtype)
     reached = f"a matrix product reaches {limits.flops / 1e9:.0f} GFLOP/s, a copy {limits.bytes / 1e9:.1f} GB/s"
-    console.print(f"{dtype} on {device}: {reached}", highlight=False)
+    print(f"{dtype} on {device}: {reached}", flush=True)
     rows: list[Row] = []
     missing: list[Missing] = []
     for case in select_cases(device, options.cases, quick=options.quick):
@@ -52,13 +52,13 @@ def main(arguments: Sequence[str]) -> int:
             comparison.run(options.contenders, direction, options.seconds, limits)
             if options.output:
                 write(options.output, rows + comparison.rows, missing + comparison.missing, device, dtype)
-        print_rows(comparison.rows, comparison.missing, console)
+        print_rows(comparison.rows, comparison.missing)
         rows, missing = rows + comparison.rows, missing + comparison.missing
     return int(any(gap.trace for gap in missing))
 
 
 def write(path: Path, rows: Sequence[Row], missing: Sequence[Missing], device: str, dtype: torch.dtype) -> None:
-    """Everything as JSON, the seconds of each round too."""
+    """Everything as JSON, floats to four digits."""
     result = {
         "device": device,
         "dtype": str(dtype).removeprefix("torch."),
@@ -67,8 +67,7 @@ def write(path: Path, rows: Sequence[Row], missing: Sequence[Missing], device: s
         "rows": [asdict(row) for row in rows],
         "missing": [asdict(gap) for gap in missing],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_brief(path, result)
 
 
 if __name__ == "__main__":

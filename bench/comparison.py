@@ -16,6 +16,7 @@ from stage import Entrant, Stage
 from timing import Sampler, Spread, interleave, make_sampler
 
 BASELINES = ("eager", "compiled")
+TRACE = 2000  # characters kept of what broke a contender
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class Row:
     """A contender's result on a case.
 
     seconds: of a call. speedup: time of the faster of eager and compiled over this one's, round by round. saved_mb:
-    kept for backward beside inputs and output. peak_mb: needed at once beside the inputs. rounds: seconds a call, as
-    measured.
+    kept for backward beside inputs and output. peak_mb: needed at once beside the inputs.
     """
 
     case: str
@@ -69,7 +69,6 @@ class Row:
     errors: dict[str, float]
     timed_by: str
     note: str
-    rounds: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Comparison:
             reason = str(absent)
         except Exception as error:  # compilers and drivers raise what they like
             lines = str(error).strip().splitlines()
-            reason, trace = f"{type(error).__name__}: {lines[0] if lines else ''}", traceback.format_exc()
+            reason, trace = f"{type(error).__name__}: {lines[0] if lines else ''}", traceback.format_exc()[-TRACE:]
         self.missing.append(Missing(self.stage.case.name, direction, name, reason, trace))
         if self.stage.device == "cuda":
             torch.cuda.empty_cache()
@@ -147,7 +146,6 @@ class Comparison:
             errors=entrant.errors,
             timed_by=timed_by,
             note=entrant.contender.note,
-            rounds=rounds,
         )
 
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffrgen_kernels.inspect import table
 from machine import describe
 from network import SETTINGS, Setting, make_batch, make_network
-from rich.console import Console
-from rich.table import Table
 from timing import Spread, clock, interleave
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
@@ -178,14 +177,16 @@ def shares(write: Write, device: str) -> dict[str, float]:
 
 def print_results(results: Sequence[dict[str, Any]]) -> None:
     """One row a batch size and contender."""
-    table = Table("studies", "contender", "reports/s", "seconds", *KINDS, "other", title="Generation")
+    rows = []
     for result in results:
         for name, rate in result["reports_per_second"].items():
-            part = result["shares"].get(name)
-            kinds = [f"{100 * value:.0f} %" for value in part.values()] if part else [""] * (len(KINDS) + 1)
+            kinds = {kind: f"{100 * value:.0f} %" for kind, value in result["shares"].get(name, {}).items()}
             median = result["seconds"][name]["median"]
-            table.add_row(str(result["setting"]["studies"]), name, f"{rate:.2f}", f"{median:.2f}", *kinds)
-    Console(width=140).print(table)
+            studies = result["setting"]["studies"]
+            rows.append(
+                {"studies": studies, "contender": name, "reports/s": f"{rate:.2f}", "seconds": f"{median:.2f}", **kinds}
+            )
+    print(table(rows))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -20,9 +20,10 @@ def describe(device: str) -> dict[str, Any]:
     """What a reader needs to judge a time, as JSON values."""
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "commit": _commit(),
+        "commit": commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
         "threads": torch.get_num_threads(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
@@ -51,13 +52,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """The commit of the tree, with a plus where files differ from it; None outside a git tree."""
+def commit() -> str | None:
+    """The commit of the tree, with a plus where files differ from it; outside a git tree what DIFFRGEN_COMMIT says, or None."""
     try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+        head = _git("rev-parse", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("DIFFRGEN_COMMIT")
 
 
 def _git(*arguments: str) -> str:

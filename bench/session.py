@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,27 +34,29 @@ class Outcome:
 
 
 class Session:
-    """Runs commands until the minutes are over; everything they print goes to `log`."""
+    """Runs commands until the minutes are over; everything they print is added to `log`."""
 
     def __init__(self, minutes: float, log: Path) -> None:
         self.deadline = time.monotonic() + 60 * minutes
         self.log = log
         self.outcomes: list[Outcome] = []
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("")
+        log.touch()
 
     @property
     def left(self) -> float:
         """Seconds that are left."""
         return self.deadline - time.monotonic()
 
-    def run(self, step: str, command: Sequence[str], minutes: float) -> Outcome:
+    def run(
+        self, step: str, command: Sequence[str], minutes: float, environment: Mapping[str, str] | None = None
+    ) -> Outcome:
         """Run a command of this Python for at most `minutes`, and not past the session's end."""
         seconds, status = min(60 * minutes, self.left), "not started"
         started = time.monotonic()
         start = self.log.stat().st_size
         if seconds > 5:
-            status = self._finish(command, seconds)
+            status = self._finish(command, seconds, environment or {})
         with self.log.open("rb") as log:
             log.seek(start)
             tail = log.read().decode(errors="replace")[-TAIL:]
@@ -64,10 +67,13 @@ class Session:
             print(tail[-SHOWN:], flush=True)
         return outcome
 
-    def _finish(self, command: Sequence[str], seconds: float) -> str:
-        # the sources themselves, so that a failed installation leaves what needs no compiler
+    def _finish(self, command: Sequence[str], seconds: float, changes: Mapping[str, str]) -> str:
+        # the sources themselves, so that nothing has to be installed
         paths = [str(ROOT / "kernels"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+        if importlib.util.find_spec("annotated_types") is None:
+            paths.append(str(ROOT / "bench" / "stand_in"))
+        paths_joined = os.pathsep.join(filter(None, paths))
+        environment = {**os.environ, "PYTHONPATH": paths_joined, "PYTHONUNBUFFERED": "1", **changes}
         with self.log.open("a") as log:
             log.write(f"\n$ python {' '.join(command)}\n")
             log.flush()

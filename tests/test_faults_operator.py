@@ -10,8 +10,9 @@ import pytest
 import torch
 from diffrgen_kernels import routed_coattention, routed_coattention_reference
 from diffrgen_kernels.dispatch import unavailable
-from kernel_backends import error, on_every_backend
+from kernel_backends import on_every_backend
 from kernel_cases import Case, dense
+from kernel_errors import error
 from torch import Tensor
 
 CASE = Case("fault", dim=8)

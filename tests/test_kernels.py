@@ -15,20 +15,9 @@ import torch
 from diffrgen_kernels import routed_coattention, window_masks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_backends import (
-    BY_NAME,
-    NAMES,
-    PAIRS,
-    RUNNABLE,
-    absent,
-    error,
-    on_every_backend,
-    results,
-    size_of_alpha_terms,
-    truth_and_eager,
-    unsupported,
-)
+from kernel_backends import BY_NAME, PAIRS, RUNNABLE, on_every_backend
 from kernel_cases import CASES, GENERAL_CASES, Case, dense, dense_lse
+from kernel_errors import NAMES, absent, bound, error, results, size_of_alpha_terms, truth_and_eager, unsupported
 
 ROOT = Path(__file__).resolve().parents[1]
 DRAWN_CALLS = int(os.environ.get("DIFFRGEN_DRAWN_CALLS", "200"))  # fewer where Triton's interpreter takes its time
@@ -65,12 +54,9 @@ def check_parity(case: Case, backend: str, device: str, dtype: torch.dtype) -> N
     found = results(lambda *x: routed_coattention(*x, **case.options_on(device), backend=backend), inputs)
     sizes = {"dalpha": size_of_alpha_terms(case, inputs)} if case.name == "drawn" else {}
     for name, value, true, plain in zip(NAMES, found, exact, eager, strict=True):
-        bound = {torch.float64: 1e-13, torch.float32: 2e-6}.get(dtype)
-        if bound is None:
-            bound = 2 * error(plain, true) + torch.finfo(dtype).eps / 2
         assert value.dtype == plain.dtype
-        distance = error(value, true, sizes.get(name, 0.0))
-        assert distance <= bound, f"{name}: {distance:.2e}, at most {bound:.2e}"
+        distance, limit = error(value, true, sizes.get(name, 0.0)), bound(dtype, error(plain, true))
+        assert distance <= limit, f"{name}: {distance:.2e}, at most {limit:.2e}"
 
 
 def without_small_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

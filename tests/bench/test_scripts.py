@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 import doctest
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import aggregation
 import data
+import errors
 import generation
+import goals
 import gpu
 import inputs
 import memory
 import numpy as np
 import plot
 import pytest
+import result
 import retrieval
 import table
 import torch
 import truth
+import visit
 from cases import QUICK_CASES, work
 from comparison import Comparison
 from contenders import CONTENDERS, Absent, build
@@ -31,8 +39,9 @@ from kernel_cases import BENCH_CASES, Case, dense
 from limits import Limits
 from network import SETTINGS, make_batch, make_network
 from parts import parts_of, time_shares
-from session import Session
+from session import Outcome, Session
 from timing import Spread, interleave
+from visit import Step, Visit
 
 from diffrgen.model import coattention
 from diffrgen.retrieval import IndexedStudies, write_index
@@ -117,9 +126,9 @@ def test_cases_are_those_of_the_goals():
     names = [case.name for cases in BENCH_CASES.values() for case in cases]
     assert len(set(names)) == len(names)
     patches = {case.grid[0] * case.grid[1]: case for case in BENCH_CASES["cuda"]}
-    assert set(gpu.GOALS) < set(patches)
+    assert set(goals.GOALS) < set(patches)
     assert all((case.batch, case.heads, len(case.orders), case.dim) == (16, 8, 4, 64) for case in patches.values())
-    assert {name for goals in gpu.GOALS.values() for name in goals["times"]} < set(CONTENDERS)
+    assert {name for each in goals.GOALS.values() for name in each["times"]} < set(CONTENDERS)
 
 
 def test_saved_bytes():
@@ -188,6 +197,15 @@ def test_session_outlives_failures(tmp_path):
     assert session.run("late", ["-c", ""], 1).status == "not started"
 
 
+def test_session_stands_in_for_annotated_types_where_it_is_missing(tmp_path, monkeypatch):
+    session = Session(60, tmp_path / "log.txt")
+    code = "import annotated_types as a; print(a.__file__, a.Gt(3).gt, a.Ge(4).ge, a.Lt(5).lt, a.Le(6).le)"
+    stand_in = str(ROOT / "bench" / "stand_in" / "annotated_types.py")
+    assert stand_in not in session.run("there", ["-c", code], 60).tail
+    monkeypatch.setattr("session.importlib.util.find_spec", lambda name: None)
+    assert session.run("missing", ["-c", code], 60).tail.splitlines()[-1] == f"{stand_in} 3 4 5 6"
+
+
 def test_goals_by_hand():
     name = "b16_h8_p4_49x49_d64"
     medians = {("native", "forward"): 9e-6, ("triton", "forward"): 12e-6, ("eager", "forward"): 40e-6}
@@ -195,7 +213,7 @@ def test_goals_by_hand():
         {"case": name, "direction": direction, "contender": contender, "seconds": {"median": seconds}}
         for (contender, direction), seconds in medians.items()
     ]
-    verdicts = {verdict.quantity: verdict for verdict in gpu.judge(rows) if verdict.case == name}
+    verdicts = {verdict.quantity: verdict for verdict in goals.judge(rows) if verdict.case == name}
     assert (verdicts["forward, ms"].measured, verdicts["forward, ms"].met) == (pytest.approx(0.009), True)
     eager = verdicts["forward, times eager"]
     assert (eager.goal, eager.measured, eager.met) == (5.0, pytest.approx(40 / 9), False)
@@ -208,9 +226,25 @@ def test_input_sets_are_one_on_a_cpu():
     assert only.nbytes == 4 * (3 * 3 * 3 * 8 * (14 + 12 + 12) + 3 * 3 + 3 * 14 * 3 * 8)
 
 
-@pytest.mark.parametrize("module", [table, plot])
+@pytest.mark.parametrize("module", [table, plot, result])
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
+
+
+def test_errors_above_their_bound_are_failures():
+    found = errors.Found()
+    good, bad = (errors.Worst(error=e, case="c", eager=1e-7, times_bound=e / 2e-6) for e in (1e-6, 3e-6))
+    found.add(errors.Check("native", "cpu", "fp32", "c"), {"out": good})
+    assert found.failures == []
+    found.add(errors.Check("native", "cpu", "fp32", "d"), {"out": bad, "dq": errors.Worst(float("nan"), "d", 1e-7, float("nan"))})
+    found.add(errors.Check("triton", "cpu", "fp32", "c"), "RuntimeError: no such kernel")
+    assert found.failures == [
+        "native fp32 d: out errs by 3.00e-06, 1.5 times its bound",
+        "native fp32 d: dq errs by nan, nan times its bound",
+        "triton fp32 c: RuntimeError: no such kernel",
+    ]
+    assert found.worst["native fp32"]["out"] == replace(bad, times_bound=1.5)
+    assert found.has(errors.Check("triton", "cpu", "fp32", "c"))
 
 
 def test_generation_refuses_other_reports(monkeypatch):
@@ -292,30 +326,142 @@ def test_recall_of_queries_by_hand(tmp_path):
     assert retrieval._recall(index, queries, order[:, :21]) == 1.0
 
 
-def test_gpu_script_runs_on_a_cpu(tmp_path):
-    command = [sys.executable, "bench/gpu.py", "--device", "cpu", "--quick", "--seconds", "0.1", "--minutes", "60"]
-    command += [
-        "--steps",
-        "backends",
-        "errors",
-        "benchmark",
-        "tune",
-        "training",
-        "generation",
-        "--output",
-        str(tmp_path),
-    ]
-    run = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert (run.returncode, [each["status"] for each in results["commands"]]) == (0, ["ok"] * 8), run.stdout
-    assert "'reference': 'ok'" in results["backends"]
-    assert {row["tensor"] for row in results["errors"]["worst"]} == {"out", "dq", "dk", "dv", "dalpha"}
-    rows = json.loads((tmp_path / "benchmark.json").read_text())["rows"]
-    assert {row["case"] for row in rows if row["contender"] == "eager"} == {case.name for case in QUICK_CASES}
-    assert results["training_synthetic"]["settings"]["quick"]["reference_over"]["fused"] > 0
+def requirements(distribution: str) -> set[str]:
+    """Names of a distribution and of all that it needs, as indexes normalise them."""
+    found, new = set(), [distribution]
+    while new:
+        name = re.sub(r"[-_.]+", "-", new.pop()).lower()
+        with suppress(metadata.PackageNotFoundError):
+            lines = metadata.requires(name) or [] if name not in found else []
+            new += [re.match(r"[\w.-]+", line)[0] for line in lines if "extra" not in line.partition(";")[2]]
+            found.add(name)
+    return found
+
+
+@pytest.fixture
+def bare_python(tmp_path):
+    """An environment in which only torch, triton, transformers and numpy, and what they need, can be imported."""
+    kept = set().union(*map(requirements, ("torch", "triton", "transformers", "numpy"))) | {"setuptools"}
+    modules = metadata.packages_distributions().items()
+    needed = {module for module, names in modules if kept & {re.sub(r"[-_.]+", "-", name).lower() for name in names}}
+    hidden = sorted({module for module, _ in modules if not module.startswith(("diffrgen", "_"))} - needed)
+    assert {"accelerate", "faiss", "matplotlib", "pytest", "tyro"} <= set(hidden)
+    code = f"""
+import sys
+from importlib.machinery import PathFinder
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path, target)
+        hidden = spec and name.partition(".")[0] in {hidden} and "site-packages" in str(spec.origin)
+        return None if hidden else spec
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
+"""
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "sitecustomize.py").write_text(code)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
+
+
+def run_part(part, steps, folder, environment):
+    command = [sys.executable, "bench/gpu.py", "--part", part, "--device", "cpu", "--quick", "--seconds", "0.1"]
+    command += ["--minutes", "60", "--no-build", "--output", str(folder), "--steps", *steps]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    found = json.loads((folder / f"{part}.json").read_text())
+    assert {name: step["status"] for name, step in found["steps"].items()} == dict.fromkeys(steps, "ok"), run.stdout
+    return found, run
+
+
+def test_gpu_script_runs_on_a_cpu(tmp_path, bare_python):
+    """One process for each kind of measurement, without the packages that a GPU machine may lack."""
+    found, run = run_part("a", ["49 patches, forward_backward", "parity of native"], tmp_path, bare_python)
+    assert run.returncode == 1
+    assert "not done: 1024 patches, forward_backward" in run.stdout
+    assert {row["case"] for row in found["rows"] if row["contender"] == "eager"} == {case.name for case in QUICK_CASES}
+    assert set(found["results"]["parity of native"]["worst"]) == {"native bf16", "native fp32", "native fp16"}
+    assert found["commit"] == found["machine"]["commit"]
+    found, _ = run_part("c", ["training, paper", "generation", "aggregation"], tmp_path, bare_python)
+    results = found["results"]
+    assert results["training, paper"]["settings"]["quick"]["reference_over"]["fused"] > 0
     assert results["aggregation"]["blocks"]["quick"]["reference_over_fused"] > 0
     (generated,) = results["generation"]["results"]
     assert min(generated["reports_per_second"].values()) > 0
-    assert [round(sum(parts.values()), 6) for parts in generated["shares"].values()] == [1.0] * 4
-    assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
-    assert "median us" in run.stdout
+    assert [round(sum(parts.values()), 2) for parts in generated["shares"].values()] == [1.0] * 4
+
+
+class FakeSession:
+    """Writes rows of a comparison, or a file of its own, and ends as it is told to."""
+
+    def __init__(self, **statuses):
+        self.statuses, self.commands = statuses, []
+
+    def run(self, step, command, minutes, environment):
+        self.commands.append(command)
+        path = Path(command[command.index("--output") + 1])
+        if step == "parity":
+            done = json.loads(path.read_text())["done"] if "--resume" in command else 0
+            path.write_text(json.dumps({"done": done + 1}))
+        else:
+            row = {"case": "x", "direction": step, "contender": "native", "seconds": {"median": 0.123456}}
+            path.write_text(json.dumps({"rows": [row], "missing": [], "limits": {"flops": 1.0}}))
+        return Outcome(step, " ".join(command), self.statuses.get(step, "ok"), 1.0, "the end of the log")
+
+
+def test_visit_goes_on_where_it_ended(tmp_path):
+    """Steps never tried come before those that failed; what a killed step had written is kept, and handed back to it."""
+    steps = [Step("parity", ("errors.py",), 1, resumed=True), Step("forward", ("compare.py",), 1), Step("both", ("x.py",), 1)]
+    first = Visit(tmp_path / "a.json", FakeSession(parity="out of time"), "cpu", "fp32")
+    for step in first.ordered(steps)[:2]:
+        first.take(step)
+    kept = json.loads((tmp_path / "a.json").read_text())
+    assert kept["steps"]["parity"]["tail"] == "the end of the log"
+    assert "tail" not in kept["steps"]["forward"]
+    assert kept["rows"] == [{"case": "x", "direction": "forward", "contender": "native", "seconds": {"median": 0.1235}}]
+    session = FakeSession()
+    second = Visit(tmp_path / "a.json", session, "cpu", "fp32")
+    assert [step.name for step in second.ordered(steps)] == ["both", "parity"]
+    for step in second.ordered(steps):
+        second.take(step)
+    assert second.found["results"]["parity"] == {"done": 2}
+    assert [row["direction"] for row in second.found["rows"]] == ["forward", "both"]
+    assert second.ordered(steps) == []
+    second.take(steps[1])
+    assert [row["direction"] for row in second.found["rows"]] == ["both", "forward"]
+
+
+def test_visit_refuses_results_of_another_commit(tmp_path, monkeypatch):
+    Visit(tmp_path / "a.json", FakeSession(), "cpu", "fp32").take(Step("both", ("x.py",), 1))
+    before = (tmp_path / "a.json").read_bytes()
+    monkeypatch.setattr(visit, "describe", lambda device: {"commit": "0123abc"})
+    with pytest.raises(ValueError, match=r"expected results of commit 0123abc, found those of .*move the file away"):
+        Visit(tmp_path / "a.json", FakeSession(), "cpu", "fp32")
+    assert (tmp_path / "a.json").read_bytes() == before
+
+
+def test_part_b_tunes_what_is_farthest_from_its_goal(tmp_path, monkeypatch):
+    pytest.importorskip("triton")
+    options = argparse.Namespace(output=tmp_path, device="cpu", seconds=1.0, quick=False)
+    with pytest.raises(ValueError, match="expected times of the Triton backend there: run --part a first"):
+        gpu.part_b(options)
+    medians = {(49, "forward"): 11e-6, (49, "forward_backward"): 36e-6, (1024, "forward"): 1e-3, (1024, "forward_backward"): 1e-3}
+    rows = [
+        {"case": f"b16_h8_p4_{n}x{n}_d64", "direction": way, "contender": "triton", "seconds": {"median": seconds}}
+        for (n, way), seconds in medians.items()
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"rows": rows}))
+    names = [step.name for step in gpu.part_b(options)]
+    assert names[0] == "tune forward"
+    assert sorted(names[1:3]) == ["tune backward_keys", "tune backward_queries"]
+    assert names[3:] == ["1024 patches, forward_backward", "1024 patches, forward"]
+    first, *_, last = gpu.part_b(options)
+    assert first.command == ("-m", "diffrgen_kernels.tune", "--sides", "32", "--kernel", "forward")
+    assert first.environment == last.environment == {"DIFFRGEN_TUNED": str(tmp_path / "tuned.json")}
+
+
+def test_gpu_script_needs_a_commit(monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "commit", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        gpu.parse(["--part", "a", "--device", "cpu"])
+    assert ended.value.code == 2
+    assert "--commit: expected the commit that is measured" in capsys.readouterr().err

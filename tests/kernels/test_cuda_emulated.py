@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffrgen_kernels.windows import half_sizes
-from kernel_backends import NAMES, error, truth_and_eager
 from kernel_cases import CASES, Case, dense
+from kernel_errors import NAMES, error, truth_and_eager
 from torch import Tensor
 from torch.utils.cpp_extension import include_paths
 

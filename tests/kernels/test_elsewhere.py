@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffrgen_kernels import routed_coattention
-from kernel_backends import error, on_every_backend, unsupported
+from kernel_backends import on_every_backend
 from kernel_cases import Case
+from kernel_errors import error, unsupported
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention

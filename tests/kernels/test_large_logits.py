@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from diffrgen_kernels import routed_coattention
-from kernel_backends import NAMES, RUNNABLE, error
+from kernel_backends import RUNNABLE
 from kernel_cases import Case, dense, dense_masks, dense_weights
+from kernel_errors import NAMES, error
 from torch import Tensor
 
 CASES = [

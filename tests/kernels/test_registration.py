@@ -13,8 +13,9 @@ import torch
 from diffrgen_kernels import available_backends, routed_coattention, routed_coattention_reference
 from diffrgen_kernels.contract import lacking
 from diffrgen_kernels.dispatch import BACKENDS, _warn_once, load, resolve, unavailable
-from kernel_backends import absent, error, on_every_backend, results, truth_and_eager, unsupported
+from kernel_backends import on_every_backend
 from kernel_cases import Case, dense_lse
+from kernel_errors import absent, error, results, truth_and_eager, unsupported
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.flop_counter import FlopCounterMode
 
