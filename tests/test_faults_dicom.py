@@ -75,6 +75,10 @@ WINDOW = {"WindowCenter": "1000", "WindowWidth": "2001"}
         ({}, {"RescaleSlope": ("DS", b"one "), "RescaleIntercept": ("DS", b"\\0\\0")}),
         ({}, {"RescaleSlope": ("DS", b"nan "), "RescaleIntercept": ("DS", b"inf ")}),
         ({"RescaleSlope": "0", "RescaleIntercept": "0"}, {}),
+        ({}, {"RescaleSlope": ("DS", b"1e308 "), "RescaleIntercept": ("DS", b"1e308 ")}),
+        ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 65535}, {}),
+        ({"FloatPixelData": bytes(4 * 4096)}, {}),
+        ({}, {"PlanarConfiguration": ("US", b"\7\0")}),
         ({}, {"ModalityLUTSequence": ("SQ", EMPTY), "VOILUTSequence": ("SQ", EMPTY)}),
         ({}, {"VOILUTSequence": ("SQ", b"SECRET^N")}),
         ({}, {"VOILUTFunction": ("CS", EMPTY)}),
@@ -184,7 +188,9 @@ def test_padding_of_the_other_sign_is_found(tmp_path: Path) -> None:
     assert not pixels(everywhere).any()
 
 
-@pytest.mark.parametrize(("bits", "most"), [(12, 4095), (16, 65535), (16, 4095), (8, 255), (10, 1023)])
+@pytest.mark.parametrize(
+    ("bits", "most"), [(12, 4095), (16, 65535), (16, 4095), (8, 255), (10, 1023), (99, 4095), (0, 4095)]
+)
 def test_a_voi_table_of_any_depth(tmp_path: Path, bits: int, most: int) -> None:
     """A table of 12-bit values that is called one of 16 bits is not shown nearly black."""
     curve = np.round(most * (np.arange(4096) / 4095) ** 2)
@@ -250,6 +256,8 @@ def test_without_a_transfer_syntax_or_a_preamble(tmp_path: Path) -> None:
         ({"PhotometricInterpretation": PATIENT}, {}, "PhotometricInterpretation"),
         ({"PhotometricInterpretation": None}, {}, "PhotometricInterpretation"),
         ({}, {"Rows": ("LO", PATIENT.encode() + b" ")}, "Rows"),
+        ({}, {"PixelData": ("OW", EMPTY)}, "PixelData, got an empty one"),
+        ({}, {"PixelData": ("OW", bytes(100))}, "PixelData, as the tags say, got 100"),
     ],
 )
 def test_what_nothing_can_be_shown_without_is_said_by_its_name(

@@ -150,6 +150,11 @@ def _checked_syntax(dataset: Dataset, file: Path, max_pixels: int) -> UID:
     keyword = next((name for name in ("PixelData", *FLOAT_BITS) if name in dataset), None)
     if keyword is None:
         raise DataError(f"{file}: expected a picture, got a DICOM file without pixel data")
+    if value_of(dataset, keyword) is None:
+        raise DataError(f"{file}: expected a picture in the attribute {keyword}, got an empty one")
+    for other in {"PixelData", *FLOAT_BITS} - {keyword}:
+        # A file has one of them; where it has several, those behind the first are passed over.
+        dataset.pop(other, None)
     photometric = text_of(dataset, "PhotometricInterpretation")
     if photometric not in GREY + COLOUR:
         raise DataError(
@@ -173,7 +178,7 @@ def _checked_syntax(dataset: Dataset, file: Path, max_pixels: int) -> UID:
         "BitsAllocated": bits,
         "BitsStored": bits if keyword in FLOAT_BITS else whole_number(dataset, "BitsStored", place, range(1, bits + 1)),
         "PixelRepresentation": whole_number(dataset, "PixelRepresentation", place, (0, 1), default=0),
-        "PlanarConfiguration": whole_number(dataset, "PlanarConfiguration", place, (0, 1), default=0),
+        "PlanarConfiguration": whole_number(dataset, "PlanarConfiguration", place, (0, 1), default=0) if samples > 1 else 0,
         "Rows": whole_number(dataset, "Rows", place, range(1, 65536)),
         "Columns": whole_number(dataset, "Columns", place, range(1, 65536)),
     }
@@ -188,7 +193,19 @@ def _checked_syntax(dataset: Dataset, file: Path, max_pixels: int) -> UID:
         if not get_decoder(syntax).is_available:
             raise DataError(f"{file}: no decoder for {get_decoder(syntax).UID.name} is installed; {INSTALL}")
         _check_codestream(dataset, syntax, file)
+    else:
+        _check_length(dataset, keyword, file)
     return syntax
+
+
+def _check_length(dataset: Dataset, keyword: str, file: Path) -> None:
+    """Raise DataError where values that are not compressed are fewer than the tags say."""
+    values = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        values = values * 2 // 3
+    needed, got = (values * dataset.BitsAllocated + 7) // 8, len(value_of(dataset, keyword))
+    if got < needed:
+        raise DataError(f"{file}: expected {needed:,} bytes in the attribute {keyword}, as the tags say, got {got:,}")
 
 
 def _check_codestream(dataset: Dataset, syntax: UID, file: Path) -> None:

@@ -70,8 +70,10 @@ def is_padding(dataset: Dataset, values: np.ndarray) -> np.ndarray:
 def shown(dataset: Dataset, values: np.ndarray, padding: np.ndarray, *, stored: int) -> np.ndarray:
     """Return stored `values` of any shape as uint8, of which `padding` (bool) becomes black.
 
-    stored: bits of a value. Without a VOI LUT or window the least value becomes 0 and the greatest 255.
+    stored: bits of a value. Without a VOI LUT or window the least value becomes 0 and the greatest 255. Padding that leaves
+    nothing over is none.
     """
+    padding = padding & (not padding.all())
     counted = ~padding & np.isfinite(values)
     inputs = _rescaled(dataset, np.where(counted, values, 0), stored)
     signed = bool((inputs[counted] < 0).any())
@@ -95,7 +97,11 @@ def _rescaled(dataset: Dataset, values: np.ndarray, stored: int) -> np.ndarray:
     if table is not None:
         return table(values)
     slope, intercept = number_of(dataset, "RescaleSlope"), number_of(dataset, "RescaleIntercept")
-    return values.astype(np.float64) * (slope or 1.0) + (intercept or 0.0)
+    plain = values.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rescaled = plain * (slope or 1.0) + (intercept or 0.0)
+    # Numbers that no value can be rescaled by are odd too.
+    return rescaled if np.isfinite(rescaled).all() else plain
 
 
 def _stretched(inputs: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -134,10 +140,10 @@ def _table(item: Dataset, stored: int, signed: bool, dataset: Dataset) -> Table 
     if values is None or not values.any():
         return None
     most = int(values.max())
-    if bits == 16:
-        # A table of 12-bit values is often called one of 16, which would be shown nearly black.
+    if not 1 <= bits < 16:
+        # A table of 12-bit values is often called one of 16, which would be shown nearly black; 0 and 99 say nothing.
         bits = max(depth_of(most), min(stored, 16) if stored < 16 else 0)
-    return Table(values, first, max(most, (1 << min(max(bits, 1), 16)) - 1))
+    return Table(values, first, max(most, (1 << bits) - 1))
 
 
 def _entries(data: object, count: int, bits: int, *, little: bool) -> np.ndarray | None:
