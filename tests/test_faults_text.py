@@ -93,6 +93,17 @@ def test_a_column_that_comes_twice_is_refused(tmp_path: Path) -> None:
         read_predictions(written(tmp_path / "a.csv", "report,gt,report\na,b,c\n"))
 
 
+def test_a_key_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    """Python keeps the last of them: a report, or a split, would be lost without a word."""
+    twice = '{"a": {"report": "one", "gt": "x"}, "a": {"report": "two", "gt": "y"}}'
+    with pytest.raises(DataError, match=r"a\.json: expected .* got the key 'a' more than once in an object"):
+        read_predictions(written(tmp_path / "a.json", twice))
+    with pytest.raises(DataError, match=r"line 2: expected a JSON object, got the key 'report' more than once"):
+        read_predictions(written(tmp_path / "a.jsonl", '{"report": "one"}\n{"report": "two", "report": "three"}\n'))
+    with pytest.raises(DataError, match="the key 'train' more than once"):
+        read_annotation(written(tmp_path / "annotation.json", '{"train": [], "val": [], "test": [], "train": []}'))
+
+
 def test_json_lines_of_either_name_and_coco(tmp_path: Path) -> None:
     record = {"image_id": 7, "caption": "edema"}
     expected = [Prediction("7", "edema", None)]
@@ -202,6 +213,14 @@ def test_a_token_that_is_a_line_separator_shifts_no_id(tmp_path: Path) -> None:
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a\u2028b", "\x85", "heart"]
     (tmp_path / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
     assert load_tokenizer(tmp_path).convert_tokens_to_ids("heart") == 7
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"\xff", b"{"])
+def test_a_configuration_that_breaks_its_reader_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"tokenizer_config\.json is not a JSON file: "):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.skipif(not FAULTS.is_dir(), reason="the folder of failing inputs is not beside the checkout")

@@ -89,7 +89,7 @@ def _claim(folder: Path, options: PhantomOptions) -> bool:
 def _read_manifest(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: expected a phantom's manifest, could not read it ({error}); remove the folder"
         ) from error

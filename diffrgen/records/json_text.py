@@ -1,4 +1,6 @@
-"""JSON from users: what Python reads but nothing can write again, or that breaks its reader, is refused too."""
+"""JSON from users: what Python reads but nothing can write again, that breaks its reader, or that it would lose without a
+word, is refused too.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,24 @@ def parse_json(text: str) -> object:
     """Return the content of `text`.
 
     Raises:
-        ValueError: no JSON (json.JSONDecodeError), nested too deeply, a number of more than 4,300 digits, or a text
-            that holds half a character (an unpaired surrogate such as "\\ud800"), which no file can hold.
+        ValueError: no JSON (json.JSONDecodeError), nested too deeply, a number of more than 4,300 digits, a key that an
+            object holds twice, of which Python keeps the last alone, or a text that holds half a character (an unpaired
+            surrogate such as "\\ud800"), which no file can hold.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_object)
         if SURROGATE.search(text):
             # UnicodeEncodeError, a ValueError that names the character, where one is unpaired.
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("values nested too deeply") from None
+    return content
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    content: dict[str, object] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the key {name!r} more than once in an object")
+        content[name] = value
     return content

@@ -147,7 +147,7 @@ def _place(one: EvaluationFacts) -> tuple[bool, bool, int]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: needed a file of a finished run as JSON, got: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: needed an object, got {type(content).__name__}")

@@ -46,7 +46,7 @@ def _config(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{file}: expected an object, got {type(content).__name__}")
