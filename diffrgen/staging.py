@@ -14,6 +14,11 @@ SAMPLE = 2**15
 DIGEST_PIECE = 2**22
 
 
+def cache_root() -> Path:
+    """Return the folder for what can be made again: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
+    return Path(os.environ.get("DIFFRGEN_CACHE", Path.home() / ".cache" / "diffrgen"))
+
+
 def partial_path(path: Path) -> Path:
     """Return the name beside `path` that its content has until it is complete."""
     return path.with_name(f".{path.name}{SUFFIX}")

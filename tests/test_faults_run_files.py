@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import random
 import shutil
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from damage import damaged
+from indexed_studies import make_studies, unit
 from safetensors.torch import load_file, save_file
 
 import diffrgen
@@ -19,7 +23,7 @@ from diffrgen import evaluate, generate
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.retrieval import RetrievalIndex, load_retriever
+from diffrgen.retrieval import RetrievalIndex, load_retriever, write_index
 from diffrgen.staging import file_digest
 
 
@@ -222,6 +226,44 @@ def test_a_faiss_file_whose_header_lies_is_not_given_to_faiss(offset, form, valu
     (own_run / "index" / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS was given the file"))
     assert f"{path}: needed a FAISS index of" in fault(own_run, "index")
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "IVF8,SQ8", "SQ8", "IVF4,PQ4x4", "PQ4x4", "HNSW16", "PCA8,Flat"])
+def test_faiss_is_given_no_byte_of_an_approximate_index_from_elsewhere(factory, tmp_path, monkeypatch):
+    """Forged behind the header together with their digest, some of these would end the process within FAISS."""
+    import faiss
+
+    embeddings, queries = unit(120), unit(9, seed=1)
+    write_index(tmp_path / "index", make_studies(120), embeddings, factory=factory)
+    path, rng = tmp_path / "index" / "index.faiss", random.Random(factory)
+    healthy, manifest = path.read_bytes(), json.loads((tmp_path / "index" / "manifest.json").read_text())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RetrievalIndex.load(tmp_path / "index").search(queries, 5)  # one's own
+    monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("FAISS was given the file"))
+    exact = np.argsort(-(queries.astype(np.float64) @ embeddings.T.astype(np.float64)), axis=1)[:, :5]
+    for _ in range(20):
+        path.write_bytes(healthy[:16] + damaged(healthy[16:], "index.faiss", rng) + bytes(64))
+        manifest["files"]["index.faiss"] = file_digest(path)
+        (tmp_path / "index" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.warns(RuntimeWarning, match=r"index\.faiss: was not written here, so embeddings\.npy is searched exactly"):
+            index = RetrievalIndex.load(tmp_path / "index")
+        assert index.search(queries, 5).rows.tolist() == exact.tolist()
+
+
+def test_an_index_is_ones_own_on_this_machine_alone(tmp_path, monkeypatch):
+    embeddings = unit(60)
+    write_index(tmp_path / "index", make_studies(60), embeddings, factory="SQ8")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DIFFRGEN_CACHE", str(tmp_path / "file"))
+    with pytest.warns(RuntimeWarning, match="cannot be written .*, so an approximate index is not known as your own"):
+        write_index(tmp_path / "other", make_studies(60), embeddings, factory="SQ8")
+    monkeypatch.setenv("DIFFRGEN_CACHE", str(tmp_path / "another"))
+    with pytest.warns(RuntimeWarning, match="was not written here"):
+        RetrievalIndex.load(tmp_path / "index")
+    monkeypatch.setattr("diffrgen.retrieval.index.MOST_EXACT_BYTES", embeddings.nbytes - 1)
+    with pytest.raises(DataError, match=r"index\.faiss: an approximate index from elsewhere is not opened, .* again"):
+        RetrievalIndex.load(tmp_path / "index")
 
 
 def test_the_index_of_another_retriever_is_refused(own_run, finished_run):

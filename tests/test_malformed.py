@@ -37,7 +37,7 @@ KINDS = {
     "csv": {"mimic-cxr": 60, "kaggle": 40},
     "xml": {"openi": 60, "openi-xml": 40},
     "run": {"settings": 40, "index": 60},
-    "faiss": {"faiss": 100},
+    "faiss": {"faiss": 60, "approximate": 40},
 }
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 
 from diffrgen.errors import DataError
 from diffrgen.images.cache import CachePlan, ImageCache
 from diffrgen.images.cache_writer import open_image_cache
 from diffrgen.pipeline.options import ImageCacheOptions
 from diffrgen.records import Study
-
-
-def cache_root() -> Path:
-    """Return the folder for what can be made again: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
-    return Path(os.environ.get("DIFFRGEN_CACHE", Path.home() / ".cache" / "diffrgen"))
+from diffrgen.staging import cache_root
 
 
 def cached_images(studies: Iterable[Study], options: ImageCacheOptions, *, resize: int) -> ImageCache | None:

@@ -15,7 +15,6 @@ from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.modeling import FORMER_NAMES
 from diffrgen.phantom import PhantomOptions
-from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
 from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, LabelerName, LabelerOptions
@@ -26,7 +25,7 @@ from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
 from diffrgen.retrieval.fingerprint import fingerprint
-from diffrgen.staging import may_write
+from diffrgen.staging import cache_root, may_write
 from diffrgen.text import Rules, load_tokenizer
 from diffrgen.weights import check_ranges, load_checked
 

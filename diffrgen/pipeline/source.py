@@ -13,11 +13,12 @@ from diffrgen.errors import DataError
 from diffrgen.images import ReadImage, check_images, raise_broken, read_resized
 from diffrgen.labels import Labeler
 from diffrgen.phantom import FORMAT_VERSION, PhantomOptions, write_phantom
-from diffrgen.pipeline.cached_images import cache_root, cached_images
+from diffrgen.pipeline.cached_images import cached_images
 from diffrgen.pipeline.labeler import NamedLabeler, make_labeler
 from diffrgen.pipeline.options import PHANTOM, DataOptions, ImageCacheOptions, LabelerOptions
 from diffrgen.records import SPLITS, Split, Study, StudySplits, read_annotation, without_images
 from diffrgen.records.entry import is_empty_report
+from diffrgen.staging import cache_root
 from diffrgen.text import ReportSections
 
 

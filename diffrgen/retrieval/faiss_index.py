@@ -52,6 +52,14 @@ def make_faiss_index(embeddings: np.ndarray, factory: str, search: str) -> faiss
     return index
 
 
+def exact_index(embeddings: np.ndarray) -> faiss.Index:
+    """Return an index that compares with every row of (texts, E) float32 embeddings; it holds a copy of them."""
+    index = faiss.IndexFlatIP(embeddings.shape[1])
+    for start in range(0, len(embeddings), ROWS_AT_ONCE):
+        index.add(np.ascontiguousarray(embeddings[start : start + ROWS_AT_ONCE]))
+    return index
+
+
 def training_rows(index: faiss.Index) -> int:
     """Return how many rows an index is trained on: 64 a centroid of its coarse quantiser, 65,536 at least."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tokenize
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 
 from diffrgen.errors import DataError
 from diffrgen.retrieval.faiss_gpu import MOST_ON_GPU, to_gpu
-from diffrgen.retrieval.faiss_index import set_search
+from diffrgen.retrieval.faiss_index import exact_index, set_search
 from diffrgen.retrieval.manifest import IndexManifest
+from diffrgen.retrieval.own_files import is_own
 from diffrgen.retrieval.studies import IndexedStudies
 
 QUERIES_AT_ONCE = 1024
@@ -26,6 +28,8 @@ HEADER = struct.Struct("<4siq")
 EXACT = struct.Struct("<4siqqq?iq")
 # What numpy raises: its header is Python's text.
 DAMAGED_ARRAY = (OSError, ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)
+# Of the embeddings of an approximate index from elsewhere.
+MOST_EXACT_BYTES = 16 * 2**30
 FLAT = (b"IxFI", b"IxF2", b"IxFl")
 
 
@@ -69,6 +73,9 @@ class RetrievalIndex:
     def load(cls, folder: str | Path) -> RetrievalIndex:
         """Open an index folder; DataError when a file is missing, of another format, not the one that the manifest was
         written with or does not fit the others.
+
+        An approximate index that another user or machine wrote is searched exactly, with a warning: FAISS is given the
+        bytes of such files only where they were written here.
         """
         folder = Path(folder)
         manifest = IndexManifest.load(folder)
@@ -88,7 +95,7 @@ class RetrievalIndex:
             shape = (manifest.texts, manifest.token_length, manifest.token_width)
             tokens = _open(folder / "tokens.npy", shape, "float16")
             lengths = _open(folder / "lengths.npy", (manifest.texts,), "int64")
-        return cls(folder, manifest, studies, embeddings, _open_faiss(folder, manifest), tokens, lengths)
+        return cls(folder, manifest, studies, embeddings, _open_faiss(folder, manifest, embeddings), tokens, lengths)
 
     def __len__(self) -> int:
         return len(self.studies)
@@ -208,17 +215,19 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.asarray(array)
 
 
-def _check_header(path: Path, manifest: IndexManifest) -> None:
-    """Raise DataError where the header of a FAISS file, and its size, are not those of so many rows of that width.
+def _check_header(path: Path, manifest: IndexManifest) -> bool:
+    """Return whether a FAISS file is an exact index.
 
-    FAISS believes the counts of a file and takes memory for them.
+    Raises DataError where its header, and its size, are not those of so many rows of that width: FAISS believes the counts
+    of a file and takes memory for them.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(EXACT.size)
     kind, width, rows = HEADER.unpack_from(head) if len(head) == EXACT.size else (b"", 0, 0)
+    exact = kind in FLAT
     fits = kind[:1] == b"I" and manifest.factory != "Flat"
-    if kind in FLAT:
+    if exact:
         # Of an exact index all is known.
         *_, trained, metric, count = EXACT.unpack(head)
         fits = (trained, metric, count, size) == (True, 0, rows * width, EXACT.size + 4 * rows * width)
@@ -227,11 +236,29 @@ def _check_header(path: Path, manifest: IndexManifest) -> None:
             f"{path}: needed a FAISS index of {manifest.texts} rows of width {manifest.width} as manifest.json says, got "
             f"{rows} of width {width} in {size} bytes; build the index again"
         )
+    return exact
 
 
-def _open_faiss(folder: Path, manifest: IndexManifest) -> faiss.Index:
+def _searched_exactly(path: Path, embeddings: np.ndarray) -> faiss.Index:
+    """Return an exact index in place of an approximate one from elsewhere; DataError where that takes too much memory."""
+    if embeddings.nbytes > MOST_EXACT_BYTES:
+        raise DataError(
+            f"{path}: an approximate index from elsewhere is not opened, and to search its {embeddings.nbytes / 2**30:.0f} GB of "
+            f"embeddings exactly takes more than {MOST_EXACT_BYTES // 2**30} GB; build the index again: python -m diffrgen.index"
+        )
+    warnings.warn(
+        f"{path}: was not written here, so embeddings.npy is searched exactly in its place; to search by approximation build the "
+        "index again: python -m diffrgen.index",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return exact_index(embeddings)
+
+
+def _open_faiss(folder: Path, manifest: IndexManifest, embeddings: np.ndarray) -> faiss.Index:
     path = folder / "index.faiss"
-    _check_header(path, manifest)
+    if not _check_header(path, manifest) and not is_own(manifest.files[path.name]):
+        return _searched_exactly(path, embeddings)
     # IO_FLAG_MMAP maps inverted lists only; the other one, since FAISS 1.11, maps flat and HNSW codes too.
     flags = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP) | faiss.IO_FLAG_READ_ONLY
     try:

@@ -15,6 +15,7 @@ from diffrgen.retrieval.faiss_index import RANKS, make_faiss_index, measured_rec
 from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.manifest import IndexManifest
+from diffrgen.retrieval.own_files import note_own
 from diffrgen.retrieval.studies import IndexedStudies
 from diffrgen.staging import file_digest, staged
 
@@ -59,6 +60,8 @@ def write_index(
         faiss_index = make_faiss_index(store, factory, search)
         recall = _recall(faiss_index, store, factory, search)
         faiss.write_index(faiss_index, str(stage / "index.faiss"))
+        if not isinstance(faiss.downcast_index(faiss_index), faiss.IndexFlat):
+            note_own(stage / "index.faiss")
         studies.save(stage / "studies.json")
         if tokens is not None:
             _write_tokens(stage, tokens, texts)

@@ -14,7 +14,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from diffrgen.images import ImageTransform
 from diffrgen.images.encoder import PatchEncoder, encoder_config
-from diffrgen.pipeline.cached_images import cache_root
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.source import StudySource
 from diffrgen.pipeline.stored_features import CropChoice, FeatureReader, stored_features
@@ -29,7 +28,7 @@ from diffrgen.retrieval import (
     load_retriever,
 )
 from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
-from diffrgen.staging import staged
+from diffrgen.staging import cache_root, staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer, with_impression_token
 from diffrgen.training.build import DECODERS
 from diffrgen.training.interruption import StopRequest, TrainingStopped

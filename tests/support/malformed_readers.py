@@ -258,12 +258,22 @@ def load_index_texts(folder: Path, path: Path) -> None:
     neighbours._load(folder / "neighbours.npz", "k")
 
 
-def make_index(folder: Path) -> list[Path]:
+def write_nine(folder: Path, factory: str) -> None:
     from diffrgen.retrieval import IndexedStudies, write_index
 
     draw = np.random.default_rng(0).standard_normal((9, 8)).astype(np.float32)
     studies = IndexedStudies.of(ids="abcdefghi", reports=[f"report {n} ." for n in range(9)], patients=[None] * 9)
-    write_index(folder, studies, draw / np.linalg.norm(draw, axis=1, keepdims=True))
+    write_index(folder, studies, draw / np.linalg.norm(draw, axis=1, keepdims=True), factory=factory)
+
+
+def make_approximate(folder: Path) -> list[Path]:
+    """A kind that FAISS itself does not survive when it is forged."""
+    write_nine(folder, "IVF2,SQ8")
+    return [folder / "index.faiss"]
+
+
+def make_index(folder: Path) -> list[Path]:
+    write_nine(folder, "Flat")
     return [folder / name for name in ("index.faiss", "embeddings.npy", "studies.json", "manifest.json")]
 
 
@@ -318,5 +328,6 @@ READERS = {
         Reader("broken", make_one, load_badly, nothing),
         Reader("index", make_index_texts, load_index_texts, warm_up_settings),
         Reader("faiss", make_index, load_index, warm_up_settings),
+        Reader("approximate", make_approximate, load_index, warm_up_settings),
     )
 }
