@@ -22,7 +22,7 @@ from diffrgen.text import printable
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from diffrgen.clinical import ClinicalFiles
+    from diffrgen.clinical import ClinicalFiles, DraftReport
     from diffrgen.explanation import ExplainedReport
     from diffrgen.records import Sections
     from diffrgen.reporting.study_files import StudyCollection
@@ -65,8 +65,8 @@ class GenerateOptions:
     history: str | None = None
     """The patient's history, likewise, for a run that was trained with --model.context history."""
     abstain: Share | None = None
-    """Mark each sentence that is less probable than this to be true, 0 to 1, as doubtful in text, JSON and pages; none is
-    left out. For a run that diffrgen.calibrate has calibrated."""
+    """Mark each sentence that is less probable than this to be true, 0 to 1, as doubtful in text, JSON, pages, DICOM SR
+    and FHIR; none is left out. For a run that diffrgen.calibrate has calibrated."""
     fused_kernels: bool = True
     """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
@@ -163,6 +163,17 @@ def _clinical_files(options: GenerateOptions, studies: Sequence[StudyImages]) ->
     return ClinicalFiles(options.dicom_sr, options.fhir, sources, run_origin(options.run))
 
 
+def _draft(explained: ExplainedReport, abstain: float | None) -> DraftReport:
+    """Return a report as it is exported."""
+    from diffrgen.clinical import DraftReport
+
+    probabilities = [None if rated is None else rated.probability for rated in explained.confidence]
+    texts = [sentence.text for sentence in explained.sentences]
+    sections = [sentence.section for sentence in explained.sentences]
+    left_out = explained.written.not_mentioned or ()
+    return DraftReport.rated(texts, probabilities, left_out, sections=sections, abstain=abstain)
+
+
 def _context(options: GenerateOptions, studies: int) -> list[Sections] | None:
     """Return what is known of the one study, None where nothing is; DataError for several studies or a text without a word."""
     from diffrgen.records import Sections
@@ -228,7 +239,7 @@ def generate(options: GenerateOptions) -> int:
         for explained in reports:
             outcomes.succeed(explained)
             if clinical:
-                clinical.write(explained.position, explained.findings, explained.impression)
+                clinical.write(explained.position, _draft(explained, options.abstain))
             if pages:
                 pages.write(explained, *studies[explained.position].files)
                 _warn_of_text(studies[explained.position], bar)

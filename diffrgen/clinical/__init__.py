@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from diffrgen.lazy import on_first_use
 
 if TYPE_CHECKING:
+    from diffrgen.clinical.draft import DraftReport, DraftSentence
     from diffrgen.clinical.fhir import bundle, diagnostic_report
     from diffrgen.clinical.files import ClinicalFiles
     from diffrgen.clinical.origin import ReportOrigin, run_origin
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClinicalFiles",
+    "DraftReport",
+    "DraftSentence",
     "ReportOrigin",
     "SourceImage",
     "basic_text_sr",

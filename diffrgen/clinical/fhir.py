@@ -9,7 +9,8 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from diffrgen.clinical.origin import INSTALL, NOTICE, ReportOrigin
+from diffrgen.clinical.draft import DraftReport
+from diffrgen.clinical.origin import EDITED_NOTICE, INSTALL, NOTICE, ReportOrigin
 from diffrgen.clinical.source import LATERAL, SourceImage
 from diffrgen.errors import DataError
 
@@ -29,22 +30,21 @@ BY_MACHINE = {
     "code": "AIAST",
     "display": "Artificial Intelligence asserted",
 }
+# What R5's DiagnosticReport.note is in R4, by HL7's rule for extensions across versions.
+NOTE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-DiagnosticReport.note"
 
 
 def diagnostic_report(
-    sources: Sequence[SourceImage],
-    sentences: Sequence[str],
-    origin: ReportOrigin,
-    impression: Sequence[str] | None = None,
-    *,
-    now: datetime,
+    sources: Sequence[SourceImage], report: DraftReport, origin: ReportOrigin, *, now: datetime
 ) -> dict[str, Any]:
     """Return the resource of a report as plain JSON values, checked against R4: preliminary, category radiology.
 
     The code is LOINC's for the views of the source images, which are of one study; its patient is the subject by
     identifier, its study the imaging study, its accession number an identifier. `meta` marks it as asserted by artificial
-    intelligence and names the SHA-256 of the run's weights. impression: sentences of its own, which are the conclusion then;
-    else the whole report is. now: when it was generated, with its time zone.
+    intelligence and names the SHA-256 of the run's weights. Where the run writes an impression, that is the conclusion, else the
+    whole report. A report that a reader edited stays preliminary, as nobody has
+    signed it: notes say that it was edited, give each changed sentence as generated, how sure the run is of each sentence
+    and what is not mentioned, as the narrative and the attachment do. now: when it was generated, with its time zone.
 
     Raises:
         DataError: fhir.resources is missing. ValueError: `now` has no time zone.
@@ -52,14 +52,11 @@ def diagnostic_report(
     if now.tzinfo is None:
         raise ValueError("expected a time with its time zone, got one without")
     source, (code, display) = sources[0], _views(sources)
-    sections = {"": sentences} if impression is None else {"Findings: ": sentences, "Impression: ": impression}
-    paragraphs = [heading + " ".join(section) for heading, section in sections.items() if section or not heading]
-    conclusion = " ".join(sentences if impression is None else impression)
-    shown = [*sentences] if impression is None else paragraphs
     resource: dict[str, Any] = {
         "resourceType": "DiagnosticReport",
         "meta": {"source": f"urn:sha256:{origin.digest}", "security": [BY_MACHINE]},
-        "text": {"status": "generated", "div": _narrative(shown, origin)},
+        "text": {"status": "generated", "div": _narrative(report, origin)},
+        "extension": [{"url": NOTE, "valueAnnotation": {"text": remark}} for remark in report.remarks],
         "identifier": _identifiers(source),
         "status": "preliminary",
         "category": [{"coding": [{"system": RADIOLOGY, "code": "RAD", "display": "Radiology"}]}],
@@ -68,13 +65,13 @@ def diagnostic_report(
         "effectiveDateTime": _date(source.text("StudyDate")),
         "issued": now.isoformat(timespec="seconds"),
         "imagingStudy": [{"type": "ImagingStudy", "identifier": _uid(source.text("StudyInstanceUID"))}],
-        "conclusion": conclusion,
+        "conclusion": report.conclusion,
         "presentedForm": [
             {
                 "contentType": "text/plain; charset=utf-8",
                 "language": "en",
-                "data": base64.b64encode(("\n\n".join([NOTICE, *paragraphs]) + "\n").encode()).decode(),
-                "title": f"{NOTICE} {origin.software}",
+                "data": base64.b64encode(_attachment(report).encode()).decode(),
+                "title": f"{_notice(report)} {origin.software}",
             }
         ],
     }
@@ -103,9 +100,27 @@ def _views(sources: Sequence[SourceImage]) -> tuple[str, str]:
     return VIEWS.get(kinds, ONE_VIEW if len(sources) == 1 else SEVERAL_VIEWS)
 
 
-def _narrative(sentences: Sequence[str], origin: ReportOrigin) -> str:
-    paragraphs = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-    return f'<div xmlns="http://www.w3.org/1999/xhtml"><p>{NOTICE} {escape(origin.software)}</p>{paragraphs}</div>'
+def _notice(report: DraftReport) -> str:
+    return EDITED_NOTICE if report.changes else NOTICE
+
+
+def _attachment(report: DraftReport) -> str:
+    return "\n\n".join([_notice(report), *report.paragraphs, *(["\n".join(report.remarks)] if report.remarks else [])]) + "\n"
+
+
+def _narrative(report: DraftReport, origin: ReportOrigin) -> str:
+    """The report as XHTML: each sentence, below it in italics what is to be said of it, then of the whole."""
+    parts = [f"<p>{_notice(report)} {escape(origin.software)}</p>"]
+    section = None
+    for sentence in report.sentences:
+        if sentence.section != section:
+            section = sentence.section
+            parts.append(f"<p><b>{str(section).capitalize()}</b></p>")
+        generated = "" if sentence.generated is None else f"As generated: {sentence.generated}"
+        said = "".join(f"<br/><i>{escape(line)}</i>" for line in (generated, sentence.confidence) if line)
+        parts.append(f"<p>{escape(sentence.text)}{said}</p>")
+    parts += [f"<p><i>{escape(line)}</i></p>" for line in (report.changes, report.left_out) if line]
+    return f'<div xmlns="http://www.w3.org/1999/xhtml">{"".join(parts)}</div>'
 
 
 def _identifiers(source: SourceImage) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from diffrgen.clinical.draft import DraftReport
 from diffrgen.clinical.fhir import bundle, diagnostic_report
 from diffrgen.clinical.origin import ReportOrigin
 from diffrgen.clinical.source import SourceImage
@@ -35,18 +36,14 @@ class ClinicalFiles:
         self._dicom_sr, self._fhir, self._sources, self._origin = dicom_sr, fhir, sources, origin
         self._resources: list[dict[str, Any]] = []
 
-    def write(self, position: int, sentences: Sequence[str], impression: Sequence[str] | None = None) -> None:
-        """Export the report of the study at `position`, its impression beside where it has one of its own.
-
-        Raises:
-            DataError: it cannot be written.
-        """
+    def write(self, position: int, report: DraftReport) -> None:
+        """Export the report of the study at `position`; DataError where it cannot be written."""
         sources, now = self._sources[position], datetime.now().astimezone()
         if self._fhir is not None:
-            self._resources.append(diagnostic_report(sources, sentences, self._origin, impression, now=now))
+            self._resources.append(diagnostic_report(sources, report, self._origin, now=now))
         if self._dicom_sr is None:
             return
-        document = basic_text_sr(sources, sentences, self._origin, impression, now=now)
+        document = basic_text_sr(sources, report, self._origin, now=now)
         # A UID names neither the patient nor the image.
         file = self._dicom_sr / f"{document.SOPInstanceUID}.dcm"
         try:

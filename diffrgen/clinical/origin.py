@@ -9,6 +9,8 @@ from pathlib import Path
 
 MANUFACTURER = "DiffRGenNet"
 NOTICE = "Generated draft. Research use only, not for diagnosis."
+# DICOM has 64 characters for it.
+EDITED_NOTICE = "Edited generated draft. Research use only, not for diagnosis."
 INSTALL = 'clinical files need pydicom and fhir.resources: pip install "diffrgen[clinical]"'
 
 

@@ -18,12 +18,14 @@ import httpx
 import tyro
 
 from diffrgen.clinical.dicomweb import DicomWeb, StoredImage
+from diffrgen.clinical.draft import DraftReport
 from diffrgen.clinical.origin import ReportOrigin
 from diffrgen.clinical.source import LATERAL, SourceImage, read_study
 from diffrgen.clinical.structured_report import basic_text_sr
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
-from diffrgen.ranges import Positive, check_fields
+from diffrgen.ranges import Positive, Share, check_fields
+from diffrgen.reporting.confidence import NotMentioned
 from diffrgen.text import printable
 
 TOKEN, ARCHIVE_AUTHORIZATION = "DIFFRGEN_API_TOKEN", "DICOMWEB_AUTHORIZATION"
@@ -55,6 +57,8 @@ class PollOptions:
     """First day of the studies, YYYYMMDD; default: today."""
     seconds: Positive = 30.0
     """Time between two polls."""
+    abstain: Share | None = None
+    """Mark each sentence that is less probable than this to be true, 0 to 1, as doubtful, for a calibrated run."""
     once: bool = False
     """Report what is there now and end; images that still arrive are missed."""
 
@@ -158,12 +162,8 @@ class Poller:
 
     def _write(self, sources: Sequence[SourceImage], answer: dict[str, Any]) -> None:
         origin = ReportOrigin(str(answer["model"]).removeprefix("diffrgen "), str(answer["run"]))
-        sections: dict[str | None, list[str]] = {}
-        for sentence in answer["sentences"]:
-            sections.setdefault(sentence.get("section"), []).append(str(sentence["text"]))
-        impression = sections.pop("impression", [] if "findings" in sections else None)
-        findings = [text for texts in sections.values() for text in texts]
-        document = basic_text_sr(sources, findings, origin, impression, now=datetime.now().astimezone())
+        report = _draft(answer, self._options.abstain)
+        document = basic_text_sr(sources, report, origin, now=datetime.now().astimezone())
         stream = BytesIO()
         document.save_as(stream, enforce_file_format=True)
         if self._options.store:
@@ -171,6 +171,19 @@ class Poller:
         (self._options.output / f"{document.SOPInstanceUID}.dcm").write_bytes(stream.getvalue())
         for warning in answer["warnings"]:
             print(f"warning: {printable(str(warning))}", file=sys.stderr, flush=True)
+
+
+def _draft(answer: dict[str, Any], abstain: float | None) -> DraftReport:
+    """The report in an answer of the service."""
+    sentences = answer["sentences"]
+    left_out = [NotMentioned(str(one["finding"]), float(one["probability"])) for one in answer.get("not_mentioned") or ()]
+    return DraftReport.rated(
+        [str(one["text"]) for one in sentences],
+        [one.get("confidence") for one in sentences],
+        left_out,
+        sections=[one.get("section") for one in sentences],
+        abstain=abstain,
+    )
 
 
 def _is_lateral(source: SourceImage) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from diffrgen.clinical.origin import MANUFACTURER, NOTICE, ReportOrigin
+from diffrgen.clinical.draft import DraftReport, DraftSentence
+from diffrgen.clinical.origin import EDITED_NOTICE, MANUFACTURER, NOTICE, ReportOrigin
 from diffrgen.clinical.source import PATIENT, STUDY, SourceImage
 
 if TYPE_CHECKING:
@@ -19,22 +20,21 @@ REQUIRED = (
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),
 )
 ENGLISH = ("en", "RFC5646", "English")
+# DICOM has no code for what a device generated before a person changed it; designators that begin with 99 are private.
+SCHEME, SCHEME_NAME = "99DIFFRGEN", "Private codes of DiffRGenNet"
+AS_GENERATED = ("generated-text", SCHEME, "As generated")
 
 
-def basic_text_sr(
-    sources: Sequence[SourceImage],
-    sentences: Sequence[str],
-    origin: ReportOrigin,
-    impression: Sequence[str] | None = None,
-    *,
-    now: datetime,
-) -> Dataset:
+def basic_text_sr(sources: Sequence[SourceImage], report: DraftReport, origin: ReportOrigin, *, now: datetime) -> Dataset:
     """Return the SR document of a report, ready to be saved: PARTIAL, UNVERIFIED, PRELIMINARY, with new UIDs.
 
     The root "Diagnostic imaging report" names its language and the device that observed, and holds the section
-    "Findings": a TEXT item "Finding" a sentence, each inferred from the source images, which are of one study; with an
-    `impression` also the section "Impressions", likewise. Their patient and study are repeated; software, run and notice are
-    contributing equipment. now: when it was generated, local time.
+    "Findings": a TEXT item "Finding" a sentence, each inferred from the source images, which are of one study; where the run
+    writes an impression, also the section "Impressions", likewise. A sentence that a reader changed is also inferred from
+    the TEXT "As generated"; one that the run rates has the property "Certainty of Finding" (as TEXT: a Basic Text SR holds
+    no numbers). Comments say what was changed and what is not mentioned. Patient and study of the images are repeated;
+    software, run and notice are contributing equipment, and so is the page that a report was edited on. now: when it was
+    generated, local time.
     """
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
@@ -42,10 +42,19 @@ def basic_text_sr(
     document = _document(sources, now)
     document.SeriesDescription = f"{MANUFACTURER}: draft report, research use only"
     document.ContributingEquipmentSequence = [_equipment(origin, now)]
+    if report.changes:
+        document.ContributingEquipmentSequence.append(_editor(report, origin, now))
+        document.CompletionFlagDescription = EDITED_NOTICE
+    if any(sentence.generated is not None for sentence in report.sentences):
+        document.CodingSchemeIdentificationSequence = [_scheme()]
     images = [_image(source) for source in sources]
-    sections = [_section(sentences, codes.DCM.Findings, codes.DCM.Finding, images)]
-    if impression is not None:
-        sections.append(_section(impression, codes.DCM.Impressions, codes.DCM.Impression, images))
+    comments = [_text(line, codes.DCM.Comment) for line in (report.changes, report.left_out) if line]
+    sections = [_section(codes.DCM.Findings, [_sentence(each, codes.DCM.Finding, images) for each in report.findings])]
+    if report.impression is not None:
+        said = [_sentence(each, codes.DCM.Impression, images) for each in report.impression]
+        sections.append(_section(codes.DCM.Impressions, said))
+    if comments:
+        sections[-1].ContentSequence = [*sections[-1].get("ContentSequence", ()), *comments]
     language = _item("HAS CONCEPT MOD", "CODE", codes.DCM.LanguageOfContentItemAndDescendants)
     language.ConceptCodeSequence = [_code(Code(*ENGLISH))]
     observer = _item("HAS OBS CONTEXT", "CODE", codes.DCM.ObserverType)
@@ -131,19 +140,53 @@ def _equipment(origin: ReportOrigin, now: datetime) -> Dataset:
     return equipment
 
 
-def _section(sentences: Sequence[str], concept: Code, each: Code, images: Sequence[Dataset]) -> Dataset:
+def _editor(report: DraftReport, origin: ReportOrigin, now: datetime) -> Dataset:
+    """The page that a reader changed the report on: nobody says who that was, so there is no observer or verifier."""
+    from pydicom import Dataset
+    from pydicom.sr.codedict import codes
+
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [_code(codes.DCM.ModifyingEquipment)]
+    equipment.Manufacturer, equipment.ManufacturerModelName = MANUFACTURER, f"{MANUFACTURER} web page"
+    equipment.SoftwareVersions = origin.software
+    equipment.ContributionDateTime = f"{now:%Y%m%d%H%M%S}"
+    equipment.ContributionDescription = report.changes
+    return equipment
+
+
+def _scheme() -> Dataset:
+    from pydicom import Dataset
+
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator, scheme.CodingSchemeName = SCHEME, SCHEME_NAME
+    return scheme
+
+
+def _section(concept: Code, items: Sequence[Dataset]) -> Dataset:
     section = _item("CONTAINS", "CONTAINER", concept)
     section.ContinuityOfContent = "SEPARATE"
-    texts = [_text(sentence, each, images) for sentence in sentences]
-    if texts:
-        section.ContentSequence = texts
+    if items:
+        section.ContentSequence = list(items)
     return section
 
 
-def _text(sentence: str, concept: Code, images: Sequence[Dataset]) -> Dataset:
-    item = _item("CONTAINS", "TEXT", concept)
-    item.TextValue = sentence
+def _sentence(sentence: DraftSentence, concept: Code, images: Sequence[Dataset]) -> Dataset:
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    item = _text(sentence.text, concept)
     item.ContentSequence = list(images)
+    if sentence.generated is not None:
+        item.ContentSequence.append(_text(sentence.generated, Code(*AS_GENERATED), relationship="INFERRED FROM"))
+    if sentence.confidence:
+        certainty = _text(sentence.confidence, codes.DCM.CertaintyOfFinding, relationship="HAS PROPERTIES")
+        item.ContentSequence.append(certainty)
+    return item
+
+
+def _text(text: str, concept: Code, *, relationship: str = "CONTAINS") -> Dataset:
+    item = _item(relationship, "TEXT", concept)
+    item.TextValue = text
     return item
 
 

@@ -18,7 +18,6 @@ from diffrgen.page.words import (
     STATE_WORDS,
     SURE,
     confidence_words,
-    not_mentioned_words,
     place_words,
     prior_row_names,
     prose,
@@ -29,7 +28,7 @@ from diffrgen.page.words import (
     sure_words,
     view_name,
 )
-from diffrgen.reporting.confidence import SentenceConfidence
+from diffrgen.reporting.confidence import SentenceConfidence, not_mentioned_words
 
 OPEN_NEIGHBOURS = 5
 # Of the findings whose place is shown: what is not there has none.

@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffrgen.explanation import ExplainedReport
-from diffrgen.page.words import METRIC_NAMES, STATE_WORDS, confidence_words, not_mentioned_words, share_words
+from diffrgen.page.words import METRIC_NAMES, STATE_WORDS, confidence_words, share_words
+from diffrgen.reporting.confidence import not_mentioned_words
 from diffrgen.text import printable
 
 SHOWN_NEIGHBOURS = 3

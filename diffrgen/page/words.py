@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffrgen.reporting.confidence import probability_words
+
 if TYPE_CHECKING:
     from diffrgen.explanation import AttentionShares, ExplainedPrior, LayerRoute
-    from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
+    from diffrgen.reporting.confidence import SentenceConfidence
 
 NOTICE = "Research use only, not for diagnosis."
 STATE_WORDS = {"blank": "not mentioned", "positive": "present", "negative": "absent", "uncertain": "uncertain"}
@@ -21,7 +23,8 @@ METRIC_MEANINGS = {
     "dot": "direction and lengths together: great where both are long and point the same way",
 }
 # From which probability on a sentence is called so.
-SURE = ((0.8, "likely"), (0.5, "uncertain"), (0.0, "unlikely"))
+UNLIKELY = "unlikely"
+SURE = ((0.8, "likely"), (0.5, "uncertain"), (0.0, UNLIKELY))
 # Weights of a layer closer together than this are called equal.
 CLEAR = 0.05
 HALF = 0.5
@@ -48,18 +51,7 @@ def confidence_words(sentence: SentenceConfidence, *, below: float | None = None
     """
     if sentence.probability is None:
         return "names no finding, so it is not rated"
-    words = f"{sentence.probability:.0%} likely to be true"
-    return f"doubtful: {words}" if below is not None and sentence.doubtful(below) else words
-
-
-def not_mentioned_words(findings: Sequence[NotMentioned]) -> str:
-    """Name the findings that a report leaves out, with their probabilities.
-
-    >>> from diffrgen.reporting.confidence import NotMentioned
-    >>> not_mentioned_words([NotMentioned("edema", 0.75), NotMentioned("fracture", 0.5)])
-    'edema (75%), fracture (50%)'
-    """
-    return ", ".join(f"{one.finding} ({one.probability:.0%})" for one in findings)
+    return probability_words(sentence.probability, doubtful=below is not None and sentence.doubtful(below))
 
 
 def sure_words(probability: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -46,3 +47,21 @@ class NotMentioned:
 
     finding: str
     probability: float
+
+
+def probability_words(probability: float, *, doubtful: bool = False) -> str:
+    """Say how probable it is that a sentence is true.
+
+    >>> probability_words(0.831), probability_words(0.31, doubtful=True)
+    ('83% likely to be true', 'doubtful: 31% likely to be true')
+    """
+    return f"{'doubtful: ' if doubtful else ''}{probability:.0%} likely to be true"
+
+
+def not_mentioned_words(findings: Sequence[NotMentioned]) -> str:
+    """Name the findings that a report leaves out, with their probabilities.
+
+    >>> not_mentioned_words([NotMentioned("edema", 0.75), NotMentioned("fracture", 0.5)])
+    'edema (75%), fracture (50%)'
+    """
+    return ", ".join(f"{one.finding} ({one.probability:.0%})" for one in findings)

@@ -12,22 +12,26 @@ from typing import Annotated, Literal
 
 from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
+from diffrgen.clinical.draft import DraftReport, DraftSentence
 from diffrgen.clinical.fhir import diagnostic_report
 from diffrgen.clinical.origin import ReportOrigin, run_origin
 from diffrgen.clinical.source import SourceImage, check_study
 from diffrgen.clinical.structured_report import basic_text_sr
 from diffrgen.errors import DataError
+from diffrgen.page.words import UNLIKELY, sure_words
 from diffrgen.records import MAX_VIEWS
+from diffrgen.reporting.confidence import NotMentioned
 from diffrgen.serving.body import DisconnectedError, TooLongError, TooSlowError, body_parts
 from diffrgen.serving.clients import Turns, client_of
 from diffrgen.serving.image_reader import ImageReader
 from diffrgen.serving.memory_parser import MemoryParser
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.refusals import too_many_bytes
+from diffrgen.text import printable
 
 # Of one sentence, and sentences; the longest reports have some thirty.
 MOST_CHARACTERS, MOST_SENTENCES = 2_000, 100
@@ -37,21 +41,60 @@ RECEIVED_AT_ONCE, WAITING = 4, 16
 TYPES = {"dicom-sr": "application/dicom", "fhir": "application/fhir+json"}
 
 
-Sentences = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)], ...], Field(max_length=MOST_SENTENCES)
-]
+def _clean(text: str) -> str:
+    """The text in one line, without what neither XML nor DICOM can hold."""
+    return printable(" ".join(text.split()))
 
 
-class EditedReport(BaseModel):
-    """The sentences that a visitor has kept, as edited, and the format that is asked for; impression: of a run that writes one
-    beside the findings.
+Probability = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_clean), Field(min_length=1)]
+
+
+class EditedSentence(BaseModel):
+    """A sentence that a visitor has kept: as it stands, as it was generated where that is another, how probable that is.
+
+    section: of a run that writes an impression beside the findings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    text: Text
+    generated: Text | None = None
+    probability: Probability | None = None
+    section: Literal["findings", "impression"] | None = None
+
+
+class LeftOut(BaseModel):
+    """A finding that the report does not mention."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    finding: Annotated[Text, Field(max_length=100)]
+    probability: Probability
+
+
+class EditedReport(BaseModel):
+    """What a visitor has made of a report, and the format that is asked for. struck: sentences that are left out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     format: Literal["dicom-sr", "fhir"]
-    sentences: Sentences
-    impression: Sentences | None = None
+    sentences: Annotated[tuple[EditedSentence, ...], Field(max_length=MOST_SENTENCES)]
+    not_mentioned: Annotated[tuple[LeftOut, ...], Field(max_length=MOST_SENTENCES)] = ()
+    struck: Annotated[int, Field(ge=0, le=MOST_SENTENCES)] = 0
+
+    def draft(self) -> DraftReport:
+        """Return the report as it leaves; what the page calls unlikely is doubtful there."""
+        sentences = [
+            DraftSentence(each.text, each.generated, each.probability, _unlikely(each.probability), each.section)
+            for each in self.sentences
+        ]
+        left_out = tuple(NotMentioned(each.finding, each.probability) for each in self.not_mentioned)
+        return DraftReport(tuple(sentences), left_out, self.struck)
+
+
+def _unlikely(probability: float | None) -> bool:
+    return probability is not None and sure_words(probability) == UNLIKELY
 
 
 class Exporter:
@@ -110,13 +153,12 @@ class Exporter:
 
     def _draft(self, report: EditedReport, sources: list[SourceImage]) -> bytes:
         check_study(sources)
-        now = datetime.now().astimezone()
+        draft, now = report.draft(), datetime.now().astimezone()
         if report.format == "fhir":
-            resource = diagnostic_report(sources, report.sentences, self._origin, report.impression, now=now)
+            resource = diagnostic_report(sources, draft, self._origin, now=now)
             return (json.dumps(resource, indent=2, ensure_ascii=False) + "\n").encode()
         stream = BytesIO()
-        document = basic_text_sr(sources, report.sentences, self._origin, report.impression, now=now)
-        document.save_as(stream, enforce_file_format=True)
+        basic_text_sr(sources, draft, self._origin, now=now).save_as(stream, enforce_file_format=True)
         return stream.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 
 from diffrgen.explanation import ExplainedReport
@@ -22,7 +23,8 @@ def result_html(explained: ExplainedReport, warnings: Sequence[str] = ()) -> str
     )
     told = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
     return (
-        f'<section class="result" aria-labelledby="answer-title" data-reading="{escape(_reading(explained))}">'
+        f'<section class="result" aria-labelledby="answer-title" data-reading="{escape(_reading(explained))}" '
+        f'data-not-mentioned="{escape(_left_out(explained))}">'
         '<div class="result-head"><h2 id="answer-title" data-answer tabindex="-1">Result</h2>'
         f'<div class="downloads" role="group" aria-label="Download as"><span aria-hidden="true">Download as</span>{buttons}</div>'
         f'</div>{f"""<ul class="warnings" role="note">{told}</ul>""" if told else ""}'
@@ -31,12 +33,21 @@ def result_html(explained: ExplainedReport, warnings: Sequence[str] = ()) -> str
 
 
 def _reading(explained: ExplainedReport) -> str:
-    """The sentences and where each looked, one grid a view, as JSON for the script."""
-    heats = [
-        {"text": sentence.text, "heat": [[[round(float(x), 4) for x in row] for row in view] for view in sentence.heat]}
-        for sentence in explained.sentences
+    """The sentences, where each looked, one grid a view, and how probable each is, as JSON for the script."""
+    readings = [
+        {
+            "text": sentence.text,
+            "heat": [[[round(float(x), 4) for x in row] for row in view] for view in sentence.heat],
+            "probability": None if rated is None else rated.probability,
+        }
+        for sentence, rated in zip(explained.sentences, explained.confidence, strict=True)
     ]
-    return json.dumps(heats)
+    return json.dumps(readings)
+
+
+def _left_out(explained: ExplainedReport) -> str:
+    """The findings that the report leaves out, as JSON for the script."""
+    return json.dumps([asdict(each) for each in explained.written.not_mentioned or ()])
 
 
 def problem_html(message: str) -> str:

@@ -15,16 +15,42 @@ from pydicom.uid import generate_uid  # noqa: E402
 
 from diffrgen.clinical import (  # noqa: E402
     ClinicalFiles,
+    DraftReport,
+    DraftSentence,
     ReportOrigin,
     basic_text_sr,
     diagnostic_report,
     read_study,
 )
 from diffrgen.errors import DataError  # noqa: E402
+from diffrgen.reporting.confidence import NotMentioned  # noqa: E402
 
 NOW = datetime(2025, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
 ORIGIN = ReportOrigin("0.2.0", "ab" * 32)
 SENTENCES = ("the heart is normal in size .", "a <small> left effusion & no pneumothorax .")
+DRAFT = DraftReport.plain(SENTENCES)
+# What a reader made of four sentences: one changed, one struck, one sure, one doubtful.
+EDITED = DraftReport(
+    (
+        DraftSentence("No <effusion> & no edema.", "there is a left effusion .", 0.9),
+        DraftSentence("the heart is normal .", None, 0.831),
+        DraftSentence("there is a fracture .", None, 0.31, doubtful=True),
+    ),
+    (NotMentioned("pneumothorax", 0.87),),
+    struck=1,
+)
+CHANGES = "Edited by a reader who is not named: of 4 generated sentences 1 changed, 1 left out."
+LEFT_OUT = "Not mentioned, though the classifier is sure: pneumothorax (87%)"
+# PS3.3 table A.35.1-2: what may follow from what in a Basic Text SR.
+CONTENT = {"TEXT", "CODE", "DATETIME", "DATE", "TIME", "UIDREF", "PNAME", "IMAGE", "WAVEFORM", "COMPOSITE"}
+RELATIONSHIPS = {
+    ("CONTAINER", "CONTAINS"): CONTENT | {"CONTAINER"},
+    ("CONTAINER", "HAS OBS CONTEXT"): CONTENT - {"IMAGE", "WAVEFORM"},
+    ("CONTAINER", "HAS CONCEPT MOD"): {"TEXT", "CODE"},
+    ("TEXT", "HAS CONCEPT MOD"): {"TEXT", "CODE"},
+    ("TEXT", "HAS PROPERTIES"): CONTENT,
+    ("TEXT", "INFERRED FROM"): CONTENT,
+}
 
 
 @pytest.fixture
@@ -34,8 +60,15 @@ def strict_dicom(monkeypatch):
     monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
 
 
-def structured_report(tmp_path, sources, sentences=SENTENCES):
-    basic_text_sr(sources, sentences, ORIGIN, now=NOW).save_as(tmp_path / "sr.dcm", enforce_file_format=True)
+def check_relationships(item) -> None:
+    """Every relationship in the tree below `item` is one that a Basic Text SR may have."""
+    for child in item.get("ContentSequence", ()):
+        assert child.ValueType in RELATIONSHIPS[item.ValueType, child.RelationshipType]
+        check_relationships(child)
+
+
+def structured_report(tmp_path, sources, report=DRAFT):
+    basic_text_sr(sources, report, ORIGIN, now=NOW).save_as(tmp_path / "sr.dcm", enforce_file_format=True)
     return pydicom.dcmread(tmp_path / "sr.dcm")
 
 
@@ -72,6 +105,82 @@ def test_structured_report_holds_each_sentence_as_a_draft(tmp_path, strict_dicom
     assert {"ReferringPhysicianName", "StudyID", "PerformedProcedureCodeSequence"} <= set(sr.dir())
     (evidence,) = sr.CurrentRequestedProcedureEvidenceSequence
     assert evidence.StudyInstanceUID == STUDY
+    check_relationships(sr)
+    assert sr.CompletionFlagDescription == "Generated draft. Research use only, not for diagnosis."
+    assert "CodingSchemeIdentificationSequence" not in sr
+
+
+def test_structured_report_of_an_edited_draft_keeps_both_texts_apart(tmp_path, strict_dicom):
+    (source,) = sources = read_study([radiograph(tmp_path / "a.dcm")])
+    sr = structured_report(tmp_path, sources, EDITED)
+    check_relationships(sr)
+    assert (sr.CompletionFlag, sr.VerificationFlag) == ("PARTIAL", "UNVERIFIED")
+    assert sr.CompletionFlagDescription == "Edited generated draft. Research use only, not for diagnosis."
+    assert "VerifyingObserverSequence" not in sr
+    generated, edited = sr.ContributingEquipmentSequence
+    assert [item.PurposeOfReferenceCodeSequence[0].CodeValue for item in (generated, edited)] == ["109102", "109103"]
+    assert edited.ContributionDescription == CHANGES
+    (scheme,) = sr.CodingSchemeIdentificationSequence
+    assert scheme.CodingSchemeDesignator == "99DIFFRGEN"
+    (findings,) = [item for item in sr.ContentSequence if item.ValueType == "CONTAINER"]
+    *sentences, changes, left_out = findings.ContentSequence
+    assert [item.TextValue for item in sentences] == [each.text for each in EDITED.sentences]
+    assert [(concept(item), item.TextValue) for item in (changes, left_out)] == [
+        (("121106", "DCM"), CHANGES),
+        (("121106", "DCM"), LEFT_OUT),
+    ]
+    said = [
+        [(child.RelationshipType, concept(child), child.TextValue) for child in item.ContentSequence if child.ValueType == "TEXT"]
+        for item in sentences
+    ]
+    certainty = "HAS PROPERTIES", ("111012", "DCM")
+    assert said == [
+        [("INFERRED FROM", ("generated-text", "99DIFFRGEN"), "there is a left effusion .")],
+        [(*certainty, "83% likely to be true")],
+        [(*certainty, "doubtful: 31% likely to be true")],
+    ]
+    for item in sentences:
+        (image,) = [child for child in item.ContentSequence if child.ValueType == "IMAGE"]
+        assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == source.text("SOPInstanceUID")
+
+
+def test_fhir_report_of_an_edited_draft_keeps_both_texts_apart(tmp_path):
+    report = diagnostic_report(read_study([radiograph(tmp_path / "a.dcm")]), EDITED, ORIGIN, now=NOW)
+    assert report["status"] == "preliminary"
+    doubtful = "there is a fracture . [doubtful: 31% likely to be true]"
+    assert report["conclusion"] == f"No <effusion> & no edema. the heart is normal . {doubtful}"
+    notes = [
+        CHANGES,
+        "Sentence 1, as generated: there is a left effusion .",
+        "Sentence 2: 83% likely to be true",
+        "Sentence 3: doubtful: 31% likely to be true",
+        LEFT_OUT,
+    ]
+    url = "http://hl7.org/fhir/5.0/StructureDefinition/extension-DiagnosticReport.note"
+    assert report["extension"] == [{"url": url, "valueAnnotation": {"text": note}} for note in notes]
+    narrative = report["text"]["div"]
+    paragraphs = [
+        "No &lt;effusion&gt; &amp; no edema.<br/><i>As generated: there is a left effusion .</i>",
+        "the heart is normal .<br/><i>83% likely to be true</i>",
+        "there is a fracture .<br/><i>doubtful: 31% likely to be true</i>",
+        f"<i>{CHANGES}</i>",
+        f"<i>{LEFT_OUT}</i>",
+    ]
+    assert narrative.endswith("".join(f"<p>{each}</p>" for each in paragraphs) + "</div>")
+    notice = "Edited generated draft. Research use only, not for diagnosis."
+    assert notice in narrative
+    text = base64.b64decode(report["presentedForm"][0]["data"]).decode()
+    assert text == "\n\n".join([notice, report["conclusion"], "\n".join(notes)]) + "\n"
+    assert report["presentedForm"][0]["title"].startswith(notice)
+
+
+def test_a_report_whose_sentences_are_all_struck_says_so(tmp_path, strict_dicom):
+    sources, struck = read_study([radiograph(tmp_path / "a.dcm")]), DraftReport((), struck=2)
+    sr = structured_report(tmp_path, sources, struck)
+    assert [item.TextValue for item in sr.ContentSequence[-1].ContentSequence] == [struck.changes]
+    report = diagnostic_report(sources, struck, ORIGIN, now=NOW)
+    assert "conclusion" not in report
+    assert "of 2 generated sentences 0 changed, 2 left out." in report["text"]["div"]
 
 
 def test_two_views_are_evidence_by_series(tmp_path, strict_dicom):
@@ -81,7 +190,7 @@ def test_two_views_are_evidence_by_series(tmp_path, strict_dicom):
     sr = structured_report(tmp_path, sources)
     ((entry,),) = [e.ReferencedSeriesSequence for e in sr.CurrentRequestedProcedureEvidenceSequence]
     assert [r.ReferencedSOPInstanceUID for r in entry.ReferencedSOPSequence] == [s.text("SOPInstanceUID") for s in sources]
-    assert diagnostic_report(sources, SENTENCES, ORIGIN, now=NOW)["code"]["coding"][0]["code"] == "36687-2"
+    assert diagnostic_report(sources, DRAFT, ORIGIN, now=NOW)["code"]["coding"][0]["code"] == "36687-2"
 
 
 @pytest.mark.parametrize(
@@ -89,12 +198,12 @@ def test_two_views_are_evidence_by_series(tmp_path, strict_dicom):
 )
 def test_fhir_names_the_view(tmp_path, view, code):
     tags = {"ViewPosition": view if view is None else view.upper()}
-    report = diagnostic_report(read_study([radiograph(tmp_path / "a.dcm", **tags)]), SENTENCES, ORIGIN, now=NOW)
+    report = diagnostic_report(read_study([radiograph(tmp_path / "a.dcm", **tags)]), DRAFT, ORIGIN, now=NOW)
     assert report["code"]["coding"][0] == {"system": "http://loinc.org", **report["code"]["coding"][0], "code": code}
 
 
 def test_fhir_report_is_preliminary_and_names_patient_study_and_run(tmp_path):
-    report = diagnostic_report(read_study([radiograph(tmp_path / "a.dcm")]), SENTENCES, ORIGIN, now=NOW)
+    report = diagnostic_report(read_study([radiograph(tmp_path / "a.dcm")]), DRAFT, ORIGIN, now=NOW)
     assert report["status"] == "preliminary"
     assert report["category"][0]["coding"][0]["code"] == "RAD"
     assert report["subject"]["identifier"] == {"value": "P-1", "assigner": {"display": "HOSP"}}
@@ -106,6 +215,7 @@ def test_fhir_report_is_preliminary_and_names_patient_study_and_run(tmp_path):
     text = base64.b64decode(report["presentedForm"][0]["data"]).decode()
     assert text == f"Generated draft. Research use only, not for diagnosis.\n\n{' '.join(SENTENCES)}\n"
     assert "&lt;small&gt;" in report["text"]["div"]
+    assert "extension" not in report
     assert "Müller" not in json.dumps(report, ensure_ascii=False)
 
 
@@ -113,7 +223,7 @@ def test_files_are_new_and_several_reports_are_a_bundle(tmp_path):
     sources = [read_study([radiograph(tmp_path / f"{name}.dcm")]) for name in "ab"]
     files = ClinicalFiles(tmp_path / "sr", tmp_path / "reports.json", sources, ORIGIN)
     for position in range(2):
-        files.write(position, SENTENCES)
+        files.write(position, DRAFT)
     files.finish()
     written = [pydicom.dcmread(path) for path in (tmp_path / "sr").iterdir()]
     assert len({document.SOPInstanceUID for document in written}) == 2
@@ -184,7 +294,7 @@ def test_generate_exports_what_it_prints_and_refuses_before_it_loads(tiny_run, t
 def test_an_impression_has_a_section_of_its_own_and_is_the_conclusion(tmp_path, strict_dicom):
     sources = read_study([radiograph(tmp_path / "a.dcm")])
     files = ClinicalFiles(tmp_path / "sr", tmp_path / "report.json", [sources], ORIGIN)
-    files.write(0, SENTENCES[:1], SENTENCES[1:])
+    files.write(0, DraftReport.plain(SENTENCES[:1], SENTENCES[1:]))
     files.finish()
     (sr,) = map(pydicom.dcmread, (tmp_path / "sr").iterdir())
     sections = [item for item in sr.ContentSequence if item.ValueType == "CONTAINER"]
@@ -196,6 +306,7 @@ def test_an_impression_has_a_section_of_its_own_and_is_the_conclusion(tmp_path, 
     assert concept(sections[1].ContentSequence[0]) == ("121073", "DCM")
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["conclusion"] == " ".join(SENTENCES[1:])
+    assert f"<p><b>Findings</b></p><p>{SENTENCES[0]}</p><p><b>Impression</b></p>" in report["text"]["div"]
     text = base64.b64decode(report["presentedForm"][0]["data"]).decode()
     told = f"Findings: {SENTENCES[0]}\n\nImpression: {' '.join(SENTENCES[1:])}\n"
     assert text == f"Generated draft. Research use only, not for diagnosis.\n\n{told}"

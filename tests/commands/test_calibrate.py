@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from diffrgen.evaluation import calibrate as calibration_of_runs
 from diffrgen.labels import DISEASES
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.reporting.calibration import FILE, read_calibration
-from diffrgen.reporting.confidence import SentenceConfidence
+from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
+from diffrgen.reporting.rater import SentenceRater
 from diffrgen.reporting.writer import WrittenReport
 
 pytestmark = pytest.mark.usefixtures("no_java")
@@ -117,6 +119,34 @@ def test_generate_marks_doubtful_sentences_and_leaves_none_out(calibrated_run, f
     doubtful = sum(one["doubtful"] for one in marked["confidence"])
     assert printed.count("doubtful: ") == page.count('<small class="confidence">doubtful: ') == doubtful
     assert page.count('<small class="confidence">') == len(marked["confidence"])
+
+
+def test_hospital_files_mark_doubtful_sentences_and_name_what_is_not_mentioned(
+    calibrated_run, tmp_path, capsys, monkeypatch
+):
+    pydicom = pytest.importorskip("pydicom", reason="clinical files need the extra diffrgen[clinical]")
+    pytest.importorskip("fhir.resources", reason="clinical files need the extra diffrgen[clinical]")
+    from clinical_files import radiograph
+
+    rate, left_out = SentenceRater.rate, (NotMentioned("fracture", 0.75),)
+    # As the run's own rater says, but for what is not mentioned: that of so small a run is nothing.
+    monkeypatch.setattr(SentenceRater, "rate", lambda *given: replace(rate(*given), not_mentioned=left_out))
+    exported = ["--dicom-sr", str(tmp_path / "sr"), "--fhir", str(tmp_path / "report.json")]
+    command = [str(calibrated_run), str(radiograph(tmp_path / "a.dcm")), "--json", "--abstain", "1", *GREEDY, *exported]
+    assert generate.main(command) == 0
+    said = json.loads(capsys.readouterr().out)["confidence"]
+    words = [f"doubtful: {one['probability']:.0%} likely to be true" if one["doubtful"] else "" for one in said]
+    words_left_out = "Not mentioned, though the classifier is sure: fracture (75%)"
+    (document,) = (pydicom.dcmread(path) for path in (tmp_path / "sr").iterdir())
+    *items, comment = document.ContentSequence[-1].ContentSequence
+    assert comment.TextValue == words_left_out
+    certainty = [[child.TextValue for child in item.ContentSequence if "TextValue" in child] for item in items]
+    assert certainty == [[word] if word else [] for word in words]
+    notes = [f"Sentence {number}: {word}" for number, word in enumerate(words, 1) if word]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [each["valueAnnotation"]["text"] for each in report["extension"]] == [*notes, words_left_out]
+    assert report["conclusion"] == " ".join(f"{o['text']} [{w}]" if w else o["text"] for o, w in zip(said, words, strict=True))
+    assert notes
 
 
 @pytest.mark.parametrize("abstain", [1.5, -0.1, math.nan])

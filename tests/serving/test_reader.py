@@ -117,8 +117,13 @@ def test_an_edit_is_text_beside_what_was_written_and_goes_into_the_files(page, d
     assert page.title != "run"
     assert page.find_elements(By.CSS_SELECTOR, "#answer .said *") == []
     text = downloaded(page, downloads, "text", ".txt").decode()
-    assert text.split("\n\n")[1] == "\n".join([SCRIPT, *before[1:]]) + "\n"
-    assert "Research use only" in text
+    notice, kept, said = text.split("\n\n")
+    assert "Research use only" in notice
+    assert kept == "\n".join([SCRIPT, *before[1:]])
+    assert said == (
+        f"Edited by a reader who is not named: of {len(before)} generated sentences 1 changed, 0 left out.\n"
+        f"Sentence 1, as generated: {before[0]}\n"
+    )
     html = downloaded(page, downloads, "page", ".html").decode()
     assert "&lt;script&gt;" in html
     assert "<script" not in html
@@ -134,7 +139,9 @@ def test_a_struck_sentence_is_kept_out_of_the_files_and_an_accepted_one_says_so(
     control(page, "Accept sentence 2").click()
     assert [e.text for e in page.find_elements(By.CSS_SELECTOR, "#answer .state-word")][:2] == ["struck", "accepted"]
     assert control(page, "Strike sentence 1").get_attribute("aria-pressed") == "true"
-    assert before[0] not in downloaded(page, downloads, "text", ".txt").decode().split("\n\n")[1].split("\n")[:1]
+    *kept, said = downloaded(page, downloads, "text", ".txt").decode().split("\n\n")[1:]
+    assert kept == ["\n".join(before[1:])] * (len(before) > 1)
+    assert said == f"Edited by a reader who is not named: of {len(before)} generated sentences 0 changed, 1 left out.\n"
     control(page, "Strike sentence 1").click()
     assert page.find_elements(By.CSS_SELECTOR, "#answer .struck") == []
 
@@ -153,11 +160,17 @@ def test_hospital_formats_hold_the_corrected_report_of_the_uploaded_study(page, 
     sr = pydicom.dcmread(io.BytesIO(downloaded(page, downloads, "dicom-sr", ".dcm")))
     assert (sr.PatientID, sr.StudyInstanceUID, sr.VerificationFlag) == ("P-1", source.StudyInstanceUID, "UNVERIFIED")
     (findings,) = [item for item in sr.ContentSequence if item.ValueType == "CONTAINER"]
-    assert [item.TextValue for item in findings.ContentSequence] == ["No pneumothorax.", *before[1:]]
+    *items, changes = findings.ContentSequence
+    assert [item.TextValue for item in items] == ["No pneumothorax.", *before[1:]]
+    assert [child.TextValue for child in items[0].ContentSequence if child.ValueType == "TEXT"] == [before[0]]
+    edited = f"Edited by a reader who is not named: of {len(before)} generated sentences 1 changed, 0 left out."
+    assert changes.TextValue == edited
     assert sr.ContributingEquipmentSequence[0].DeviceSerialNumber == run_origin(tiny_run).digest
     report = json.loads(downloaded(page, downloads, "fhir", ".json"))
     assert (report["resourceType"], report["status"]) == ("DiagnosticReport", "preliminary")
     assert report["conclusion"] == " ".join(["No pneumothorax.", *before[1:]])
+    notes = [each["valueAnnotation"]["text"] for each in report["extension"]]
+    assert notes == [edited, f"Sentence 1, as generated: {before[0]}"]
 
 
 def test_what_is_no_dicom_has_no_hospital_format_and_its_text_is_pointed_out(browser, server, tmp_path):
@@ -251,11 +264,15 @@ def export(server, images: list[bytes], report: object, **headers: str):
 @pytest.mark.parametrize(
     ("report", "status", "message"),
     [
-        ({"format": "fhir", "sentences": ["x" * 1_000_000]}, 413, "An edit is too long"),
-        ({"format": "fhir", "sentences": ["x" * 3_000_000]}, 413, "An edit is too long"),
-        ({"format": "fhir", "sentences": ["x"] * 101}, 413, "a report 100 sentences"),
-        ({"format": "html", "sentences": ["x"]}, 422, "not a report"),
+        ({"format": "fhir", "sentences": [{"text": "x" * 1_000_000}]}, 413, "An edit is too long"),
+        ({"format": "fhir", "sentences": [{"text": "x" * 3_000_000}]}, 413, "An edit is too long"),
+        ({"format": "fhir", "sentences": [{"text": "x", "generated": "x" * 3000}]}, 413, "An edit is too long"),
+        ({"format": "fhir", "sentences": [{"text": "x"}] * 101}, 413, "a report 100 sentences"),
+        ({"format": "html", "sentences": [{"text": "x"}]}, 422, "not a report"),
         ({"format": "fhir", "sentences": "x"}, 422, "not a report"),
+        ({"format": "fhir", "sentences": [{"text": " "}]}, 422, "not a report"),
+        ({"format": "fhir", "sentences": [{"text": "x", "probability": float("nan")}]}, 422, "not a report"),
+        ({"format": "fhir", "sentences": [], "struck": -1}, 422, "not a report"),
         ("{", 422, "not a report"),
     ],
 )
@@ -266,7 +283,7 @@ def test_reports_that_the_page_would_not_send_are_refused(server, dicom, report,
 
 
 def test_drafts_of_two_patients_of_no_image_or_for_other_sites_are_refused(server, dicom, tmp_path):
-    report, mine = {"format": "dicom-sr", "sentences": ["Clear."]}, dicom.read_bytes()
+    report, mine = {"format": "dicom-sr", "sentences": [{"text": "Clear."}]}, dicom.read_bytes()
     other = radiograph(tmp_path / "b.dcm", PatientID="P-2").read_bytes()
     files = server.files()
     answer = export(server, [mine, other], report)
@@ -276,3 +293,23 @@ def test_drafts_of_two_patients_of_no_image_or_for_other_sites_are_refused(serve
     assert export(server, [mine], report, **{"sec-fetch-site": "cross-site"}).status_code == 403
     assert export(server, [mine], report).status_code == 200
     assert server.files() == files
+
+
+@pytest.mark.parametrize("kind", ["dicom-sr", "fhir"])
+def test_confidence_and_what_is_left_out_leave_with_a_draft_without_control_characters(server, dicom, kind):
+    sentences = [{"text": "Clear\x00\x1b[2J\u2028lungs."}, {"text": "An effusion.", "probability": 0.31}]
+    report = {"format": kind, "sentences": sentences, "not_mentioned": [{"finding": "edema", "probability": 0.75}], "struck": 1}
+    answer = export(server, [dicom.read_bytes()], report)
+    assert answer.status_code == 200, answer.text
+    clean, sure = "Clear\ufffd\ufffd[2J lungs.", "doubtful: 31% likely to be true"
+    left_out = "Not mentioned, though the classifier is sure: edema (75%)"
+    changes = "Edited by a reader who is not named: of 3 generated sentences 0 changed, 1 left out."
+    if kind == "fhir":
+        written = answer.json()
+        assert written["conclusion"] == f"{clean} An effusion. [{sure}]"
+        notes = [each["valueAnnotation"]["text"] for each in written["extension"]]
+        assert notes == [changes, f"Sentence 2: {sure}", left_out]
+    else:
+        items = pydicom.dcmread(io.BytesIO(answer.content)).ContentSequence[-1].ContentSequence
+        assert [item.TextValue for item in items] == [clean, "An effusion.", changes, left_out]
+        assert items[1].ContentSequence[-1].TextValue == sure

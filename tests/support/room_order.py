@@ -40,7 +40,7 @@ ALLOWED = {
         *("pretraining", "reporting", "evaluation", "optimiser", "staging"),
     },
     "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
-    "clinical": {"errors", "images", "text", "pipeline", "evaluation", "command"},
+    "clinical": {"errors", "images", "text", "pipeline", "reporting", "evaluation", "command"},
     "serving": {
         *("errors", "records", "images", "text", "phantom", "pipeline", "reporting", "explanation", "page", "clinical"),
     },

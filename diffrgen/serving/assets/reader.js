@@ -18,9 +18,12 @@ const tool = (label, name, press) => make("button", { type: "button", class: "to
 // Sentences
 
 class Sentence {
-  constructor(item, number, viewer) {
+  constructor(item, number, viewer, probability) {
     this.item = item;
     this.number = number;
+    this.probability = probability;
+    this.confidence = item.querySelector(".confidence");
+    this.sure = [...item.classList].find((name) => name.startsWith("sure-"));
     this.said = item.querySelector(".said");
     this.written = this.text = this.said.textContent;
     this.state = "";
@@ -40,16 +43,27 @@ class Sentence {
 
   get kept() { return this.state !== "struck"; }
 
+  get edited() { return this.text !== this.written; }
+
+  // What a file in a hospital's format says of it.
+  get content() {
+    const [generated, probability] = this.edited ? [this.written, null] : [null, this.probability];
+    return { text: this.text, generated, probability, section: this.section ?? null };
+  }
+
   set(state) {
     this.state = this.state === state ? "" : state;
     this.show();
   }
 
   show() {
-    const edited = this.text !== this.written;
+    const edited = this.edited;
     this.said.textContent = this.text;
     this.note.hidden = !edited;
     this.note.textContent = edited ? `As written: ${this.written}` : "";
+    // The run is as sure as it is of what it wrote, not of what a reader made of it.
+    if (this.confidence) this.confidence.hidden = edited;
+    if (this.sure) this.item.classList.toggle(this.sure, !edited);
     const words = [edited ? "edited" : "", this.state].filter(Boolean);
     this.word.textContent = words.join(", ");
     this.item.classList.toggle("struck", this.state === "struck");
@@ -238,7 +252,7 @@ function keep(content, type, name) {
 // The page to keep is made here of the report that is shown, so that no copy of it stays on the server.
 function wholePage(article) {
   const copy = article.cloneNode(true);
-  copy.querySelectorAll(".controls, .viewer, .editing").forEach((each) => each.remove());
+  copy.querySelectorAll(".controls, .viewer, .editing, small[hidden]").forEach((each) => each.remove());
   copy.querySelectorAll("img[hidden], .said[hidden]").forEach((each) => { each.hidden = false; });
   return `<!DOCTYPE html>
 <html lang="en">
@@ -249,34 +263,39 @@ function wholePage(article) {
 `;
 }
 
-// Findings and impression are told apart where the run writes both.
-function edited(format, sentences) {
-  const texts = (some) => some.filter((each) => each.kept).map((each) => each.text);
-  if (!sentences.some((each) => each.section)) return { format, sentences: texts(sentences) };
-  return {
-    format,
-    sentences: texts(sentences.filter((each) => each.section !== "impression")),
-    impression: texts(sentences.filter((each) => each.section === "impression")),
-  };
+// What is said beside the sentences of a file: which are edited, struck or doubtful, and what none of them mentions.
+function remarks(article, sentences) {
+  const kept = sentences.filter((each) => each.kept);
+  const [edited, struck] = [kept.filter((each) => each.edited).length, sentences.length - kept.length];
+  const lines = edited || struck ? [`Edited by a reader who is not named: of ${sentences.length} generated sentences ${edited} changed, ${struck} left out.`] : [];
+  kept.forEach((each, place) => {
+    if (each.edited) lines.push(`Sentence ${place + 1}, as generated: ${each.written}`);
+    else if (each.probability !== null) lines.push(`Sentence ${place + 1}: ${each.confidence.textContent}`);
+  });
+  const missing = article.querySelector(".not-mentioned");
+  return missing ? [...lines, missing.textContent] : lines;
 }
 
-async function exported(format, sentences, files) {
+async function exported(format, sentences, files, missing) {
   if (!files.length) throw new Error("This format needs the DICOM image (CR, DX or RG) that the report is about; this report is of another image.");
   const form = new FormData();
   files.forEach((file) => form.append("images", file, "image.dcm"));
-  form.append("report", JSON.stringify(edited(format, sentences)));
+  const kept = sentences.filter((each) => each.kept);
+  const report = { format, sentences: kept.map((each) => each.content), struck: sentences.length - kept.length, not_mentioned: missing };
+  form.append("report", JSON.stringify(report));
   const answer = await fetch("exports", { method: "POST", body: form });
   if (!answer.ok) throw new Error(await answer.text());
   return answer.blob();
 }
 
-async function download(kind, article, sentences, files) {
-  const kept = sentences.filter((each) => each.kept).map((each) => each.text);
+async function download(kind, article, sentences, files, missing) {
   const name = "chest-xray-report";
-  if (kind === "text") keep(`${NOTICE}\n\n${kept.join("\n")}\n`, "text/plain", `${name}.txt`);
-  else if (kind === "page") keep(wholePage(article), "text/html", `${name}.html`);
-  else if (kind === "fhir") keep(await exported(kind, sentences, files), "application/fhir+json", `${name}.json`);
-  else keep(await exported(kind, sentences, files), "application/dicom", `${name}.dcm`);
+  if (kind === "text") {
+    const blocks = [NOTICE, sentences.filter((each) => each.kept).map((each) => each.text).join("\n"), remarks(article, sentences).join("\n")];
+    keep(`${blocks.filter(Boolean).join("\n\n")}\n`, "text/plain", `${name}.txt`);
+  } else if (kind === "page") keep(wholePage(article), "text/html", `${name}.html`);
+  else if (kind === "fhir") keep(await exported(kind, sentences, files, missing), "application/fhir+json", `${name}.json`);
+  else keep(await exported(kind, sentences, files, missing), "application/dicom", `${name}.dcm`);
 }
 
 // page.js tells that a report has come, and which files it is of.
@@ -286,12 +305,13 @@ document.addEventListener("diffrgen-report", (event) => {
   const readings = JSON.parse(result.dataset.reading);
   const viewer = new Viewer(article.querySelector("section.report figure"), readings);
   const items = [...article.querySelectorAll(".sentences li")].filter((item) => item.querySelector(".said"));
-  const sentences = items.map((item, place) => new Sentence(item, place + 1, viewer));
+  const sentences = items.map((item, place) => new Sentence(item, place + 1, viewer, readings[place].probability));
+  const missing = JSON.parse(result.dataset.notMentioned);
   const problem = result.querySelector(".export-problem");
   result.querySelectorAll("[data-download]").forEach((button) => button.addEventListener("click", async () => {
     problem.textContent = "";
     try {
-      await download(button.dataset.download, article, sentences, event.detail.files);
+      await download(button.dataset.download, article, sentences, event.detail.files, missing);
     } catch (error) {
       problem.textContent = error instanceof TypeError ? "The service cannot be reached." : error.message;
     }
