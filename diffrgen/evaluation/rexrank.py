@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import torch
 from diffrgen.errors import DataError
 from diffrgen.evaluation.options import ReXrankOptions
 from diffrgen.images import check_images
+from diffrgen.pipeline.contexts import contexts_of_studies
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.labeler import run_labeler
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.records import MAX_VIEWS, Study, ViewKind, main_view, view_kind
+from diffrgen.records import MAX_VIEWS, NO_SECTIONS, SECTION_NAMES, Sections, Study, ViewKind, main_view, view_kind
 from diffrgen.records.json_text import parse_json
 from diffrgen.records.location import path_fault
 from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
@@ -23,12 +26,16 @@ from diffrgen.retrieval import neighbours_of_studies
 from diffrgen.staging import may_write, replace_file
 
 PREDICTION = "model_prediction"
+# The parts of a record's context, "Age:60-70.Gender:M.Indication: cough.Comparison: None.", each up to the next one.
+PARTS = re.compile(r"(?<![a-z])(age|gender|sex|indication|history|comparison|technique)\s{0,3}:", re.IGNORECASE)
 
 
 def write_rexrank(options: ReXrankOptions) -> int:
     """Write `options.save_json` and return the number of its studies.
 
-    A run of several views gets all images of a study (of more than it takes the first ones), another one the key image.
+    A run of several views gets all images of a study (of more than it takes the first ones), another one the key image. A run
+    that was trained with an indication or the like gets that part of a record's context; where no record has it, a warning
+    says so.
 
     Raises:
         DataError: the input is not ReXrank's, an image cannot be read (all are tried first), or the output exists.
@@ -46,16 +53,18 @@ def write_rexrank(options: ReXrankOptions) -> int:
     studies = [
         _study(name, record, options, views=model.config.views, states=states) for name, record in records.items()
     ]
+    _warn_of_missing(model.config.context, studies, options.input_json)
     broken = check_images(studies, progress=True)
     if broken:
         first = next(iter(broken))
         raise DataError(f"{options.input_json}: {len(broken)} image(s) cannot be read, such as {first}: {broken[first]}")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     sources = run.sources(model.config, settings)
-    neighbours = neighbours_of_studies(
-        run.retriever().to(model.device), sources.index, studies, split="rexrank", options=settings.retriever
-    )
-    dataset = StudyDataset(studies, neighbours, sources, seed=settings.seed)
+    retriever = run.retriever().to(model.device)
+    neighbours = neighbours_of_studies(retriever, sources.index, studies, split="rexrank", options=settings.retriever)
+    names = model.config.context
+    contexts = contexts_of_studies(retriever, studies, names, rules=settings.rules) if names else None
+    dataset = StudyDataset(studies, neighbours, sources, contexts=contexts, seed=settings.seed)
     labeler = run_labeler(settings.labeler)
     written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers)
     content = {
@@ -112,7 +121,30 @@ def _study(
         split="test",
         labels=states,
         views=tuple(kinds[:views]),
+        sections=context_sections(record.get("context")),
     )
+
+
+def context_sections(context: object) -> Sections:
+    """Return what a record's context says before the images are read; nothing where it is no such text.
+
+    >>> context_sections("Age:60-70.Gender:M.Indication: ___M with cough.Comparison: None.").to_record()
+    {'indication': '___M with cough.', 'comparison': 'None.'}
+    """
+    if not isinstance(context, str):
+        return NO_SECTIONS
+    heads = list(PARTS.finditer(context))
+    ends = [*(head.start() for head in heads), len(context)][1:]
+    parts = {head[1].lower(): context[head.end() : end].strip() for head, end in zip(heads, ends, strict=True)}
+    return Sections(**{name: text for name, text in parts.items() if name in SECTION_NAMES})
+
+
+def _warn_of_missing(names: Sequence[str], studies: Sequence[Study], path: Path) -> None:
+    """Warn of sections that the run takes and no study has."""
+    missing = [name for name in names if not any(getattr(study.sections, name) for study in studies)]
+    if missing:
+        named = " and ".join(missing)
+        warnings.warn(f"{path}: no record's context has the {named} that the run takes", RuntimeWarning, stacklevel=3)
 
 
 def _key(record: Mapping[str, Any], paths: list[str], kinds: list[ViewKind]) -> int:

@@ -55,7 +55,14 @@ def _application(options: ServeOptions, folder: Path, reporter: Reporter, images
     application.get(READER, response_model=None)(_reader_script)
     gr.mount_gradio_app(
         application,
-        make_page(service, examples, options, takes_prior=reporter.takes_priors, takes_views=reporter.takes_views),
+        make_page(
+            service,
+            examples,
+            options,
+            takes_prior=reporter.takes_priors,
+            takes_views=reporter.takes_views,
+            takes_context=reporter.takes_context,
+        ),
         path="/",
         footer_links=[],
         run_history=False,

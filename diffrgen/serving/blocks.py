@@ -19,16 +19,27 @@ KEPT_SESSIONS = 1
 
 
 def make_page(
-    service: ReportService, examples: Sequence[Example], options: ServeOptions, *, takes_prior: bool, takes_views: int = 1
+    service: ReportService,
+    examples: Sequence[Example],
+    options: ServeOptions,
+    *,
+    takes_prior: bool,
+    takes_views: int = 1,
+    takes_context: Sequence[str] = (),
 ) -> gr.Blocks:
     """Return the blocks: what the form asks for goes to `service`.
 
     takes_prior: whether the model uses an earlier study, so that the form asks for one. takes_views: the most images of a
-    study that it uses; the form asks for a second one where it uses several.
+    study that it uses; the form asks for a second one where it uses several. takes_context: the sections that it uses,
+    such as the indication, which the form asks for.
     """
     templates = Environment(loader=PackageLoader("diffrgen.serving", "assets"), autoescape=select_autoescape())
     form_html = templates.get_template("form.html").render(
-        examples=examples, limits=options.limits, takes_prior=takes_prior, takes_views=takes_views
+        examples=examples,
+        limits=options.limits,
+        takes_prior=takes_prior,
+        takes_views=takes_views,
+        takes_context=takes_context,
     )
 
     async def answer(event: gr.EventData, request: gr.Request) -> str:

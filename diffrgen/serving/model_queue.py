@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from diffrgen.explanation import ExplainedReport, Explainer
 from diffrgen.pipeline.options import GenerationOptions
-from diffrgen.records import Sections
+from diffrgen.records import NO_SECTIONS, Sections
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import StudyImages
 from diffrgen.serving.clients import Turns
@@ -39,7 +39,7 @@ class ModelQueue:
         client: str,
         shown: Callable[[ExplainedReport], Answer],
         *,
-        context: Sections | None = None,
+        context: Sections = NO_SECTIONS,
     ) -> Answer:
         """Return the report of `study` as `shown`; DataError, in words for the client, where too many wait.
 
@@ -53,12 +53,11 @@ class ModelQueue:
         self,
         study: StudyImages,
         prior: PriorStudy | None,
-        context: Sections | None,
+        context: Sections,
         shown: Callable[[ExplainedReport], Answer],
     ) -> Answer:
-        given: dict[str, Any] = {} if context is None else {"context": [context]}
         with for_visitors(self._limits):
             (explained,) = self._explainer.explain(
-                [study], self._generation, priors=None if prior is None else [prior], **given
+                [study], self._generation, priors=None if prior is None else [prior], context=[context]
             )
         return shown(explained)

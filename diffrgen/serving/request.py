@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from diffrgen.errors import DataError
+from diffrgen.records import Sections
 
 Token = Annotated[str, Field(max_length=64)]
 
@@ -23,7 +24,8 @@ class ReportRequest(BaseModel):
     """An uploaded image or an example of the gallery, and the patient's earlier study where the visitor has one.
 
     second_image: another view of the study of an uploaded image, such as its lateral radiograph.
-    example_prior: take the earlier image that the example has.
+    example_prior: take the earlier image that the example has. indication, history: what is known before the images are
+    read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +36,8 @@ class ReportRequest(BaseModel):
     example_prior: bool = False
     prior_image: SentImage | None = None
     prior_report: str = ""
+    indication: str = ""
+    history: str = ""
 
     @classmethod
     def of(cls, content: object) -> ReportRequest:
@@ -47,3 +51,8 @@ class ReportRequest(BaseModel):
         if request.second_image is not None and request.image is None:
             raise DataError("A second view needs an image of yours beside it; please choose one, or leave the view out.")
         return request
+
+    @property
+    def context(self) -> Sections:
+        """What is known before the images are read."""
+        return Sections(indication=self.indication.strip(), history=self.history.strip())

@@ -10,6 +10,7 @@ from diffrgen.errors import DataError
 from diffrgen.explanation import Explainer
 from diffrgen.images import ResizedImages
 from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.records import Sections
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import StudyImages
 from diffrgen.serving.gallery import Example
@@ -47,10 +48,14 @@ class ReportService:
     async def answer(self, content: object, client: str) -> str:
         """Return the HTML that answers what a browser sent: a report with its reasons, or what is wrong, in words."""
         try:
-            study, prior = self._study(ReportRequest.of(content))
+            request = ReportRequest.of(content)
+            study, prior = self._study(request)
+            context = self._context(request)
             images = [*study.images, *([] if prior is None else [prior.image])]
             warnings = upload_warnings([image for image in images if isinstance(image, ResizedImages)])
-            return await self._queue.ask(study, prior, client, lambda explained: result_html(explained, warnings))
+            return await self._queue.ask(
+                study, prior, client, lambda explained: result_html(explained, warnings), context=context
+            )
         except DataError as error:
             return problem_html(str(error))
         except Exception as error:
@@ -83,6 +88,16 @@ class ReportService:
         if not self._reporter.takes_priors:
             raise DataError("This model was trained without earlier studies; please leave the earlier one out.")
         return study, PriorStudy(earlier, prior_report or None)
+
+    def _context(self, request: ReportRequest) -> Sections:
+        """What is known before the images are read; DataError, in words for the visitor, where the run does not take it."""
+        context, most = request.context, self._limits.max_report_characters
+        for name, text in context.to_record().items():
+            if name not in self._reporter.takes_context:
+                raise DataError(f"This model was trained without the {name} of a study; please leave it out.")
+            if len(text) > most:
+                raise DataError(f"The {name} is too long: at most {most} characters are accepted.")
+        return context
 
     def _example(self, request: ReportRequest) -> Example:
         if request.example is None or request.example >= len(self._examples):

@@ -26,6 +26,7 @@ from diffrgen.clinical.dicomweb import DicomWeb, StoredImage, first_part  # noqa
 from diffrgen.errors import DataError  # noqa: E402
 from diffrgen.serving.api.answer import ReportAnswer  # noqa: E402
 from diffrgen.serving.api.application import _application  # noqa: E402
+from diffrgen.serving.api.form import TakenInputs  # noqa: E402
 
 TOKEN, PASSWORD = "a-token-of-nobody", "Basic bm9ib2R5"
 ANSWER = ReportAnswer(
@@ -78,7 +79,7 @@ class Answering(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         if address.path == "/openapi.json":
-            application = _application(_Api(), takes_views=self.server.most_images, takes_prior=False)
+            application = _application(_Api(), TakenInputs(self.server.most_images, prior=False))
             self.answer(json.dumps(application.openapi()).encode(), "application/json")
             return
         if self.headers["authorization"] != PASSWORD:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from tiny_network import FINDINGS, RETRIEVED_WIDTH, random_batch, tiny_network
 
 from diffrgen import evaluate, generate
 from diffrgen.errors import DataError
+from diffrgen.evaluation.options import ReXrankOptions
+from diffrgen.evaluation.rexrank import context_sections, write_rexrank
 from diffrgen.evaluation.run import CONTEXT_ROW, MODEL_ROW
 from diffrgen.evaluation.scoring import INDICATION_ROW
 from diffrgen.labels import FINDINGS as NAMES
@@ -22,8 +27,10 @@ from diffrgen.phantom import PhantomOptions
 from diffrgen.phantom.language.indications import COMPLAINTS, write_indication
 from diffrgen.phantom.patients.patient import patient_rng, sample_patient
 from diffrgen.pipeline.contexts import Contexts, context_texts, hide_sections, nearest_contexts
-from diffrgen.records import Sections
+from diffrgen.pipeline.options import GenerationOptions
+from diffrgen.records import NO_SECTIONS, Sections
 from diffrgen.reporting.reporter import Reporter
+from diffrgen.reporting.writer import write_reports
 from diffrgen.text import apply_protocol
 
 SECTIONS = 2
@@ -190,3 +197,106 @@ def test_a_changed_indication_and_one_that_no_study_has_are_named(told_run: Path
         data.write_text(before)
     with pytest.raises(DataError, match=r"needed training studies with the field 'technique', which --model\.context asks"):
         tiny_training.start(data, tmp_path / "run", "--model.context", "technique")
+
+
+TOKEN = "a-token-of-nobody"
+KNOWN = Sections(indication="Evaluate for edema.", history="Known fracture.")
+
+
+def probabilities(run: Path, image: Path, *contexts: Sections) -> list[dict[str, float]]:
+    """The classifier's probabilities of a positive finding with each context, as the model gives them when asked directly."""
+    reporter = Reporter(run)
+    return [next(reporter.write([image], context=[context])).positive_probability for context in contexts]
+
+
+def test_the_api_takes_what_is_known_before_the_images_are_read(
+    told_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi", reason="the API needs the extra diffrgen[api]")
+    httpx = pytest.importorskip("httpx", reason="a client of the API needs httpx")
+    from diffrgen.serving.api.application import made_application
+    from diffrgen.serving.options import ServeOptions
+
+    monkeypatch.setenv("DIFFRGEN_API_TOKEN", TOKEN)
+    image = told_run.parent / "studies" / "0.png"
+
+    async def asked(application: object) -> list[Any]:
+        transport = httpx.ASGITransport(application)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+            answers = [await client.get("/openapi.json")]
+            for data in ({}, KNOWN.to_record(), {"history": KNOWN.history}, {"technique": "PA."}, {"indication": "x" * 5001}):
+                files = {"images": ("image.png", image.read_bytes())}
+                answers.append(await client.post("/v1/reports", files=files, data=data))
+            return answers
+
+    with made_application(ServeOptions(told_run, api=True), tmp_path) as application:
+        description, *answers = asyncio.run(asked(application))
+    body = description.json()["paths"]["/v1/reports"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(body["properties"]) == {"images", "prior_image", "prior_report", "indication", "history"}
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 422, 413], [answer.text for answer in answers]
+    told = [{name: each["probability"] for name, each in answer.json()["findings"].items()} for answer in answers[:3]]
+    assert told == probabilities(told_run, image, NO_SECTIONS, KNOWN, Sections(history=KNOWN.history))
+    assert told[0] != told[1] != told[2] != told[0]
+
+
+def test_the_page_asks_for_what_its_run_takes_and_passes_it_on(told_run: Path, finished_run: Path) -> None:
+    blocks = pytest.importorskip("diffrgen.serving.blocks", reason="the web page needs the extra diffrgen[serve]")
+    from diffrgen.explanation import Explainer
+    from diffrgen.serving.gallery import Example
+    from diffrgen.serving.options import ServeOptions, UploadLimits
+    from diffrgen.serving.service import ReportService
+
+    image = told_run.parent / "studies" / "0.png"
+
+    def service(run: Path) -> ReportService:
+        examples = (Example(image, "An image", "", ""),)
+        return ReportService(Explainer(Reporter(run)), examples, UploadLimits(), GenerationOptions(beams=1))
+
+    def page(takes: tuple[str, ...]) -> str:
+        options = ServeOptions(Path("run"))
+        return str(blocks.make_page(None, (), options, takes_prior=False, takes_context=takes).get_config_file())
+
+    def answer(asked: ReportService, **request: str) -> str:
+        return asyncio.run(asked.answer({"example": 0, **request}, "client"))
+
+    told = service(told_run)
+    for context in (NO_SECTIONS, KNOWN):
+        (expected,) = probabilities(told_run, image, context)
+        shown = answer(told, **context.to_record())
+        for name, probability in expected.items():
+            assert f"probability that {name} is present: {probability:.2f}" in shown
+    assert "The history is too long: at most 5000 characters are accepted." in answer(told, history="x" * 5001)
+    refused = answer(service(finished_run), indication="Cough.")
+    assert "This model was trained without the indication of a study; please leave it out." in refused
+    asks = [(f'id="{name}"' in page(("indication",))) for name in ("indication", "history")]
+    assert asks == [True, False]
+    assert 'id="known-title"' not in page(("technique",))
+
+
+def test_rexranks_records_bring_the_context(told_run: Path, tmp_path: Path) -> None:
+    assert context_sections("Age:60-70.Gender:M.INDICATION: cough, ___. History: COPD. Comparison: None.") == Sections(
+        indication="cough, ___.", history="COPD.", comparison="None."
+    )
+    assert context_sections(None) == context_sections("No label.") == NO_SECTIONS
+    contexts = {"a": "Indication: Evaluate for edema.History: Known fracture.", "b": "Age:60-70.", "c": 3}
+    content = {name: {"image_path": ["0.png"], "context": context} for name, context in contexts.items()}
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    written = []
+
+    def kept(*given: Any, **more: Any) -> Any:
+        written.extend(write_reports(*given, **more))
+        return written
+
+    options = ReXrankOptions(told_run, tmp_path / "in.json", tmp_path / "out.json", told_run.parent / "studies", workers=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffrgen.evaluation.rexrank.write_reports", kept)
+        assert write_rexrank(options) == 3
+    image = told_run.parent / "studies" / "0.png"
+    known, plain = probabilities(told_run, image, KNOWN, NO_SECTIONS)
+    for report, expected in zip(written, (known, plain, plain), strict=True):
+        assert report.positive_probability == pytest.approx(expected, abs=1e-4)
+    assert known != plain
+    (tmp_path / "in.json").write_text(json.dumps({"b": content["b"]}))
+    with pytest.warns(RuntimeWarning, match="no record's context has the indication and history that the run takes"):
+        write_rexrank(replace(options, save_json=tmp_path / "other.json"))

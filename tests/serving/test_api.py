@@ -181,7 +181,8 @@ def test_json_in_place_of_a_form_is_refused(client):
         ([], {"prior_report": "Clear."}, 422, "1 to 4 files", "0 files"),
         ([("images", RADIOGRAPH)] * 2, {}, 422, "at most 1", "2 files"),
         ([("images", RADIOGRAPH)] * 5, {}, 422, "1 to 4 files", "5 files"),
-        ([("images", RADIOGRAPH)], {"indication": "Cough."}, 422, "without an indication", "with an indication"),
+        ([("images", RADIOGRAPH)], {"indication": "Cough."}, 422, "without the field indication", "in the field indication"),
+        ([("images", RADIOGRAPH)], {"history": "COPD."}, 422, "without the field history", "in the field history"),
         ([("images", RADIOGRAPH)], {"comment": "x"}, 422, "images, prior_image", "comment"),
         ([("images", RADIOGRAPH)], {"prior_report": "x" * 6000}, 413, "5000 characters", "6000"),
         ([("images", RADIOGRAPH)], {"prior_report": "x" * 1_100_000}, 400, "multipart", "maximum size"),
@@ -260,7 +261,7 @@ def test_what_is_open_without_a_token_tells_no_secret(server, client):
     assert 'src="http' not in page.text
     description = httpx.get(f"{server.url}openapi.json").json()
     body = description["paths"]["/v1/reports"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(body["properties"]) == {"images", "prior_image", "prior_report", "indication"}
+    assert set(body["properties"]) == {"images", "prior_image", "prior_report"}
     answer = description["components"]["schemas"]["ReportAnswer"]
     assert set(sent(client, RADIOGRAPH).json()) <= set(answer["properties"])
     check_problem(client.get("v1/reports"), 405, expected="POST", got="GET")

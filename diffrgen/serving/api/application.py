@@ -21,6 +21,7 @@ from diffrgen.explanation import Explainer
 from diffrgen.reporting.reporter import Reporter
 from diffrgen.serving.api.answer import ReportAnswer
 from diffrgen.serving.api.bearer import read_token
+from diffrgen.serving.api.form import CONTEXT, TakenInputs
 from diffrgen.serving.api.problem import STATUSES, Problem, RefusedError, json_refusal
 from diffrgen.serving.api.reports import FORM, ReportApi
 from diffrgen.serving.guard import Guard
@@ -46,7 +47,7 @@ def made_application(options: ServeOptions, folder: Path) -> Iterator[ASGIApp]:
     try:
         queue = ModelQueue(Explainer(reporter), options.limits, options.generation, waiting=options.waiting)
         api = ReportApi(queue, images, options.limits, run_origin(options.run), token)
-        application = _application(api, takes_views=reporter.takes_views, takes_prior=reporter.takes_priors)
+        application = _application(api, TakenInputs(reporter.takes_views, reporter.takes_priors, reporter.takes_context))
         hosts = ["*"] if options.host not in LOOPBACK else list(LOOPBACK)
         yield Guard(
             TrustedHostMiddleware(application, hosts),
@@ -59,7 +60,7 @@ def made_application(options: ServeOptions, folder: Path) -> Iterator[ASGIApp]:
         images.close()
 
 
-def _application(api: ReportApi, *, takes_views: int, takes_prior: bool) -> FastAPI:
+def _application(api: ReportApi, takes: TakenInputs) -> FastAPI:
     application = FastAPI(
         title="DiffRGenNet",
         description=f"Draft reports for chest radiographs. {NOTICE}",
@@ -74,7 +75,7 @@ def _application(api: ReportApi, *, takes_views: int, takes_prior: bool) -> Fast
         response_model=ReportAnswer,
         responses={status: {"model": Problem, "description": STATUSES[status]} for status in ANSWERED},
         openapi_extra={
-            "requestBody": {"required": True, "content": {FORM: {"schema": _form_schema(takes_views, takes_prior)}}},
+            "requestBody": {"required": True, "content": {FORM: {"schema": _form_schema(takes)}}},
             "security": [{"token": []}],
         },
     )(api.answer)
@@ -85,17 +86,17 @@ def _application(api: ReportApi, *, takes_views: int, takes_prior: bool) -> Fast
     return application
 
 
-def _form_schema(takes_views: int, takes_prior: bool) -> dict[str, Any]:
-    """The fields of a request to a run that takes so many views, and an earlier study or none."""
-    images = f"The study's images, at most {takes_views}: PNG, JPEG or DICOM."
+def _form_schema(takes: TakenInputs) -> dict[str, Any]:
+    """The fields of a request to a run that takes so much; all others are refused."""
+    images = f"The study's images, at most {takes.views}: PNG, JPEG or DICOM."
     fields: dict[str, Any] = {
-        "images": {"type": "array", "items": FILE, "minItems": 1, "maxItems": takes_views, "description": images}
+        "images": {"type": "array", "items": FILE, "minItems": 1, "maxItems": takes.views, "description": images}
     }
-    if takes_prior:
+    if takes.prior:
         fields["prior_image"] = {**FILE, "description": "The patient's earlier image."}
         fields["prior_report"] = {"type": "string", "description": "The patient's earlier report."}
-    indication = "Why the study was asked for; refused where the run was trained without it."
-    fields["indication"] = {"type": "string", "description": indication}
+    texts = {"indication": "Why the study was asked for.", "history": "The patient's history."}
+    fields |= {name: {"type": "string", "description": texts[name]} for name in CONTEXT if name in takes.context}
     return {"type": "object", "properties": fields, "required": ["images"], "additionalProperties": False}
 
 

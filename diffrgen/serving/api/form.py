@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException
 
-from diffrgen.records import MAX_VIEWS
+from diffrgen.records import MAX_VIEWS, NO_SECTIONS, Sections
 from diffrgen.serving.api.problem import RefusedError
 from diffrgen.serving.memory_parser import MemoryParser
 from diffrgen.serving.options import UploadLimits
 from diffrgen.text import printable
 
-FIELDS = ("images", "prior_image", "prior_report", "indication")
 FILES = ("images", "prior_image")
+# What is known before the images are read, for a run that was trained with it.
+CONTEXT = ("indication", "history")
+FIELDS = (*FILES, "prior_report", *CONTEXT)
 # Parts of a body; what comes in more is no study.
 MOST_PARTS = 64
 # A body's boundaries, headers and texts, beside its images.
@@ -24,21 +26,21 @@ OVERHEAD = 1_000_000
 
 @dataclass(frozen=True)
 class StudyForm:
-    """What a client sent: the files of the study, of its earlier study where there is one, and why it was asked for."""
+    """What a client sent: the files of the study, of its earlier study where there is one, and what else is known of it."""
 
     images: tuple[bytes, ...]
     prior_image: bytes | None = None
     prior_report: str = ""
-    indication: str = ""
+    context: Sections = NO_SECTIONS
 
 
 @dataclass(frozen=True)
 class TakenInputs:
-    """What a run takes: the most images of a study, whether an earlier study, whether an indication."""
+    """What a run takes: the most images of a study, whether an earlier study, and the sections of its context."""
 
     views: int
     prior: bool
-    indication: bool
+    context: Sequence[str] = ()
 
 
 def most_bytes(limits: UploadLimits, takes: TakenInputs) -> int:
@@ -70,11 +72,14 @@ async def _form(fields: FormData, limits: UploadLimits, takes: TakenInputs) -> S
     for name in fields:
         if name not in FIELDS:
             raise _wrong("There is a field that is not known.", f"the fields {', '.join(FIELDS)}", printable(name)[:80])
-    indication = _text(fields, "indication", limits)
-    if indication and not takes.indication:
-        raise _wrong(
-            "This run takes no indication; leave the field out.", "a request without an indication", "one with an indication"
-        )
+    context = Sections(**{name: _text(fields, name, limits) for name in CONTEXT})
+    for name in context.to_record():
+        if name not in takes.context:
+            raise _wrong(
+                f"This run was trained without the {name} of a study; leave the field out.",
+                f"a request without the field {name}",
+                f"a text in the field {name}",
+            )
     images, prior_images = [await _files(fields, name, limits) for name in FILES]
     prior_report = _text(fields, "prior_report", limits)
     if not 1 <= len(images) <= MAX_VIEWS:
@@ -93,7 +98,7 @@ async def _form(fields: FormData, limits: UploadLimits, takes: TakenInputs) -> S
             "neither prior_image nor prior_report",
             "an earlier study",
         )
-    return StudyForm(tuple(images), prior_images[0] if prior_images else None, prior_report, indication)
+    return StudyForm(tuple(images), prior_images[0] if prior_images else None, prior_report, context)
 
 
 async def _files(fields: FormData, name: str, limits: UploadLimits) -> list[bytes]:

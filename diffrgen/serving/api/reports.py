@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse, Response
 from diffrgen.clinical.origin import ReportOrigin
 from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages
-from diffrgen.records import Sections
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.study_images import StudyImages
 from diffrgen.serving.api.answer import report_answer
@@ -41,7 +40,7 @@ class ReportApi:
     ) -> None:
         self._queue, self._images, self._limits, self._origin, self._token = queue, images, limits, origin, token
         reporter = queue.reporter
-        self._takes = TakenInputs(reporter.takes_views, reporter.takes_priors, "indication" in reporter.takes_context)
+        self._takes = TakenInputs(reporter.takes_views, reporter.takes_priors, reporter.takes_context)
         self._most_bytes = most_bytes(limits, self._takes)
         self._receiving = Turns(RECEIVED_AT_ONCE, per_client=RECEIVED_AT_ONCE // 2, waiting=WAITING)
         self._decoding = Turns(1, per_client=1, waiting=RECEIVED_AT_ONCE)
@@ -98,7 +97,7 @@ class ReportApi:
                 prior,
                 client,
                 lambda explained: report_answer(explained, self._origin, labels, warnings),
-                context=Sections(indication=form.indication) if form.indication else None,
+                context=form.context,
             )
         except BusyError:
             raise

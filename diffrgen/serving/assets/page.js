@@ -5,6 +5,7 @@ const [image, second, prior] = ["#image", "#second-image", "#prior-image"].map((
 const [drop, chosen, button] = [".drop", ".chosen", ".primary"].map((name) => form.querySelector(name));
 const examples = [...form.querySelectorAll("[data-example]")];
 const [priorReport, examplePrior] = [form.querySelector("#prior-report"), form.querySelector("#example-prior")];
+const [indication, history] = ["#indication", "#history"].map((id) => form.querySelector(id));
 const limit = Number(form.dataset.maxBytes);
 let example = null;
 let sent = [];
@@ -93,6 +94,7 @@ form.addEventListener("submit", async (event) => {
     // The files that a draft in a hospital's format is made of, should the visitor ask for it.
     sent = file ? [file, ...(view ? [second.files[0]] : [])] : [];
     const request = { prior_image: earlier, second_image: view, prior_report: priorReport ? priorReport.value : "" };
+    for (const field of [indication, history]) if (field) request[field.id] = field.value;
     trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
     say("Writing the report ...");
   } catch (error) {
