@@ -85,8 +85,8 @@ class Missing:
 class Comparison:
     """The contenders of one case; `rows` and `missing` grow with `run`."""
 
-    def __init__(self, case: Case, device: str, dtype: torch.dtype) -> None:
-        self.stage = Stage(case, device, dtype)
+    def __init__(self, case: Case, device: str, dtype: torch.dtype, clock: str = "clock") -> None:
+        self.stage, self.clock = Stage(case, device, dtype), clock
         self.rows: list[Row] = []
         self.missing: list[Missing] = []
 
@@ -97,7 +97,7 @@ class Comparison:
 
         def enter(name: str) -> None:
             entrants[name] = self.stage.enter(name, direction)
-            samplers[name] = make_sampler(self.stage.steps(entrants[name], direction), self.stage.device)
+            samplers[name] = make_sampler(self.stage.steps(entrants[name], direction), self.stage.device, self.clock)
 
         for name in names:
             self._guard(name, direction, partial(enter, name))

@@ -24,18 +24,18 @@ class Limits:
 
 
 @functools.cache
-def measured_limits(device: str, dtype: torch.dtype) -> Limits:
-    """Measure both once a process; random numbers, the median of SAMPLES."""
+def measured_limits(device: str, dtype: torch.dtype, how: str = "clock") -> Limits:
+    """Measure both once a process by a clock of `timing.CLOCKS`; random numbers, the median of SAMPLES."""
     side, count = GEMM_SIDE[device], COPY_BYTES[device] // dtype.itemsize
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty_like(a)
-    gemm = _median(lambda: torch.mm(a, b, out=product), device)
+    gemm = _median(lambda: torch.mm(a, b, out=product), device, how)
     source = torch.randn(count // 2, device=device).to(dtype)
     target = torch.empty_like(source)
-    copy = _median(lambda: target.copy_(source), device)
+    copy = _median(lambda: target.copy_(source), device, how)
     return Limits(2 * side**3 / gemm, 2 * source.nbytes / copy)
 
 
-def _median(step: Step, device: str) -> float:
-    sampler = make_sampler([step], device)
+def _median(step: Step, device: str, how: str) -> float:
+    sampler = make_sampler([step], device, how)
     return statistics.median(seconds for _ in range(SAMPLES) for seconds in sampler.sample())

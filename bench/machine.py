@@ -26,6 +26,7 @@ def describe(device: str) -> dict[str, Any]:
         "load_average": os.getloadavg()[0],
         "threads": torch.get_num_threads(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
+        "extension_limited_to": os.environ.get("DIFFRGEN_CPU"),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }

@@ -42,7 +42,7 @@ def _cells(row: Row) -> dict[str, Any]:
 
 
 def _how(row: Row) -> str:
-    return "" if row.timed_by in ("clock", "graph") else row.timed_by
+    return "" if row.timed_by in ("clock", "processor", "graph") else row.timed_by
 
 
 def duration(seconds: float) -> str:
