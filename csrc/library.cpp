@@ -1,9 +1,9 @@
 // The operator's two functions, on PyTorch's stable ABI. `lse` is (B, N, P, H) with `needs_lse`, else empty; without
 // `needs_lse` a mask with alpha = 0 is not run. `windows`: for each mask the patches above (and below) and left (and
 // right) of a window's centre. `stream` is the handle of the CUDA stream; the CPU does not use it.
-#include <torch/csrc/stable/library.h>
+#include "namespace.h"
 
-STABLE_TORCH_LIBRARY(diffrgen_native, m) {
+DIFFRGEN_LIBRARY(m) {
   m.def(
       "forward(Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor? centres, Tensor? key_mask, int[] grid, int[] windows, "
       "bool exclusive, float scale, bool needs_lse, int stream) -> (Tensor out, Tensor lse)");

@@ -13,7 +13,8 @@
 #include "problem.h"
 #include "scratch.h"
 
-#if defined(__x86_64__)
+// DIFFRGEN_PORTABLE leaves the kernels for x86-64 out, as on other processors
+#if defined(__x86_64__) && !defined(DIFFRGEN_PORTABLE)
 #define DIFFRGEN_X86 1
 #endif
 

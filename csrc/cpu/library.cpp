@@ -1,5 +1,4 @@
 // diffrgen_native::forward and ::backward on the CPU, on PyTorch's stable ABI.
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "../namespace.h"
 #include "huge_pages.h"
 #include "instruction_sets.h"
 
@@ -248,7 +248,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(const Tensor& grad, const Te
 }  // namespace
 }  // namespace diffrgen
 
-STABLE_TORCH_LIBRARY_IMPL(diffrgen_native, CPU, m) {
+DIFFRGEN_LIBRARY_IMPL(CPU, m) {
   m.impl("forward", TORCH_BOX(&diffrgen::forward));
   m.impl("backward", TORCH_BOX(&diffrgen::backward));
 }

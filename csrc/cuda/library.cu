@@ -1,6 +1,5 @@
 // diffrgen_native::forward and ::backward on CUDA, on PyTorch's stable ABI. Nothing here is of libtorch_cuda and the
 // CUDA runtime is linked statically, so the same binary loads where there is no CUDA at all.
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "../checks.h"
+#include "../namespace.h"
 #include "launch.h"
 
 namespace diffrgen::cuda {
@@ -142,7 +142,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Tensor& grad, cons
 }  // namespace
 }  // namespace diffrgen::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(diffrgen_native, CUDA, m) {
+DIFFRGEN_LIBRARY_IMPL(CUDA, m) {
   m.impl("forward", TORCH_BOX(&diffrgen::cuda::run_forward));
   m.impl("backward", TORCH_BOX(&diffrgen::cuda::run_backward));
 }

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import MASKINGS, MaskSpec, sum_dtype
-from diffrgen_kernels.windows import Order
+from .contract import MASKINGS, MaskSpec, sum_dtype
+from .windows import Order
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_HEAD_DIM = 256

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.windows import Order, half_sizes
+from .windows import Order, half_sizes
 
 Masking = Literal["multiplicative", "exclusive"]
 MASKINGS = ("multiplicative", "exclusive")

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffrgen_kernels import reference
-from diffrgen_kernels.registration import refuse_second_derivative, save_for_backward, spec_of
+from . import reference
+from ._ops import ops
+from .registration import refuse_second_derivative, save_for_backward, spec_of
 
 # q, k, v, alpha, centres, key_mask, then the options: grid, windows, exclusive, scale, needs_grad, return_lse, backend
 TENSORS = 6
@@ -21,7 +22,7 @@ TENSORS = 6
 def apply(*inputs: Any) -> tuple[Tensor, Tensor]:
     """out and lse of the op's arguments, differentiable once in q, k, v and alpha, in every mode."""
     if torch.compiler.is_compiling():
-        traced: tuple[Tensor, Tensor] = torch.ops.diffrgen.routed_coattention(*inputs)
+        traced: tuple[Tensor, Tensor] = ops.routed_coattention(*inputs)
         return traced
     found: tuple[Tensor, Tensor] = RoutedCoattention.apply(*inputs)
     return found
@@ -38,7 +39,7 @@ class RoutedCoattention(torch.autograd.Function):
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
         """The op below autograd."""
-        found: tuple[Tensor, Tensor] = torch.ops.diffrgen.routed_coattention(*inputs)
+        found: tuple[Tensor, Tensor] = ops.routed_coattention(*inputs)
         return found
 
     @staticmethod
@@ -83,7 +84,7 @@ class RoutedCoattentionBackward(torch.autograd.Function):
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The op below autograd."""
-        found: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.diffrgen.routed_coattention_backward(*inputs)
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = ops.routed_coattention_backward(*inputs)
         return found
 
     @staticmethod

@@ -10,13 +10,13 @@ from typing import cast
 
 import torch
 
-from diffrgen_kernels.contract import Backend, MaskSpec
+from .contract import Backend, MaskSpec
 
 # name -> module that implements contract.Backend; it is imported only when it is asked for
 BACKENDS = {
-    "reference": "diffrgen_kernels.reference",
-    "triton": "diffrgen_kernels.triton_backend",
-    "native": "diffrgen_kernels.native",
+    "reference": f"{__package__}.reference",
+    "triton": f"{__package__}.triton_backend",
+    "native": f"{__package__}.native",
 }
 AUTO = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from diffrgen_kernels.triton_backend.tools.variants import Variant
+    from .triton_backend.tools.variants import Variant
 
 ARCHS = {80: "A100", 90: "H100, H200"}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -33,7 +33,7 @@ def triton_rows(
         RuntimeError: Triton cannot be imported, or would interpret the kernels.
     """
     try:
-        from diffrgen_kernels.triton_backend.tools.variants import compile_variants, problems, processes, variants_of
+        from .triton_backend.tools.variants import compile_variants, problems, processes, variants_of
     except ImportError as error:
         raise RuntimeError(f"Triton cannot be imported ({error}): pip install triton") from error
     variants = [x for problem in problems(dtypes, dims) for x in variants_of(problem, arch) if kernel in x.kernel]
@@ -73,7 +73,7 @@ def cuda_rows(arch: int) -> list[Row]:
         RuntimeError: its objects cannot be made here; says why.
     """
     try:
-        objects = importlib.import_module("diffrgen_kernels.cuda_objects")
+        objects = importlib.import_module(f"{__package__}.cuda_objects")
     except ModuleNotFoundError as error:
         raise RuntimeError(f"this version of diffrgen_kernels has no CUDA objects ({error})") from error
     return [{"source": "cuda", "arch": arch, **row} for row in objects.cuda_kernels(arch)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import MaskSpec, lacking
+from ._ops import ops
+from .contract import MaskSpec, lacking
 
 LSE_UNIT = 1.0
 MAX_CUDA_MASKS = 64  # kMaxMasks of csrc/cuda/problem.h
@@ -18,6 +20,8 @@ _FOLDER = Path(__file__).parent
 @functools.cache
 def _load() -> str | None:
     """Load the extension; why it cannot be, or None."""
+    if _in_ops():
+        return None
     found = sorted(_FOLDER.glob("_native*.so"))
     if not found:
         note = _FOLDER / "_native_skipped.txt"
@@ -28,6 +32,18 @@ def _load() -> str | None:
     except OSError as error:
         return f"{found[0].name} does not load into torch {torch.__version__}: {error}"
     return None
+
+
+@functools.cache
+def _in_ops() -> bool:
+    """The extension came with `_ops`, as in a build for the kernel hub."""
+    return hasattr(ops, "forward")
+
+
+@functools.cache
+def _native() -> Any:
+    """The namespace of the extension's ops."""
+    return ops if _in_ops() else torch.ops.diffrgen_native
 
 
 def unavailable(device_type: str, dtype: torch.dtype) -> str | None:
@@ -41,7 +57,7 @@ def _cuda_unavailable(dtype: torch.dtype) -> str | None:
     note = _FOLDER / "_native_cuda_skipped.txt"
     if note.exists():
         return f"the extension was built without CUDA: {note.read_text().strip()}"
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("diffrgen_native::forward", "CUDA"):
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(_native().forward.default.name(), "CUDA"):
         return "the extension was built without CUDA"
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f"its CUDA kernels take float32, float16 and bfloat16, not {dtype}"
@@ -82,7 +98,7 @@ def forward(
     needs_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: the exact shortcut; without `needs_lse` a mask with alpha = 0 is not run."""
-    out, lse = torch.ops.diffrgen_native.forward(
+    out, lse = _native().forward(
         q, k, v, alpha, centres, key_mask, spec.grid, _windows(spec), spec.exclusive, spec.scale, needs_lse, _stream(q)
     )
     return out, lse
@@ -100,7 +116,7 @@ def backward(
     spec: MaskSpec,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """csrc/cpu and csrc/cuda: logits are recomputed from the inputs and the log-sum-exp of forward."""
-    dq, dk, dv, dalpha = torch.ops.diffrgen_native.backward(
+    dq, dk, dv, dalpha = _native().backward(
         grad, q, k, v, alpha, centres, key_mask, lse, spec.grid, _windows(spec), spec.exclusive, spec.scale, _stream(q)
     )
     return dq, dk, dv, dalpha

@@ -7,12 +7,12 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from diffrgen_kernels.checks import check_grid, check_masking, check_orders, check_scale, check_tensors
-from diffrgen_kernels.contract import Masking
-from diffrgen_kernels.derivatives import apply, needs_grad
-from diffrgen_kernels.dispatch import BACKENDS
-from diffrgen_kernels.registration import cast_for_autocast, flat_windows
-from diffrgen_kernels.windows import Order
+from .checks import check_grid, check_masking, check_orders, check_scale, check_tensors
+from .contract import Masking
+from .derivatives import apply, needs_grad
+from .dispatch import BACKENDS
+from .registration import cast_for_autocast, flat_windows
+from .windows import Order
 
 
 @overload

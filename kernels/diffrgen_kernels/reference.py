@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.checks import check_call, check_grid, check_masking, check_orders, check_scale, check_tensors
-from diffrgen_kernels.contract import Masking, MaskSpec, sum_dtype
-from diffrgen_kernels.windows import Order, window_masks
+from .checks import check_call, check_grid, check_masking, check_orders, check_scale, check_tensors
+from .contract import Masking, MaskSpec, sum_dtype
+from .windows import Order, window_masks
 
 LSE_UNIT = 1.0
 

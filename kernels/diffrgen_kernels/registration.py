@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from diffrgen_kernels.checks import check_backward, check_call
-from diffrgen_kernels.contract import MaskSpec, features_of, sum_dtype
-from diffrgen_kernels.dispatch import resolve
-from diffrgen_kernels.windows import Order
+from ._ops import add_op_namespace_prefix, ops
+from .checks import check_backward, check_call
+from .contract import MaskSpec, features_of, sum_dtype
+from .dispatch import resolve
+from .windows import Order
 
-_LIBRARY: Any = torch.library.Library("diffrgen", "DEF")
+_LIBRARY: Any = torch.library.Library(add_op_namespace_prefix("").removesuffix("::"), "FRAGMENT")
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor? centres, Tensor? key_mask"
 # windows: for each mask half its height and half its width; -1, -1 is the whole grid
 _SPEC = "SymInt[] grid, int[] windows, bool exclusive, float scale"
@@ -117,7 +118,7 @@ def _empty_results(q: Tensor, alpha: Tensor, needs_lse: bool) -> tuple[Tensor, T
     return q.new_empty(batch, rows, heads, dim), q.new_empty(lse_shape, dtype=sum_dtype(q.dtype))
 
 
-@torch.library.register_fake("diffrgen::routed_coattention", lib=_LIBRARY)
+@torch.library.register_fake(add_op_namespace_prefix("routed_coattention"), lib=_LIBRARY)
 def _forward_fake(
     q: Tensor,
     k: Tensor,
@@ -131,7 +132,7 @@ def _forward_fake(
     return _empty_results(q, alpha, options[4] or options[5])
 
 
-@torch.library.register_fake("diffrgen::routed_coattention_backward", lib=_LIBRARY)
+@torch.library.register_fake(add_op_namespace_prefix("routed_coattention_backward"), lib=_LIBRARY)
 def _backward_fake(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -148,7 +149,7 @@ def save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    grads = torch.ops.diffrgen.routed_coattention_backward(grad, *ctx.saved_tensors, *ctx.options)
+    grads = ops.routed_coattention_backward(grad, *ctx.saved_tensors, *ctx.options)
     return (*grads, *(None,) * 9)
 
 
@@ -162,9 +163,11 @@ def refuse_second_derivative(*_: Any) -> NoReturn:
 
 
 torch.library.register_autograd(
-    "diffrgen::routed_coattention", _differentiate, setup_context=save_for_backward, lib=_LIBRARY
+    add_op_namespace_prefix("routed_coattention"), _differentiate, setup_context=save_for_backward, lib=_LIBRARY
 )
-torch.library.register_autograd("diffrgen::routed_coattention_backward", refuse_second_derivative, lib=_LIBRARY)
+torch.library.register_autograd(
+    add_op_namespace_prefix("routed_coattention_backward"), refuse_second_derivative, lib=_LIBRARY
+)
 
 
 def cast_for_autocast(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -192,7 +195,7 @@ def _autocast(device_type: str) -> None:
     def rule(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         cast = cast_for_autocast(q, k, v, alpha)
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            return torch.ops.diffrgen.routed_coattention(*cast, *rest)
+            return ops.routed_coattention(*cast, *rest)
 
     _LIBRARY.impl("routed_coattention", rule, key)
 
@@ -201,7 +204,7 @@ _autocast("cpu")
 _autocast("cuda")
 
 
-@register_flop_formula(torch.ops.diffrgen.routed_coattention)
+@register_flop_formula(ops.routed_coattention)
 def _forward_flops(
     q: Sequence[int], k: Sequence[int], v: Sequence[int], alpha: Sequence[int], *_: Any, **__: Any
 ) -> int:
@@ -209,7 +212,7 @@ def _forward_flops(
     return 2 * 2 * q[0] * alpha[-1] * q[3] * q[1] * k[1] * q[4]
 
 
-@register_flop_formula(torch.ops.diffrgen.routed_coattention_backward)
+@register_flop_formula(ops.routed_coattention_backward)
 def _backward_flops(
     grad: Sequence[int], q: Sequence[int], k: Sequence[int], v: Sequence[int], alpha: Sequence[int], *_: Any, **__: Any
 ) -> int:

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from diffrgen_kernels.inspect import ARCHS, DTYPES, Row, table
+from .inspect import ARCHS, DTYPES, Row, table
 
 if TYPE_CHECKING:
-    from diffrgen_kernels.triton_backend.tools.tuning import Candidate
-    from diffrgen_kernels.triton_backend.tools.variants import Problem
+    from .triton_backend.tools.tuning import Candidate
+    from .triton_backend.tools.variants import Problem
 
 
 def list_candidates(problem: Problem, word: str, arch: int, jobs: int) -> list[Row]:
     """A row for each candidate of each kernel: what it needs on sm_{arch}, or why it cannot run."""
-    from diffrgen_kernels.triton_backend.configs import compiling_for
-    from diffrgen_kernels.triton_backend.tools.compile import SHARED_LIMITS
-    from diffrgen_kernels.triton_backend.tools.tuning import candidates_of, compile_candidates, tunable_kernels
+    from .triton_backend.configs import compiling_for
+    from .triton_backend.tools.compile import SHARED_LIMITS
+    from .triton_backend.tools.tuning import candidates_of, compile_candidates, tunable_kernels
 
     rows = []
     for kernel in (name for name in tunable_kernels(problem) if word in name):
@@ -42,7 +42,7 @@ def list_candidates(problem: Problem, word: str, arch: int, jobs: int) -> list[R
 
 def tune_kernel(kernel: str, problems: Sequence[Problem], jobs: int) -> Candidate:
     """The candidate with the least time against the present configuration's: a geometric mean over the problems."""
-    from diffrgen_kernels.triton_backend.tools.tuning import Stopwatch, candidates_of, compile_candidates, current_gpu
+    from .triton_backend.tools.tuning import Stopwatch, candidates_of, compile_candidates, current_gpu
 
     arch, shared_limit = current_gpu()
     sums = dict.fromkeys(candidates_of(kernel, problems[0].dtype, problems[0].dim), 0.0)  # of logarithms of times
@@ -67,8 +67,8 @@ def tune_kernel(kernel: str, problems: Sequence[Problem], jobs: int) -> Candidat
 
 def tune(problems: Sequence[Problem], word: str, jobs: int) -> None:
     """Tune every kernel of the problems and write what is found."""
-    from diffrgen_kernels.triton_backend.tools.tuning import tunable_kernels
-    from diffrgen_kernels.triton_backend.tuned import key_of, read, tuned_file, write
+    from .triton_backend.tools.tuning import tunable_kernels
+    from .triton_backend.tuned import key_of, read, tuned_file, write
 
     file = tuned_file()
     if file is None:
@@ -113,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print("PyTorch sees no GPU to time kernels on; --dry-run lists the candidates without one", file=sys.stderr)
         return 1
     try:
-        from diffrgen_kernels.triton_backend.tools.variants import Problem
+        from .triton_backend.tools.variants import Problem
     except ImportError as error:
         print(f"Triton cannot be imported ({error}): pip install triton", file=sys.stderr)
         return 1

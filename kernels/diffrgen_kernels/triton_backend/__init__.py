@@ -22,19 +22,19 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from diffrgen_kernels.contract import MaskSpec
+from ..contract import MaskSpec
 
 LSE_UNIT = math.log(2)
 _MISSING: ImportError | None = None
 try:
-    from diffrgen_kernels.triton_backend import small
-    from diffrgen_kernels.triton_backend.own import backward as own_backward
-    from diffrgen_kernels.triton_backend.own import forward as own_forward
-    from diffrgen_kernels.triton_backend.plan import Call
-    from diffrgen_kernels.triton_backend.shared import backward as shared_backward
-    from diffrgen_kernels.triton_backend.shared import forward as shared_forward
-    from diffrgen_kernels.triton_backend.small import backward as small_backward
-    from diffrgen_kernels.triton_backend.small import forward as small_forward
+    from . import small
+    from .own import backward as own_backward
+    from .own import forward as own_forward
+    from .plan import Call
+    from .shared import backward as shared_backward
+    from .shared import forward as shared_forward
+    from .small import backward as small_backward
+    from .small import forward as small_forward
 except ImportError as error:
     _MISSING = error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from diffrgen_kernels.triton_backend.tuned import tuned_row
+from .tuned import tuned_row
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from diffrgen_kernels.triton_backend.tiles import load_vector, offset, store_tile
+from .tiles import load_vector, offset, store_tile
 
 
 class KeySums(NamedTuple):

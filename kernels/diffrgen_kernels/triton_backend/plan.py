@@ -11,10 +11,10 @@ import triton
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffrgen_kernels.contract import MaskSpec, features_of
-from diffrgen_kernels.triton_backend.configs import Config, config_for
-from diffrgen_kernels.triton_backend.launch import Centres, Inputs, Launch, Shape, View, alpha_view, projection_view
-from diffrgen_kernels.triton_backend.tiles import split_dim
+from ..contract import MaskSpec, features_of
+from .configs import Config, config_for
+from .launch import Centres, Inputs, Launch, Shape, View, alpha_view, projection_view
+from .tiles import split_dim
 
 LOG2E = 1.4426950408889634  # exponentials are powers of two
 

@@ -6,11 +6,11 @@ import torch
 import triton
 from torch import Tensor
 
-from diffrgen_kernels.triton_backend.launch import output_view, projection_view
-from diffrgen_kernels.triton_backend.moments import new_row_terms
-from diffrgen_kernels.triton_backend.own.keys import backward_keys_kernel
-from diffrgen_kernels.triton_backend.own.queries import backward_queries_kernel
-from diffrgen_kernels.triton_backend.plan import Call, common_arguments, launch, mask_kinds
+from ..launch import output_view, projection_view
+from ..moments import new_row_terms
+from ..plan import Call, common_arguments, launch, mask_kinds
+from .keys import backward_keys_kernel
+from .queries import backward_queries_kernel
 
 
 def backward(call: Call, grad: Tensor, lse: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.triton_backend.geometry import (
+from ..geometry import (
     element_of,
     keys_of_tile,
     outside_count,
@@ -27,10 +27,10 @@ from diffrgen_kernels.triton_backend.geometry import (
     window_of,
     window_run,
 )
-from diffrgen_kernels.triton_backend.launch import output_view
-from diffrgen_kernels.triton_backend.moments import zero_rows
-from diffrgen_kernels.triton_backend.plan import Call, common_arguments, constants_of, launch
-from diffrgen_kernels.triton_backend.tiles import (
+from ..launch import output_view
+from ..moments import zero_rows
+from ..plan import Call, common_arguments, constants_of, launch
+from ..tiles import (
     add_product,
     add_vector,
     advance,

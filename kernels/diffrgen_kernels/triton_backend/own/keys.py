@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from diffrgen_kernels.triton_backend.geometry import (
+from ..geometry import (
     Keys,
     element_of,
     present,
@@ -22,9 +22,9 @@ from diffrgen_kernels.triton_backend.geometry import (
     window_of,
     window_run,
 )
-from diffrgen_kernels.triton_backend.key_sums import KeySums, store_keys
-from diffrgen_kernels.triton_backend.moments import weigh
-from diffrgen_kernels.triton_backend.tiles import (
+from ..key_sums import KeySums, store_keys
+from ..moments import weigh
+from ..tiles import (
     add_product,
     dot_tiles,
     load_tiles,

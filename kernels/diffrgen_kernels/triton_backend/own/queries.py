@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from diffrgen_kernels.triton_backend.geometry import (
+from ..geometry import (
     element_of,
     keys_of_tile,
     row_blocks,
@@ -27,9 +27,8 @@ from diffrgen_kernels.triton_backend.geometry import (
     window_of,
     window_run,
 )
-from diffrgen_kernels.triton_backend.moments import Moments, add_keys, store_dominant, zero_rows
-from diffrgen_kernels.triton_backend.own.forward import count_outside, load_alpha
-from diffrgen_kernels.triton_backend.tiles import (
+from ..moments import Moments, add_keys, store_dominant, zero_rows
+from ..tiles import (
     add_product,
     dot_tiles,
     dot_vector,
@@ -42,6 +41,7 @@ from diffrgen_kernels.triton_backend.tiles import (
     store_tiles,
     zero_tiles,
 )
+from .forward import count_outside, load_alpha
 
 
 class Sums(NamedTuple):

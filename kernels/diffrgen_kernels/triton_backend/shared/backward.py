@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 from torch import Tensor
 
-from diffrgen_kernels.triton_backend.launch import output_view, projection_view
-from diffrgen_kernels.triton_backend.moments import new_row_terms
-from diffrgen_kernels.triton_backend.plan import Call, common_arguments, launch, shared_constants
-from diffrgen_kernels.triton_backend.shared.keys import shared_backward_keys_kernel
-from diffrgen_kernels.triton_backend.shared.queries import shared_backward_queries_kernel
+from ..launch import output_view, projection_view
+from ..moments import new_row_terms
+from ..plan import Call, common_arguments, launch, shared_constants
+from .keys import shared_backward_keys_kernel
+from .queries import shared_backward_queries_kernel
 
 
 def backward(call: Call, grad: Tensor, lse: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

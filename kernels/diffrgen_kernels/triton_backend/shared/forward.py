@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.triton_backend.geometry import (
+from ..geometry import (
     Window,
     far_keys,
     keys_of_tile,
@@ -25,10 +25,10 @@ from diffrgen_kernels.triton_backend.geometry import (
     rows_of_block,
     window_run,
 )
-from diffrgen_kernels.triton_backend.launch import output_view
-from diffrgen_kernels.triton_backend.moments import zero_rows
-from diffrgen_kernels.triton_backend.plan import Call, common_arguments, launch, shared_constants
-from diffrgen_kernels.triton_backend.tiles import (
+from ..launch import output_view
+from ..moments import zero_rows
+from ..plan import Call, common_arguments, launch, shared_constants
+from ..tiles import (
     add_product,
     add_vector,
     advance,

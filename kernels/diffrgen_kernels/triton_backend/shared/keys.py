@@ -13,10 +13,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from diffrgen_kernels.triton_backend.geometry import outside_run, patch_distance, window_run
-from diffrgen_kernels.triton_backend.key_sums import KeySums, store_keys
-from diffrgen_kernels.triton_backend.moments import weigh
-from diffrgen_kernels.triton_backend.tiles import add_product, dot_tiles, load_tiles, offset, zero_tiles
+from ..geometry import outside_run, patch_distance, window_run
+from ..key_sums import KeySums, store_keys
+from ..moments import weigh
+from ..tiles import add_product, dot_tiles, load_tiles, offset, zero_tiles
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from diffrgen_kernels.triton_backend.geometry import (
+from ..geometry import (
     far_keys,
     keys_of_tile,
     patch_distance,
@@ -22,9 +22,8 @@ from diffrgen_kernels.triton_backend.geometry import (
     rows_of_block,
     window_run,
 )
-from diffrgen_kernels.triton_backend.moments import Moments, add_keys, store_dominant, zero_rows
-from diffrgen_kernels.triton_backend.shared.forward import count_outside, window_alpha
-from diffrgen_kernels.triton_backend.tiles import (
+from ..moments import Moments, add_keys, store_dominant, zero_rows
+from ..tiles import (
     add_product,
     dot_tiles,
     dot_vector,
@@ -36,6 +35,7 @@ from diffrgen_kernels.triton_backend.tiles import (
     store_tiles,
     zero_tiles,
 )
+from .forward import count_outside, window_alpha
 
 
 @triton.jit

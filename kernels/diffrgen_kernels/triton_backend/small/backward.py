@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.triton_backend.geometry import element_of
-from diffrgen_kernels.triton_backend.launch import output_view
-from diffrgen_kernels.triton_backend.plan import Call
-from diffrgen_kernels.triton_backend.small.block import load_weight, masked_softmax, small_block, small_launch
-from diffrgen_kernels.triton_backend.tiles import dot_tiles, load_tiles, logits, offset
+from ..geometry import element_of
+from ..launch import output_view
+from ..plan import Call
+from ..tiles import dot_tiles, load_tiles, logits, offset
+from .block import load_weight, masked_softmax, small_block, small_launch
 
 
 @triton.jit

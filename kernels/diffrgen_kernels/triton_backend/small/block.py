@@ -7,10 +7,10 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from diffrgen_kernels.triton_backend.geometry import patch_distance
-from diffrgen_kernels.triton_backend.launch import Launch
-from diffrgen_kernels.triton_backend.plan import Call, common_arguments
-from diffrgen_kernels.triton_backend.tiles import split_dim, store_tile
+from ..geometry import patch_distance
+from ..launch import Launch
+from ..plan import Call, common_arguments
+from ..tiles import split_dim, store_tile
 
 
 def small_launch(

@@ -10,17 +10,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from diffrgen_kernels.triton_backend.geometry import element_of
-from diffrgen_kernels.triton_backend.launch import output_view
-from diffrgen_kernels.triton_backend.plan import Call
-from diffrgen_kernels.triton_backend.small.block import (
+from ..geometry import element_of
+from ..launch import output_view
+from ..plan import Call
+from ..tiles import add_product, load_tiles, logits, offset, store_tiles, zero_tiles
+from .block import (
     load_weight,
     masked_softmax,
     small_block,
     small_launch,
     store_product,
 )
-from diffrgen_kernels.triton_backend.tiles import add_product, load_tiles, logits, offset, store_tiles, zero_tiles
 
 
 @triton.jit

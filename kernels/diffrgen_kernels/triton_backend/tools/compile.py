@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from diffrgen_kernels.triton_backend.launch import Launch
+from ..launch import Launch
 
 # bytes that a program may have on GPUs of compute capability 8.0 (A100), 9.0 (H100, H200), ...
 SHARED_LIMITS = {80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}

@@ -11,11 +11,11 @@ import torch
 from triton.runtime import driver
 from triton.testing import do_bench
 
-from diffrgen_kernels import triton_backend
-from diffrgen_kernels.triton_backend.configs import NARROW, Config, config_for, forced
-from diffrgen_kernels.triton_backend.launch import Launch, recorded
-from diffrgen_kernels.triton_backend.tools.compile import Compiled, compile_launch
-from diffrgen_kernels.triton_backend.tools.variants import Problem, processes, variants_of
+from ... import triton_backend
+from ..configs import NARROW, Config, config_for, forced
+from ..launch import Launch, recorded
+from .compile import Compiled, compile_launch
+from .variants import Problem, processes, variants_of
 
 # rows, keys, warps, stages for 16-bit types, and for float32, whose products need more registers
 NARROW_CHOICES = ((32, 64, 128), (32, 64, 128), (4, 8), (2, 3, 4))

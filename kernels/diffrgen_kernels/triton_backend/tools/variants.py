@@ -12,11 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffrgen_kernels import triton_backend
-from diffrgen_kernels.contract import Masking, MaskSpec
-from diffrgen_kernels.triton_backend.configs import compiling_for
-from diffrgen_kernels.triton_backend.launch import Launch, recorded
-from diffrgen_kernels.triton_backend.tools.compile import Compiled, compile_launch
+from ... import triton_backend
+from ...contract import Masking, MaskSpec
+from ..configs import compiling_for
+from ..launch import Launch, recorded
+from .compile import Compiled, compile_launch
 
 Projections = Literal["own", "shared"]
 Pass = Literal["inference", "forward", "backward"]
