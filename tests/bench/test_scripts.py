@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import doctest
+import functools
 import json
 import os
 import re
@@ -29,6 +30,7 @@ import pytest
 import result
 import retrieval
 import table
+import timing
 import torch
 import truth
 import visit
@@ -167,6 +169,13 @@ def test_contenders_take_turns():
     rounds = interleave({name: Fake(name) for name in "abc"}, seconds=0)
     assert order == list("abcbcacab")
     assert rounds == {name: [[1.0]] * 3 for name in "abc"}
+
+
+def test_processor_seconds_leave_out_waiting(monkeypatch):
+    monkeypatch.setattr(timing, "CLOCK_SECONDS", 0.0)
+    step = functools.partial(time.sleep, 0.3)
+    assert timing.Clock(step).sample()[0] >= 0.3
+    assert timing.Clock(step, "processor").sample()[0] < 0.15
 
 
 def test_failing_contender_leaves_the_others_their_rows(monkeypatch):
