@@ -6,6 +6,7 @@ from pathlib import Path
 
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.options import GenerationOptions, ImageOptions, TextOptions
+from diffrgen.pretraining import PretrainOptions
 from diffrgen.retrieval import RetrieverOptions
 from diffrgen.training.options import ModelOptions, OptimiserOptions, Preset, TrainOptions
 
@@ -45,8 +46,15 @@ def _iu() -> TrainOptions:
         image=ImageOptions(size=224, resize=240, rotation=5.0, mean=0.5, std=0.5),
         text=TextOptions(rules="iu", max_tokens=60, min_frequency=3),
         retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-3, embedding_width=128, max_tokens=60),
+        pretrain=PretrainOptions(epochs=6),
         model=ModelOptions(
-            encoder="efficientnet-lite0", decoder="tiny", width=256, heads=4, dropout=0.1, finding_weight=3.0
+            encoder="efficientnet-lite0",
+            decoder="tiny",
+            width=256,
+            heads=4,
+            dropout=0.1,
+            finding_weight=3.0,
+            learn_marks=False,
         ),
         optimiser=OptimiserOptions(learning_rate=8e-4, warmup=0.05, epochs=12, batch_size=8),
         # Beam search prefers normal reports, and greedy ones leave out half of what prompts them: docs/iu-xray.md.
