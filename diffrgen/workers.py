@@ -95,6 +95,9 @@ def _exit_after(main: multiprocessing.process.BaseProcess) -> None:
 
 
 def _kill_daemons() -> None:
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    if workers and hasattr(signal, "SIGCHLD"):
+        # torch's handler would raise, in whatever ends after this, that a loader's worker was killed.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in workers:
+        process.kill()
