@@ -104,11 +104,7 @@ class Checkpoints:
         accelerator.wait_for_everyone()
 
     def _remove_older(self, newest: Path) -> None:
-        """Keep `newest` and the one before it; of one step, the validated checkpoint takes the other's place."""
-        older = [path for path in list_checkpoints(self.folder) if path.name < newest.name]
-        superseded = [path for path in older if newest.name.startswith(path.name)]
-        earlier = [path for path in older if path not in superseded]
-        for path in superseded + earlier[: 1 - KEPT]:
+        for path in no_longer_kept(list_checkpoints(self.folder), newest):
             discard(path)
 
     def load(self) -> Progress:
@@ -145,6 +141,17 @@ class Checkpoints:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints that have their final name, oldest first."""
     return sorted(folder.glob("step-*"))
+
+
+def no_longer_kept(found: list[Path], newest: Path, *, kept: int = KEPT) -> list[Path]:
+    """Return those of the checkpoints `found` that go when `newest` is there: all but the last `kept`, itself among them.
+
+    Of one step, the validated checkpoint takes the other's place.
+    """
+    older = [path for path in found if path.name < newest.name]
+    superseded = [path for path in older if newest.name.startswith(path.name)]
+    earlier = [path for path in older if path not in superseded]
+    return superseded + earlier[: max(0, len(earlier) - (kept - 1))]
 
 
 def newest_whole(folder: Path) -> Path | None:

@@ -172,3 +172,13 @@ def test_references_tell_the_whole_truth_of_the_annotation(tmp_path):
             assert (told.state, told.severity, told.change) == (true["state"], true["severity"], true["change"]), name
             changes += true["change"] is not None
     assert changes > 20
+
+
+def test_what_is_true_is_no_copy_though_a_neighbour_has_it(truth):
+    """A right change and a right finding, both in the neighbour's report too: nothing is made up."""
+    effusion = "a new small left pleural effusion ."
+    statements = truth.score([effusion, ""], [[effusion], ()])
+    counts = dict(zip(COUNTS, statements.counts[0].tolist(), strict=True))
+    assert (counts["change_said"], counts["change_right"], counts["change_copied"]) == (1, 1, 0)
+    assert (counts["finding_said"], counts["finding_false"], counts["finding_copied"]) == (1, 0, 0)
+    assert statements.scores["hallucination"] == 0.0

@@ -147,6 +147,19 @@ def test_conventions_differ_in_choices_alone(text, finding, chexpert, openi):
     assert RuleLabeler(convention="openi")([text])[0, column] == openi
 
 
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        # Five words between the two findings, and six.
+        ("Pneumonia in the left base or atelectasis.", UNC),
+        ("Pneumonia in the left lower lobe or atelectasis.", POS),
+    ],
+)
+def test_a_choice_reaches_over_five_words(labeler, text, state):
+    states = labeler([text])[0]
+    assert [states[FINDINGS.index(name)] for name in (PNA, ATE)] == [state, state]
+
+
 def test_report_keeps_the_strongest_state(labeler):
     negative, uncertain, positive = "No effusion.", "Possible effusion.", "Small effusion."
     column = FINDINGS.index(EFF)

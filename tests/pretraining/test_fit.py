@@ -20,7 +20,7 @@ from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.images.resized import read_resized
 from diffrgen.labels import DISEASES, State
 from diffrgen.pretraining import LabelledImage, PretrainOptions, label_trained_encoder, read_labelled
-from diffrgen.pretraining.fit import LabelledImages, fit_on_labels, known_loss
+from diffrgen.pretraining.fit import LabelClassifier, LabelledImages, _Fit, fit_on_labels, known_loss
 from diffrgen.pretraining.labelled import UNKNOWN, studies_as_labelled
 from diffrgen.records import Study
 from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
@@ -95,6 +95,22 @@ def test_fit_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     with pytest.raises(FitStopped, match="image encoder is fitted to step 1 of 6"):
         fitted(FitCheckpoint(tmp_path / "fit.state", stop=lambda: True, what="image encoder"))
     torch.testing.assert_close(fitted(FitCheckpoint(tmp_path / "fit.state")), whole, rtol=0, atol=0)
+
+
+def test_rates_of_the_fit_rise_and_fall_as_its_options_say(images: list[LabelledImage]) -> None:
+    """Thirty steps, three of warm-up; the classifier's rate is five times that of the encoder."""
+    options = PretrainOptions(epochs=10, batch_size=4, learning_rate=1e-3)
+    model = LabelClassifier(tiny_encoder(), dropout=0.0, prevalence=torch.full((len(DISEASES),), 0.5))
+    fit = _Fit(model, LabelledImages(images, TRANSFORM, read=read_resized), options, seed=0)
+    rates = []
+    for _ in range(fit.steps):
+        rates.append(sorted({group["lr"] for group in fit.optimiser.param_groups}))
+        fit.optimiser.step()
+        fit.schedule.step()
+    shares = [0.0, 1 / 3, 2 / 3, *((1 + math.cos(math.pi * step / 27)) / 2 for step in range(27))]
+    assert rates[0] == [0.0]
+    for found, share in zip(rates[1:], shares[1:], strict=True):
+        assert found == pytest.approx([1e-3 * share, 5e-3 * share], abs=1e-9)
 
 
 def test_a_learning_rate_that_diverges_is_named(images: list[LabelledImage]) -> None:

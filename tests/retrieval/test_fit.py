@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import ResNetConfig
 from diffrgen.errors import DataError
 from diffrgen.retrieval import DualEncoder, DualEncoderConfig, PairCollator, RetrieverOptions, fit_dual_encoder
 from diffrgen.retrieval.dual_encoder import text_tower_config
-from diffrgen.retrieval.fit import validation_recall
+from diffrgen.retrieval.fit import _Fit, validation_recall
 from diffrgen.retrieval.recall import distinct_rows, recall_at
 
 SIZE = 32
@@ -189,3 +190,15 @@ def test_distinct_rows_name_the_first_of_each():
 def test_options_that_cannot_work_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(OPTIONS, **change)
+
+
+def test_rates_of_the_fit_rise_and_fall_as_its_options_say():
+    """Twenty steps of two a pass: one of warm-up, then half a cosine over nineteen."""
+    options = replace(OPTIONS, epochs=10, warmup=0.05)
+    fit = _Fit(tiny_model(), Bars(0), options, "cpu")
+    rates = []
+    for batch in fit.batches():
+        rates.append(fit.optimiser.param_groups[0]["lr"])
+        fit.take(batch)
+    expected = [0.0, *(1.5e-3 * (1 + math.cos(math.pi * step / 19)) for step in range(19))]
+    assert rates == pytest.approx(expected, abs=1e-9)

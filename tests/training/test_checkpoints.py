@@ -23,7 +23,15 @@ from diffrgen.errors import DataError
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.staging import discard, file_digest, publish, replace_file, staged
 from diffrgen.training import checkpoints, trainer
-from diffrgen.training.checkpoints import MANIFEST, Checkpoints, Manifest, Progress, find_fault, list_checkpoints
+from diffrgen.training.checkpoints import (
+    MANIFEST,
+    Checkpoints,
+    Manifest,
+    Progress,
+    find_fault,
+    list_checkpoints,
+    no_longer_kept,
+)
 from diffrgen.training.interruption import StopRequest
 from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import TrainOptions
@@ -79,6 +87,21 @@ def test_the_newest_checkpoints_stay_and_the_validated_one_of_a_step(unbroken):
     manifest = load_json(Manifest, list_checkpoints(unbroken / "checkpoints")[-1] / MANIFEST)
     # The third epoch is over and its validation done.
     assert (manifest.progress.epoch, manifest.progress.studies, manifest.progress.validated) == (3, 0, 12)
+
+
+@pytest.mark.parametrize(
+    ("kept", "removed"),
+    [
+        (1, ["step-08", "step-04", "step-06"]),
+        (2, ["step-08", "step-04"]),
+        (3, ["step-08"]),
+        (4, ["step-08"]),
+    ],
+)
+def test_as_many_checkpoints_are_kept_as_are_asked_for(kept, removed):
+    """The newest is the validated one of step 8; two of earlier steps lie beside it, and a later one of another run."""
+    found = [Path(name) for name in ("step-04", "step-06", "step-08", "step-08-validated", "step-10")]
+    assert no_longer_kept(found, found[3], kept=kept) == [Path(name) for name in removed]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
