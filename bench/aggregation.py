@@ -20,7 +20,7 @@ from machine import describe
 from network import Backend
 from parts import parts_of_aggregation, time_shares
 from result import publish
-from timing import Spread, interleave, make_sampler
+from timing import CLOCKS, Spread, interleave, make_sampler
 from torch import Tensor
 
 from diffrgen.model import DiffRGenConfig
@@ -70,14 +70,14 @@ class Module:
         return torch.autograd.grad(out, [*inputs, *self.fam.parameters()], self.gradients)[: len(inputs)]
 
 
-def measure(block: Block, device: str, seconds: float) -> dict[str, Any]:
+def measure(block: Block, device: str, seconds: float, how: str = "clock") -> dict[str, Any]:
     """Seconds of both ways and their ratio; RuntimeError where their gradients disagree."""
     modules = {name: Module(block, backend, device) for name, backend in BACKENDS.items()}
     for mine, theirs in zip(*(module.step() for module in modules.values()), strict=True):
         error = ((mine - theirs).abs().max() / theirs.abs().max()).item()
         if error > TOLERANCE:
             raise RuntimeError(f"fused: expected the reference's gradients within {TOLERANCE}, got {error:.1e}")
-    samplers = {name: make_sampler([module.step], device) for name, module in modules.items()}
+    samplers = {name: make_sampler([module.step], device, how) for name, module in modules.items()}
     spreads = {name: Spread.of(list(chain(*rounds))) for name, rounds in interleave(samplers, seconds).items()}
     return {
         "block": asdict(block),
@@ -92,13 +92,15 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=20, help="to spend on a block")
+    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=list(BLOCKS))
+    parser.add_argument("--clock", choices=CLOCKS, default="clock", help="on a CPU: the wall's, or processor seconds")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="a tiny block")
     options = parser.parse_args(arguments)
-    blocks = QUICK if options.quick else BLOCKS
-    found = {name: measure(block, options.device, options.seconds) for name, block in blocks.items()}
-    limit = measured_limits(options.device, torch.float32).flops
-    result = {"machine": describe(options.device), "gemm_flops_per_second": limit, "blocks": found}
+    blocks = QUICK if options.quick else {name: BLOCKS[name] for name in options.blocks}
+    found = {name: measure(block, options.device, options.seconds, options.clock) for name, block in blocks.items()}
+    limit = measured_limits(options.device, torch.float32, options.clock).flops
+    result = {"machine": describe(options.device), "clock": options.clock, "gemm_flops_per_second": limit, "blocks": found}
     publish(result, options.output)
     return 0
 
