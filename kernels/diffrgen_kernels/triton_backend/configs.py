@@ -34,7 +34,7 @@ NARROW = {
         128: Config(64, 32, 8, 2),
         256: Config(64, 16, 8, 2),
     },
-    "shared_backward_keys": {64: Config(32, 128, 8, 2), 128: Config(16, 128, 8, 2), 256: Config(32, 32, 8, 2)},
+    "shared_backward_keys": {32: Config(32, 128, 8, 2), 128: Config(16, 128, 8, 2), 256: Config(32, 32, 8, 2)},
     # small shapes: the least rows and keys, and the warps of up to 64 rows
     "small_forward": {
         32: Config(64, 16, 4, 3),
@@ -62,7 +62,7 @@ BEFORE_HOPPER: dict[str, dict[int, Config]] = {
     "shared_forward": {64: Config(64, 32, 4, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 32, 8, 2)},
     "backward_queries": {64: Config(64, 32, 4, 2), 128: Config(64, 16, 8, 2), 256: Config(32, 32, 8, 2)},
     "backward_keys": {64: Config(64, 64, 4, 2), 128: Config(32, 64, 8, 2), 256: Config(32, 32, 8, 2)},
-    "shared_backward_keys": {64: Config(32, 64, 4, 2), 128: Config(32, 64, 8, 2), 256: Config(32, 32, 8, 2)},
+    "shared_backward_keys": {128: Config(32, 64, 8, 2), 256: Config(32, 32, 8, 2)},
     "small_forward": {
         32: Config(64, 16, 4, 3),
         63: Config(64, 16, 8, 2),
@@ -70,7 +70,7 @@ BEFORE_HOPPER: dict[str, dict[int, Config]] = {
         128: Config(64, 16, 8, 2),
     },
     "small_backward": {64: Config(64, 16, 4, 1), 96: Config(64, 16, 8, 1), 128: Config(64, 16, 8, 2)},
-    "shared_backward_queries": {64: Config(64, 32, 4, 2), 128: Config(64, 32, 8, 2), 256: Config(32, 32, 8, 2)},
+    "shared_backward_queries": {64: Config(64, 32, 4, 2), 128: Config(64, 16, 8, 2), 256: Config(32, 32, 8, 2)},
 }
 
 _arch: ContextVar[int | None] = ContextVar("_arch", default=None)
