@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffrgen.model.modeling import DiffRGenForReportGeneration
     from diffrgen.model.outputs import EncodedStudy
+    from diffrgen.model.writing import ReportWriting
 
 
 class Prompt(NamedTuple):
@@ -22,10 +22,10 @@ class Candidates(Protocol):
     """Drafts further reports of studies and chooses one a study."""
 
     def __call__(
-        self, model: DiffRGenForReportGeneration, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
+        self, model: ReportWriting, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
     ) -> Tensor:
         """Return the chosen reports (B, T') as padded token ids; first (B, T): those of ordinary decoding.
 
-        generation: the arguments of `DiffRGenForReportGeneration.decode` that these were decoded with.
+        generation: the arguments of `ReportWriting.decode` that these were decoded with.
         """
         ...

@@ -1,4 +1,4 @@
-"""DiffRGenNet, whole: encode, difference, aggregate, classify, contrast, decode."""
+"""DiffRGenNet, whole: encode, difference, aggregate, classify, contrast, decode; reports are written in `writing.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from transformers import BertLMHeadModel, GenerationMixin, PreTrainedModel
 
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import NO_STUDY
-from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
-from diffrgen.model.candidates import Candidates, Prompt
+from diffrgen.model.beam_cache import CACHE
 from diffrgen.model.coattention import Route
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.context import ContextRows
@@ -20,16 +19,17 @@ from diffrgen.model.difference import FeatureDifference
 from diffrgen.model.disease import DiseaseClassifier, thresholded_states
 from diffrgen.model.fam import FlexiRouteAggregation
 from diffrgen.model.findings import FindingQueries
-from diffrgen.model.guidance import beside_base, guided, twice, without_positives
+from diffrgen.model.guidance import beside_base, guided, twice
 from diffrgen.model.initial import draw_initial_weights
 from diffrgen.model.inputs import StudyInputs
 from diffrgen.model.language import IGNORED, token_weights, weighted_language_loss
-from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy, GeneratedReports
+from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy
 from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
 from diffrgen.model.promptmrg import RetrievedMemory, widen_cross_attention
 from diffrgen.model.rows import given_or_true, masked_mean
 from diffrgen.model.views import ViewFeatures, ViewMarks, encode_views
+from diffrgen.model.writing import ReportWriting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +40,7 @@ VIEW_WEIGHT = 0.1
 FORMER_NAMES = {r"^classifier\.prior$": "classifier.class_prior"}
 
 
-class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
+class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixin):
     """Writes a radiology report from an image and the reports retrieved for it (Section 2 of the paper).
 
     `encode`, `write_reports` and `generate` take a batch as `StudyInputs`, `forward` its tensors by their names.
@@ -262,7 +262,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         assert decoder_input_ids is not None  # one of both: labels, or generation's own step
         memory_mask = encoded.get("memory_mask") if attention_mask is None else attention_mask
         cache = inputs.get(CACHE)
-        decoded = self._decode(
+        decoded = self.decode_step(
             encoded,
             decoder_input_ids,
             memory_mask,
@@ -279,7 +279,7 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
         )
         return output if labels is None else self._with_losses(output, encoded, states, labels)
 
-    def _decode(
+    def decode_step(
         self, encoded: EncodedStudy, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
     ) -> Any:
         """Return the decoder's output for ids (B, T), behind the tokens of `cache`; its logits are guided where asked for."""
@@ -360,96 +360,6 @@ class DiffRGenForReportGeneration(PreTrainedModel, GenerationMixin):
             return {"input_ids": ids}
         assert self.finding_queries is not None  # whose rows these are
         return {"inputs_embeds": self.finding_queries.join(self.get_input_embeddings()(ids), prompt_rows)}
-
-    @torch.no_grad()
-    def write_reports(
-        self,
-        inputs: StudyInputs,
-        *,
-        guidance: float = 1.0,
-        candidates: Candidates | None = None,
-        token_scores: bool = False,
-        **generation: Any,
-    ) -> GeneratedReports:
-        """Generate a report for each image, prompted by the most likely disease states.
-
-        guidance: g of `diffrgen.model.guidance`; candidates: who drafts further reports, with that guidance, and chooses among
-        them and the ordinary one, which then is without; None: there is one a study; token_scores: give the log-probability
-        of each token, too. `generation` goes to `GenerationMixin.generate` (num_beams,
-        max_new_tokens, ...).
-        """
-        encoded = self.encode(inputs)
-        states = self.predicted_states(encoded.disease_logits)
-        prompt = Prompt(states, inputs.prior_states)
-        sequences = self.decode(encoded, prompt, guidance=guidance if candidates is None else 1.0, **generation)
-        if candidates is not None:
-            sequences = candidates(self, encoded, prompt, sequences, guidance=guidance, **generation)
-        return GeneratedReports(
-            sequences=sequences,
-            states=states,
-            state_probability=encoded.disease_logits.float().softmax(1),
-            routing=encoded.routing,
-            view_kinds=encoded.view_kinds,
-            token_log_probability=self.token_log_probability(encoded, prompt, sequences) if token_scores else None,
-        )
-
-    @torch.no_grad()
-    def decode(self, encoded: EncodedStudy, prompt: Prompt, *, guidance: float = 1.0, **generation: Any) -> Tensor:
-        """Return reports as token ids (B R, T) without the prompt, padded: R = num_return_sequences a study, one by default.
-
-        Arguments are as in `write_reports`. Raises ValueError for a cache that guided decoding has not made itself.
-        """
-        ids = self.prompt_ids(prompt.states, prompt.prior_states)
-        study = EncodedStudy(encoded.last_hidden_state, prompt_rows=encoded.prompt_rows)
-        if guidance != 1:
-            study.base_prompt = self.prompt_ids(without_positives(prompt.states), prompt.prior_states)
-            study.guidance = guidance
-        given = any(name in generation for name in NAMES)
-        if given and guidance != 1:
-            raise ValueError(f"expected no cache of the caller's in guided decoding, got guidance {guidance:g} with one")
-        if generation.get("use_cache", True) and not given:
-            new_tokens = generation.get("max_new_tokens", self.generation_config.max_new_tokens)
-            most = ids.shape[1] + new_tokens if new_tokens else self.config.decoder.max_position_embeddings
-            generation[CACHE] = BeamCache(self.config.decoder, most, copies=1 if guidance == 1 else 2)
-        sequences = super().generate(
-            encoder_outputs=study, attention_mask=encoded.memory_mask, decoder_input_ids=ids, **generation
-        )
-        return self._padded(sequences[:, ids.shape[1] :])
-
-    def log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
-        """Return the mean log-probability of a token (B,) of padded reports (B, T), their first end token included."""
-        scores = self.token_log_probability(encoded, prompt, sequences)
-        return scores.sum(1) / self._written(sequences).sum(1).clamp_min(1)
-
-    def _written(self, sequences: Tensor) -> Tensor:
-        """Return what of padded reports (B, T) is no padding, (B, T) bool."""
-        return ~self._behind_end(sequences) & (sequences != self.config.pad_token_id)
-
-    @torch.no_grad()
-    def token_log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
-        """Return the log-probability (B, T) float32 of each token of padded reports (B, T), 0 for padding.
-
-        It is the network's own: guidance, and what forbids or favours tokens in generation, take no part.
-        """
-        ids = self.prompt_ids(prompt.states, prompt.prior_states)
-        ids = torch.cat([ids, sequences[:, :-1]], dim=1)
-        kept = sequences.shape[1]
-        decoded = self._decode(encoded, ids, encoded.memory_mask, None, use_cache=False, logits_to_keep=kept)
-        chosen = decoded.logits.float().log_softmax(-1).gather(2, sequences.unsqueeze(-1)).squeeze(-1)  # (B, T)
-        return chosen.masked_fill(~self._written(sequences), 0.0)
-
-    def _padded(self, sequences: Tensor) -> Tensor:
-        """Return sequences (B, T) padded behind the first end token: beam search fills up with end tokens if padding is 0."""
-        return sequences.masked_fill(self._behind_end(sequences), self.config.pad_token_id)
-
-    def _behind_end(self, sequences: Tensor) -> Tensor:
-        """Return what of sequences (B, T) stands behind the first end token, (B, T) bool."""
-        ended = sequences == self.config.eos_token_id
-        return ended.cumsum(1) > ended.long()
-
-    def generate(self, inputs: StudyInputs, **generation: Any) -> Tensor:
-        """Return the token ids (B, T) of `write_reports`, without the prompt."""
-        return self.write_reports(inputs, **generation).sequences
 
     def set_temperature(self, value: float) -> None:
         """Set the routers' Gumbel-softmax temperature (Eq. 7)."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.labels import NO_FINDING, Labeler, State
-from diffrgen.model import DiffRGenForReportGeneration, EncodedStudy
+from diffrgen.model import EncodedStudy
 from diffrgen.model.candidates import Prompt
+from diffrgen.model.writing import ReportWriting
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.text import decode_report
 
@@ -51,7 +52,7 @@ class AgreeingCandidates:
     sampling: Mapping[str, Any]
 
     def __call__(
-        self, model: DiffRGenForReportGeneration, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
+        self, model: ReportWriting, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
     ) -> Tensor:
         """Return the chosen reports (B, T') as padded token ids; first (B, T) and generation: of ordinary decoding."""
         rows = torch.from_numpy(self._disagreements(prompt, first.unsqueeze(1))[:, 0].nonzero()[0]).to(first.device)
