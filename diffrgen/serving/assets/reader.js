@@ -23,6 +23,8 @@ class Sentence {
     this.number = number;
     this.probability = probability;
     this.confidence = item.querySelector(".confidence");
+    // What is said of the sentence as it was generated: how sure the run is, which retrieved reports hold it.
+    this.remarks = [...item.querySelectorAll("small")];
     this.sure = [...item.classList].find((name) => name.startsWith("sure-"));
     this.said = item.querySelector(".said");
     this.written = this.text = this.said.textContent;
@@ -61,8 +63,7 @@ class Sentence {
     this.said.textContent = this.text;
     this.note.hidden = !edited;
     this.note.textContent = edited ? `As written: ${this.written}` : "";
-    // The run is as sure as it is of what it wrote, not of what a reader made of it.
-    if (this.confidence) this.confidence.hidden = edited;
+    this.remarks.forEach((each) => { each.hidden = edited; });
     if (this.sure) this.item.classList.toggle(this.sure, !edited);
     const words = [edited ? "edited" : "", this.state].filter(Boolean);
     this.word.textContent = words.join(", ");
