@@ -70,7 +70,12 @@ BEFORE_HOPPER: dict[str, dict[int, Config]] = {
         128: Config(64, 16, 8, 2),
     },
     "small_backward": {64: Config(64, 16, 4, 1), 96: Config(64, 16, 8, 1), 128: Config(64, 16, 8, 2)},
-    "shared_backward_queries": {64: Config(64, 32, 4, 2), 128: Config(64, 16, 8, 2), 256: Config(32, 32, 8, 2)},
+    "shared_backward_queries": {
+        64: Config(64, 32, 4, 2),
+        96: Config(64, 32, 8, 2),
+        128: Config(64, 16, 8, 2),
+        256: Config(16, 32, 8, 2),
+    },
 }
 
 _arch: ContextVar[int | None] = ContextVar("_arch", default=None)
