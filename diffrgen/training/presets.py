@@ -36,7 +36,8 @@ def _tiny() -> TrainOptions:
 
 
 def _iu() -> TrainOptions:
-    """R2Gen's protocol (cleaning, 60 tokens, words seen at least 3 times), both views, a frozen ImageNet encoder."""
+    """R2Gen's protocol (cleaning, 60 tokens, words seen at least 3 times), both views, an ImageNet encoder that is trained on
+    the findings first and then frozen."""
     return TrainOptions(
         preset="iu",
         output=Path("runs/iu"),
