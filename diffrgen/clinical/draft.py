@@ -77,7 +77,8 @@ class DraftReport:
     def plain(cls, findings: Sequence[str], impression: Sequence[str] | None = None) -> DraftReport:
         """Return the draft of a generated report whose sentences nothing is known of; impression: of a run that writes one."""
         told: Section | None = None if impression is None else "findings"
-        sections: list[Section | None] = [*[told] * len(findings), *["impression" for _ in impression or ()]]
+        concluded: Section = "impression"
+        sections = [told] * len(findings) + [concluded] * len(impression or ())
         return cls.rated([*findings, *(impression or ())], [None] * len(sections), sections=sections)
 
     @property
