@@ -20,6 +20,7 @@ httpx = pytest.importorskip("httpx", reason="a visitor without a browser needs h
 if not (CHROMIUM and DRIVER):
     pytest.skip("chromium or chromedriver is absent: apt-get install chromium chromium-driver", allow_module_level=True)
 from clinical_files import radiograph  # noqa: E402
+from explained_reports import explained_report, surely  # noqa: E402
 from page_server import serving  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -27,6 +28,8 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 from diffrgen.clinical import run_origin  # noqa: E402
+from diffrgen.serving.blocks import asset  # noqa: E402
+from diffrgen.serving.result import result_html  # noqa: E402
 
 SCRIPT = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\"> & no edema."
 WAIT = 300
@@ -249,6 +252,34 @@ def test_a_phone_shows_all_controls(browser, server, dicom):
     for each in page.find_elements(By.CSS_SELECTOR, "#answer button, #answer input, #answer textarea, #answer canvas"):
         # While a sentence is edited, its other controls are hidden, and what is hidden has no name.
         assert each.accessible_name or not each.is_displayed(), each.get_attribute("outerHTML")[:100]
+
+
+def test_an_edited_sentence_is_no_longer_rated_on_the_page_or_in_its_files(browser, downloads, tmp_path):
+    """The result of a calibrated run with the page's own script, without a service behind it."""
+    result = result_html(surely(explained_report(), 0.83, 0.2))
+    ready = 'document.dispatchEvent(new CustomEvent("diffrgen-report", { detail: { files: [] } }));'
+    script = f'<script type="module">{asset("reader.js")}\n{ready}</script>'
+    style = f"<style>{asset('reader.css')}</style>"
+    whole = f'<!DOCTYPE html><meta charset="utf-8">{style}<div id="answer">{result}</div>{script}'
+    (tmp_path / "page.html").write_text(whole, encoding="utf-8")
+    browser.get((tmp_path / "page.html").as_uri())
+    found(browser, "#answer .controls")
+    items = browser.find_elements(By.CSS_SELECTOR, "#answer .sentences li")
+    left_out = "Not mentioned, though the classifier is sure: pneumothorax (87%)\n"
+    assert [item.get_attribute("class") for item in items] == ["sure-likely", "sure-unlikely"]
+    text = downloaded(browser, downloads, "text", ".txt").decode()
+    assert text.endswith(f"Sentence 1: 83% likely to be true\nSentence 2: 20% likely to be true\n{left_out}")
+    written(browser, "The heart is small.")
+    assert [item.get_attribute("class") for item in items] == ["", "sure-unlikely"]
+    assert "83%" not in items[0].text
+    text = downloaded(browser, downloads, "text", ".txt").decode()
+    assert text.split("\n\n", 2)[2] == (
+        "Edited by a reader who is not named: of 2 generated sentences 1 changed, 0 left out.\n"
+        f"Sentence 1, as generated: The heart is normal.\nSentence 2: 20% likely to be true\n{left_out}"
+    )
+    html = downloaded(browser, downloads, "page", ".html").decode()
+    assert "83% likely" not in html
+    assert "20% likely to be true" in html
 
 
 def test_a_run_without_calibration_says_nothing_of_confidence(page):
