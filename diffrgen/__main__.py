@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "experiments": "run a study of the paper",
         "mechanisms": "measure what a trained network uses",
         "phantom": "draw the phantom's radiographs and reports",
+        "reinforce": "train a run further on the scores of its own reports",
         "share": "upload a run to the Hugging Face hub",
         "index": "make the index of a run that was shared without its reports",
     }

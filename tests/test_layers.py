@@ -17,6 +17,7 @@ ROOM = Path(diffrgen.__file__).parent
 FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges", "release"}
 COMMANDS = {
     *("__main__", "rexrank", "score", "serve", "train", "evaluate", "calibrate", "generate", "prepare", "share", "index"),
+    "reinforce",
     "command",
 }
 

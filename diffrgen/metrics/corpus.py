@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer  # type: ignore[import-untyped]
 from pycocoevalcap.cider.cider import Cider  # type: ignore[import-untyped]
+from pycocoevalcap.cider.cider_scorer import CiderScorer  # type: ignore[import-untyped]
 from pycocoevalcap.rouge.rouge import Rouge  # type: ignore[import-untyped]
 
 from diffrgen.metrics.bootstrap import Interval, bootstrap_interval, mean_interval
@@ -65,16 +67,13 @@ def score_corpus(
     """
     _validate(hypotheses, references)
     generated, truth = ([" ".join(text.split()) for text in texts] for texts in (hypotheses, references))
-    scorer = BleuScorer(n=BLEU_ORDERS)
-    for hypothesis, reference in zip(generated, truth, strict=True):
-        scorer += (hypothesis, [reference])
+    scorer = _bleu_scorer(generated, truth)
     bleu, _ = scorer.compute_score(option="closest")
     values = {f"bleu_{n}": float(value) for n, value in enumerate(bleu, start=1)}
     pairs = [{i: [text] for i, text in enumerate(texts)} for texts in (truth, generated)]
     means = {"rouge_l": Rouge().compute_score(*pairs), "cider": Cider().compute_score(*pairs)}
     values |= {name: float(mean) for name, (mean, _) in means.items()}
-    counts = [[study["testlen"], *study["reflen"], *study["guess"], *study["correct"]] for study in scorer.ctest]
-    per_study = {"bleu": np.array(counts)} | {name: np.array(each)[:, None] for name, (_, each) in means.items()}
+    per_study = {"bleu": _counts(scorer)} | {name: np.array(each)[:, None] for name, (_, each) in means.items()}
     intervals: dict[str, Interval | None] = {}
     if resamples:
         intervals |= _bleu_intervals(per_study["bleu"], resamples=resamples, seed=seed)
@@ -86,6 +85,68 @@ def score_corpus(
         return CorpusScores(values, intervals, per_study)
     values["meteor"] = meteor.score
     return CorpusScores(values, intervals | ({"meteor": meteor.interval} if resamples else {}), per_study)
+
+
+def bleu_counts(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Return the numbers of each study (n, 10) that `bleu_of_sums` takes the sums of; texts as in `score_corpus`."""
+    return _counts(_bleu_scorer(hypotheses, references))
+
+
+def rouge_l(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Return ROUGE-L of each study (n,), 0..1; texts as in `score_corpus`."""
+    scorer = Rouge()
+    return np.array(
+        [scorer.calc_score([hypothesis], [reference]) for hypothesis, reference in zip(hypotheses, references, strict=True)]
+    )
+
+
+class CiderReferences:
+    """CIDEr whose words are weighed by their rarity among `references`, whichever studies are scored.
+
+    With the references of the scored studies themselves, it is the CIDEr of `score_corpus`. Raises ValueError for no references.
+    """
+
+    def __init__(self, references: Sequence[str]) -> None:
+        if not references:
+            raise ValueError("expected at least one reference, got none")
+        scorer = CiderScorer()
+        for reference in references:
+            scorer += ("", [reference])
+        scorer.compute_doc_freq()
+        self._frequency, self._count = scorer.document_frequency, len(references)
+
+    def __call__(self, hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """Return the CIDEr of each study (n,), 0..10; texts as in `score_corpus`."""
+        scorer = CiderScorer()
+        for hypothesis, reference in zip(hypotheses, references, strict=True):
+            scorer += (hypothesis, [reference])
+        scorer.document_frequency = self._frequency
+        # pycocoevalcap takes the size of the collection from here.
+        scorer.crefs = _OfCollection(scorer.crefs, self._count)
+        return np.array(scorer.compute_cider(), dtype=np.float64)
+
+
+class _OfCollection(list[Any]):
+    """Some items of a collection, whose length is that of the collection."""
+
+    def __init__(self, items: Sequence[Any], length: int) -> None:
+        super().__init__(items)
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def _bleu_scorer(hypotheses: Sequence[str], references: Sequence[str]) -> BleuScorer:
+    scorer = BleuScorer(n=BLEU_ORDERS)
+    for hypothesis, reference in zip(hypotheses, references, strict=True):
+        scorer += (hypothesis, [reference])
+    return scorer
+
+
+def _counts(scorer: BleuScorer) -> np.ndarray:
+    """Return the numbers of each study, (n, 10); pycocoevalcap chooses the one reference's length itself."""
+    return np.array([[each["testlen"], *each["reflen"], *each["guess"], *each["correct"]] for each in scorer.ctest])
 
 
 def _bleu_intervals(counts: np.ndarray, *, resamples: int, seed: int) -> dict[str, Interval | None]:

@@ -84,27 +84,28 @@ class ReportWriting(GenerationMixin):
         )
         return self._padded(sequences[:, ids.shape[1] :])
 
+    @torch.no_grad()
     def log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
         """Return the mean log-probability of a token (B,) of padded reports (B, T), their first end token included."""
         scores = self.token_log_probability(encoded, prompt, sequences)
-        return scores.sum(1) / self._written(sequences).sum(1).clamp_min(1)
+        return scores.sum(1) / self.written(sequences).sum(1).clamp_min(1)
 
-    def _written(self, sequences: Tensor) -> Tensor:
+    def written(self, sequences: Tensor) -> Tensor:
         """Return what of padded reports (B, T) is no padding, (B, T) bool."""
         return ~self._behind_end(sequences) & (sequences != self.config.pad_token_id)
 
-    @torch.no_grad()
     def token_log_probability(self, encoded: EncodedStudy, prompt: Prompt, sequences: Tensor) -> Tensor:
         """Return the log-probability (B, T) float32 of each token of padded reports (B, T), 0 for padding.
 
-        It is the network's own: guidance, and what forbids or favours tokens in generation, take no part.
+        It is the network's own: guidance, and what forbids or favours tokens in generation, take no part. Gradients are
+        recorded unless the caller turns that off.
         """
         ids = self.prompt_ids(prompt.states, prompt.prior_states)
         ids = torch.cat([ids, sequences[:, :-1]], dim=1)
         kept = sequences.shape[1]
         decoded = self.decode_step(encoded, ids, encoded.memory_mask, None, use_cache=False, logits_to_keep=kept)
         chosen = decoded.logits.float().log_softmax(-1).gather(2, sequences.unsqueeze(-1)).squeeze(-1)  # (B, T)
-        return chosen.masked_fill(~self._written(sequences), 0.0)
+        return chosen.masked_fill(~self.written(sequences), 0.0)
 
     def _padded(self, sequences: Tensor) -> Tensor:
         """Return sequences (B, T) padded behind the first end token: beam search fills up with end tokens if padding is 0."""

@@ -58,7 +58,7 @@ class AgreeingCandidates:
         rows = torch.from_numpy(self._disagreements(prompt, first.unsqueeze(1))[:, 0].nonzero()[0]).to(first.device)
         if not len(rows):
             return first
-        encoded, prompt = _chosen(encoded, prompt, rows)
+        encoded, prompt = studies_of(encoded, prompt, rows)
         arguments = {name: value for name, value in generation.items() if name != "length_penalty"}
         sampled = {**arguments, **self.sampling, "num_return_sequences": self.count - 1}
         drafts = _together(first[rows], model.decode(encoded, prompt, **sampled), padding=model.config.pad_token_id)
@@ -74,7 +74,7 @@ class AgreeingCandidates:
         return disagreements(prompt.states.cpu().numpy()[:, None], said.reshape(*drafts.shape[:2], -1))
 
 
-def _chosen(encoded: EncodedStudy, prompt: Prompt, rows: Tensor) -> tuple[EncodedStudy, Prompt]:
+def studies_of(encoded: EncodedStudy, prompt: Prompt, rows: Tensor) -> tuple[EncodedStudy, Prompt]:
     """Return what the decoder attends to, and is prompted by, of the studies `rows` alone."""
 
     def of_rows(tensor: Tensor | None) -> Tensor | None:

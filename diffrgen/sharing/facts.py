@@ -17,6 +17,8 @@ from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings
 from diffrgen.pipeline.settings import load_json
+from diffrgen.reinforcement.lineage import RECORD as LINEAGE
+from diffrgen.reinforcement.lineage import Lineage
 from diffrgen.training.initial_record import RECORD as INITIALISATION
 from diffrgen.training.initial_record import Initialisation
 from diffrgen.training.options import TrainOptions
@@ -52,7 +54,8 @@ class RunFacts:
     """All that the files of a run say. changed: options that are not the preset's, by their names on the command line;
     parameters: numbers in the weights; retriever_fit: its steps, seconds and recall, None where it was not fitted here;
     evaluations: those of the weights that are in the run now, of the test split and the newest first; initialisation: what was
-    taken of the run that the training started from, None where it started from none.
+    taken of the run that the training started from, None where it started from none; lineage: of a run that was trained further
+    on rewards, else None.
     """
 
     settings: RunSettings
@@ -66,6 +69,7 @@ class RunFacts:
     evaluations: tuple[EvaluationFacts, ...]
     has_curves: bool
     initialisation: Initialisation | None = None
+    lineage: Lineage | None = None
 
     @classmethod
     def read(cls, path: Path) -> RunFacts:
@@ -85,6 +89,7 @@ class RunFacts:
             evaluations=tuple(_evaluations(run.evaluation_path, weights_digest(path))),
             has_curves=(path / "curves.png").is_file(),
             initialisation=load_json(Initialisation, start) if start.is_file() else None,
+            lineage=load_json(Lineage, path / LINEAGE) if (path / LINEAGE).is_file() else None,
         )
 
 

@@ -22,7 +22,7 @@ from diffrgen.sharing.privacy import WITH_FOLDERS, without_folders
 # What is told about a run besides. Predictions are not here: they hold the reference reports of the split.
 TOLD = (
     *(CARD, "curves.png", "train.json", "training.json", "data.json", "metrics.jsonl", "retriever/fit.json"),
-    "initialisation.json",
+    *("initialisation.json", "lineage.json"),
     *("evaluation/*/metrics.json", "evaluation/*/table.md", "evaluation/*/evaluation.json"),
 )
 SHAREABLE = (*NEEDED, *TOLD)

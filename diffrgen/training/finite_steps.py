@@ -21,6 +21,8 @@ from diffrgen.training.options import TrainOptions
 class FiniteSteps:
     """Takes the optimiser's steps that are finite and skips the others; `guard` counts these."""
 
+    rate_option, start_anew = "--optimiser.learning-rate", "with --overwrite or in another --output"
+
     def __init__(
         self, options: TrainOptions, accelerator: Accelerator, network: nn.Module, optimiser: AcceleratedOptimizer
     ) -> None:
@@ -77,7 +79,7 @@ class FiniteSteps:
             if broken is not None:
                 return f"the batch's {broken} is not finite; look for broken images, or train with another retriever"
         options = self.options
-        cause = f"the learning rate {options.optimiser.learning_rate:g} is too high; lower --optimiser.learning-rate"
+        cause = f"the learning rate {options.optimiser.learning_rate:g} is too high; lower {self.rate_option}"
         if options.precision == "fp16":
             cause = f"float16 overflows: pass --precision bf16; or {cause}"
-        return f"{cause}, and start anew with --overwrite or in another --output"
+        return f"{cause}, and start anew {self.start_anew}"

@@ -44,6 +44,8 @@ Preset = Literal["tiny", "paper", "iu"]
 RANDOM_ENCODERS = ("tiny", "paper")
 # Endings of files of PyTorch weights, which --init loads tensors from and nothing else.
 CHECKPOINTS = (".pth", ".pt")
+# The options of `diffrgen.reinforce`, in the folder of a run that it wrote.
+REINFORCED = "reinforce.json"
 
 
 @dataclass(frozen=True)

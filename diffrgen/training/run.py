@@ -21,7 +21,7 @@ from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.curves import draw_curves
 from diffrgen.training.full_disk import explained
 from diffrgen.training.interruption import StopRequest, TrainingStopped
-from diffrgen.training.options import TrainOptions
+from diffrgen.training.options import REINFORCED, TrainOptions
 from diffrgen.training.prepare import prepare
 from diffrgen.training.resume import check_resumable
 from diffrgen.training.summary import TrainingSummary
@@ -127,6 +127,8 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if resume and overwrite:
         raise DataError(f"{path}: needed --resume to go on or --overwrite to start anew, got both")
+    if (path / REINFORCED).is_file():
+        raise DataError(f"{path}: holds a run of diffrgen.reinforce, which this command would replace; choose another --output")
     if (path / OPTIONS).is_file():
         if not (resume or overwrite):
             advice = "pass --resume to go on, --overwrite to start anew, or another --output"

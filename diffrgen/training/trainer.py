@@ -172,11 +172,14 @@ class Trainer:
             group = []
             last = self._validation_is_due()
             bar.update()
-            if step % LOG_EVERY == 0 or step == self.steps:
+            if self._is_logged(step):
                 self._log_step(losses, temperature, log, bar)
             self._save_and_stop(log, always=last)
             if last:
                 return
+
+    def _is_logged(self, step: int) -> bool:
+        return step % LOG_EVERY == 0 or step == self.steps
 
     def _validation_is_due(self) -> bool:
         """Return whether an epoch or the training is over and its validation has not been done yet."""
@@ -269,6 +272,16 @@ class Trainer:
             )
         # What has no finite loss is not called best, whatever its reports are.
         better = all_finite(scores["loss"]) and scores["micro_f1"] > progress.best
+        self._keep_if(better, scores["micro_f1"])
+        if not self.plan.left(progress):
+            prior = self.network.classifier.class_prior
+            states = self.prepared.val.states
+            if torch.isfinite(validation.positive_probability).all():
+                prior.copy_(adapted_class_prior(prior.cpu(), validation.positive_probability, states))
+            self._next_epoch()
+
+    def _keep_if(self, better: bool, score: float) -> None:
+        """Note that the newest weights are validated, and keep them as the run's where they are `better`, by `score`."""
         if better and self.accelerator.is_main_process:
             self.finite.check(self.progress.step)
             # It was learned from reports of the weights that are replaced.
@@ -276,11 +289,8 @@ class Trainer:
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)
                 note_weights(stage)
-        progress = replace(progress, best=scores["micro_f1"] if better else progress.best, validated=progress.step)
-        if not self.plan.left(progress):
-            prior = self.network.classifier.class_prior
-            states = self.prepared.val.states
-            if torch.isfinite(validation.positive_probability).all():
-                prior.copy_(adapted_class_prior(prior.cpu(), validation.positive_probability, states))
-            progress = replace(progress, epoch=progress.epoch + 1, studies=0, ordered_by=0)
-        self.progress = progress
+        progress = self.progress
+        self.progress = replace(progress, best=score if better else progress.best, validated=progress.step)
+
+    def _next_epoch(self) -> None:
+        self.progress = replace(self.progress, epoch=self.progress.epoch + 1, studies=0, ordered_by=0)

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "calibrate": "diffrgen.evaluation.options.CalibrateOptions",
         "score": "diffrgen.evaluation.options.ScoreOptions",
         "rexrank": "diffrgen.evaluation.options.ReXrankOptions",
+        "reinforce": "diffrgen.reinforcement.options.ReinforceOptions",
         "generate": "diffrgen.generate.GenerateOptions",
         "serve": "diffrgen.serving.options.ServeOptions",
         "prepare mimic-cxr": "diffrgen.preparation.options.MimicCxrOptions",

@@ -17,6 +17,7 @@ from diffrgen.generate import GenerateOptions
 from diffrgen.index import parse_options as parse_index_options
 from diffrgen.mechanisms.__main__ import parse_options as parse_mechanism_options
 from diffrgen.prepare import parse_options as parse_prepare_options
+from diffrgen.reinforce import parse_options as parse_reinforce_options
 from diffrgen.rexrank import parse_options as parse_rexrank_options
 from diffrgen.score import parse_options as parse_score_options
 from diffrgen.share import parse_options as parse_share_options
@@ -91,6 +92,7 @@ PARSERS = {
     "evaluate": _evaluate,
     "score": parse_score_options,
     "rexrank": parse_rexrank_options,
+    "reinforce": parse_reinforce_options,
     "generate": lambda arguments: tyro.cli(GenerateOptions, args=arguments),
     "prepare": parse_prepare_options,
     "share": parse_share_options,

@@ -39,7 +39,13 @@ ALLOWED = {
         *("errors", "labels", "records", "images", "text", "phantom", "retrieval", "model", "pipeline"),
         *("pretraining", "reporting", "evaluation", "optimiser", "staging"),
     },
-    "sharing": {"errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training"},
+    "reinforcement": {
+        *("errors", "staging", "labels", "records", "text", "metrics", "model", "pipeline", "reporting", "evaluation"),
+        "training",
+    },
+    "sharing": {
+        *("errors", "staging", "records", "retrieval", "pipeline", "reporting", "evaluation", "training", "reinforcement"),
+    },
     "clinical": {"errors", "images", "text", "pipeline", "reporting", "evaluation", "command"},
     "serving": {
         *("errors", "records", "images", "text", "phantom", "pipeline", "reporting", "explanation", "page", "clinical"),

@@ -1,0 +1,1 @@
+"""Training a run further on the scores of the reports that it samples."""

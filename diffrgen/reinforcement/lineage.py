@@ -1,0 +1,81 @@
+"""What a reinforced run comes from: the record beside its weights, and what is copied from the start."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.pipeline.hub import NEEDED
+from diffrgen.pipeline.run_check import weights_digest
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.settings import save_json
+from diffrgen.reinforcement.options import Method, ReinforceOptions
+from diffrgen.staging import remove, staged
+from diffrgen.training.initial_record import NETWORK
+
+RECORD = "lineage.json"
+# All that a run is used by, and what its card tells of its training. Its calibration is of its own weights.
+COPIED = (
+    *(name for name in NEEDED if name != "confidence.json"),
+    *("index/[!.]*", "index/priors-*/*", "data.json", "data-digests.json", "train.json", "training.json", "retriever/fit.json"),
+)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The start's name and the SHA-256 of its weights, and how the decoder was trained further.
+
+    weights: of the rewards by name; batches: of samples that were trained on, 0 until the end; reward: the weighted mean on the
+    validation split of the start and of the weights that were kept.
+    """
+
+    start: str
+    start_weights: str
+    method: Method
+    weights: Mapping[str, float]
+    group: int
+    kl_weight: float
+    batches: int = 0
+    reward: tuple[float, float] | None = None
+
+    def lines(self) -> list[str]:
+        """Return the record as text, a line for each fact."""
+        rewards = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items())
+        lines = [
+            f"start: {self.start} (SHA-256 of its weights {self.start_weights[:16]})",
+            f"method: {self.method}, {self.group} reports a study, weight of the KL to the start {self.kl_weight:g}",
+            f"rewards: {rewards}",
+            "trained: the decoder alone",
+        ]
+        if self.reward is not None:
+            before, after = self.reward
+            lines.append(f"{self.batches:,} batches of samples; validation reward {before:.4f} before, {after:.4f} after")
+        return lines
+
+
+def take_start(options: ReinforceOptions, start: RunFolder, model: DiffRGenForReportGeneration, output: Path) -> None:
+    """Copy the run `start` to `output`, its network once more for the divergence from it, and write the record at last.
+
+    What an interrupted copy left is replaced.
+    """
+    with staged(output / NETWORK) as stage:
+        # What the weights were saved with is the start's.
+        model.config.made_with = {}
+        model.save_pretrained(stage, safe_serialization=True)
+    with staged(output) as stage:
+        for path in sorted(start.path.rglob("*")):
+            name = path.relative_to(start.path).as_posix()
+            if path.is_file() and any(fnmatchcase(name, one) and name.count("/") == one.count("/") for one in COPIED):
+                (stage / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, stage / name)
+        for folder in (path for path in stage.iterdir() if path.is_dir()):
+            remove(output / folder.name)
+    name = start.path.resolve().name if start.name is None else str(start.name)
+    record = Lineage(
+        name, weights_digest(start.path), options.method, options.weights(), options.group, options.kl_weight
+    )
+    save_json(record, output / RECORD)

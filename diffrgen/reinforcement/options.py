@@ -1,0 +1,122 @@
+"""The options of `python -m diffrgen.reinforce`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal, get_args
+
+import tyro
+from annotated_types import Gt, Lt
+
+from diffrgen.errors import DataError
+from diffrgen.pipeline.options import ImageCacheOptions, LabelerOptions
+from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, check_fields
+
+RewardName = Literal["states", "change", "temporal", "bleu_4", "rouge_l", "cider"]
+Method = Literal["grpo", "scst"]
+# What applies where nothing is given.
+REWARDS: Mapping[Method, tuple[str, ...]] = MappingProxyType({"grpo": ("states=0.5", "bleu_4=0.2"), "scst": ("cider=1",)})
+ITERATIONS: Mapping[Method, int] = MappingProxyType({"grpo": 3, "scst": 1})
+KL_WEIGHTS: Mapping[Method, float] = MappingProxyType({"grpo": 0.04, "scst": 0.0})
+
+
+@dataclass(frozen=True)
+class ReinforceOptions:
+    """Train the decoder of a run further on the scores of reports that it samples, and write a new run.
+
+    The start is never changed, and all but the decoder stays as it is. After each epoch the validation split is scored, with its
+    own images and with those of other studies: a reward that rises with both is not read in the image.
+    """
+
+    run: tyro.conf.Positional[str]
+    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    output: Path
+    """Folder for the new run."""
+    method: Method = "grpo"
+    """`grpo`: reports of a study against each other (group-relative policy optimisation); `scst`: against the greedy report
+    (self-critical sequence training)."""
+    rewards: tuple[str, ...] = ()
+    """NAME=WEIGHT of each reward: states, change (the phantom's data alone), temporal, bleu_4, rouge_l, cider. Default:
+    states=0.5 bleu_4=0.2 for grpo, cider=1 for scst."""
+    group: Count = 4
+    """Reports sampled for each study; at least 2 for grpo."""
+    kl: PositiveOrZero | None = None
+    """Weight of the divergence (KL) from the start; default: 0.04 for grpo, 0 for scst."""
+    clip: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """A step gains nothing by a token whose probability has changed by more than this share since it was sampled."""
+    iterations: Count | None = None
+    """Steps on each batch of samples; default: 3 for grpo; 1 for scst, which has no other."""
+    learning_rate: Positive = 1e-5
+    """Peak learning rate of AdamW, with a cosine schedule to 0."""
+    clip_norm: Positive = 1.0
+    """Largest gradient norm."""
+    epochs: Count = 1
+    """Passes over the training split."""
+    batch_size: Count = 8
+    """Studies a batch of samples."""
+    max_steps: Count | None = None
+    """Stop after so many batches of samples; the schedule stays that of all epochs."""
+    checkpoint_every: Count | None = None
+    """Batches between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
+    resume: bool = False
+    """Go on from the newest complete checkpoint of --output; in a folder without a run, start one."""
+    validation_studies: Count = 256
+    """Validation studies that reports are generated for before the first step and after each epoch."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Mixed precision of the decoder's log-probabilities."""
+    fused_kernels: bool = True
+    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    seed: Seed = 0
+    """Of the order of studies and of sampling."""
+    workers: CountOrZero = 0
+    """Processes that read images."""
+    decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
+    labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
+
+    def __post_init__(self) -> None:
+        check_fields(self, "--")
+        self.weights()
+        if self.method == "grpo" and self.group < 2:
+            raise DataError(f"--group: expected at least 2 for grpo, which compares the reports of a study, got {self.group}")
+        if self.method == "scst" and self.iterations not in (None, 1):
+            raise DataError(f"--iterations: expected 1 for scst, got {self.iterations}")
+        if Path(self.run).resolve() == self.output.resolve():
+            raise DataError(f"--output {self.output}: is the run that is started from, which is not written over")
+
+    def weights(self) -> dict[RewardName, float]:
+        """Return the weight of each reward by name; DataError for what is none, twice the same, or no weight above 0."""
+        names: dict[str, RewardName] = {name: name for name in get_args(RewardName)}
+        weights: dict[RewardName, float] = {}
+        for text in self.rewards or REWARDS[self.method]:
+            name, _, value = text.partition("=")
+            if name not in names:
+                raise DataError(f"--rewards: expected NAME=WEIGHT with a name out of {', '.join(names)}, got {text!r}")
+            if names[name] in weights:
+                raise DataError(f"--rewards: expected each reward once, got {name!r} twice")
+            weights[names[name]] = _weight(text, value)
+        if not any(weights.values()):
+            raise DataError(f"--rewards: expected a weight above 0, got {' '.join(self.rewards)}")
+        return weights
+
+    @property
+    def kl_weight(self) -> float:
+        """The weight of the divergence from the start."""
+        return KL_WEIGHTS[self.method] if self.kl is None else self.kl
+
+    @property
+    def steps_a_batch(self) -> int:
+        """Steps on each batch of samples."""
+        return ITERATIONS[self.method] if self.iterations is None else self.iterations
+
+
+def _weight(text: str, value: str) -> float:
+    try:
+        weight = float(value)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight < float("inf"):
+        raise DataError(f"--rewards: expected a weight of at least 0, such as states=0.5, got {text!r}")
+    return weight

@@ -1,0 +1,167 @@
+"""One run of `diffrgen.reinforce`, from its options to the new run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from diffrgen.errors import DataError
+from diffrgen.evaluation.split import SplitChoice, load_split
+from diffrgen.lock import Taken, exclusive
+from diffrgen.model import DiffRGenConfig
+from diffrgen.pipeline.data_summary import DataSummary
+from diffrgen.pipeline.options import PHANTOM
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.settings import load_json, save_json
+from diffrgen.pipeline.source import StudySource
+from diffrgen.reinforcement.lineage import RECORD, Lineage, take_start
+from diffrgen.reinforcement.options import ReinforceOptions
+from diffrgen.reinforcement.rewards import Rewards
+from diffrgen.reinforcement.trainer import NumberedStudies, PolicyTrainer, train_options
+from diffrgen.staging import is_partial, partial_path, remove
+from diffrgen.training.accelerator import make_accelerator
+from diffrgen.training.full_disk import explained
+from diffrgen.training.initial_record import NETWORK
+from diffrgen.training.interruption import StopRequest
+from diffrgen.training.log_lines import read_log
+from diffrgen.training.options import REINFORCED
+from diffrgen.training.prepare import PreparedRun
+from diffrgen.training.resume import option_differences, option_flag
+from diffrgen.training.run import LOCK
+from diffrgen.weights import read_config
+
+MAY_CHANGE = (
+    *("run", "output", "resume", "max_steps", "checkpoint_every", "validation_studies", "workers", "fused_kernels"),
+    *("decoded.image_cache", "decoded.image_cache_folder", "labeler.chexbert", "labeler.chexbert_vocabulary"),
+)
+
+
+def reinforce(options: ReinforceOptions) -> Lineage:
+    """Train the decoder of a run further and write the new run; return what it comes from and how its reward changed.
+
+    Raises:
+        DataError: unusable input, an output that holds something already, several processes, or a full disk.
+        TrainingStopped: Ctrl-C or a termination signal; what was done is saved.
+    """
+    run = RunFolder(options.output)
+    with explained(run):
+        accelerator = make_accelerator(train_options(options))
+        if accelerator.num_processes > 1:
+            raise DataError(f"expected a single process, got {accelerator.num_processes}; start this command without torchrun")
+        check_output(run.path, resume=options.resume)
+        with StopRequest() as stop:
+            with stop.immediate("stopped before the first batch; nothing was trained"):
+                begun = (run.path / RECORD).is_file()
+                home = run if begun else RunFolder.open(options.run)
+                source = _source(options, home)
+                _check_rewards(options, home)
+            with _owned(options, run):
+                if not begun:
+                    take_start(options, home, home.model(fused_kernels=options.fused_kernels), run.path)
+                trainer = _trainer(options, run, source, accelerator, stop)
+                summary = trainer.fit()
+                return _finished(run.path, summary.steps, summary.best_micro_f1)
+
+
+def _source(options: ReinforceOptions, home: RunFolder) -> StudySource:
+    """Return the data of the run; DataError where the split train or val is empty."""
+    settings, config = home.settings(), cast("DiffRGenConfig", read_config(DiffRGenConfig, home.path))
+    choice = SplitChoice("train", None, None, settings.data.skip_broken, options.labeler, options.decoded)
+    source, _ = load_split(home, settings, config, choice)
+    if not source.splits.val:
+        raise DataError(f"{source.splits.source}: needed studies in the split 'val', got none")
+    return source
+
+
+def _check_rewards(options: ReinforceOptions, home: RunFolder) -> None:
+    """Raise DataError for a reward that the data of the run have no truth for."""
+    data = home.settings().data.data
+    if "change" in options.weights() and data != PHANTOM:
+        raise DataError(
+            f"--rewards: expected no reward `change`, whose truth only the phantom has, for a run on {Path(data).name}; "
+            "`temporal` rewards the words of change on any data"
+        )
+
+
+def _trainer(
+    options: ReinforceOptions, run: RunFolder, source: StudySource, accelerator: Accelerator, stop: StopRequest
+) -> PolicyTrainer:
+    set_seed(options.seed)
+    settings, device = run.settings(), accelerator.device
+    model = run.model(fused_kernels=options.fused_kernels)
+    start = RunFolder(run.path / NETWORK).model(fused_kernels=options.fused_kernels)
+    # The weights of a run that is resumed come from its checkpoint; where there is none yet, from the start.
+    model.load_state_dict(start.state_dict())
+    start.image_encoder = model.image_encoder
+    train, val = (
+        run.dataset(
+            model.config, settings, source, source.splits[split], key=split, prior=model.config.prior, device=device
+        )
+        for split in ("train", "val")
+    )
+    numbered = NumberedStudies(
+        train.studies, train.neighbours, train.sources, priors=train.priors, contexts=train.contexts, seed=options.seed
+    )
+    names, training = list(options.weights()), source.splits.train
+    return PolicyTrainer(
+        options,
+        run,
+        PreparedRun(settings, DataSummary.of(settings.data, source), model, numbered, val, source),
+        accelerator,
+        start=start,
+        rewards=Rewards(names, numbered, source.labeler, training),
+        validation_rewards=Rewards(names, val, source.labeler, training),
+        stop=stop,
+    )
+
+
+def _finished(path: Path, batches: int, best: float) -> Lineage:
+    """Complete the record of what the run comes from by how the reward changed."""
+    before = next(line.scalars["reward"] for line in read_log(path / "metrics.jsonl") if line.phase == "val")
+    record = replace(load_json(Lineage, path / RECORD), batches=batches, reward=(before, best))
+    save_json(record, path / RECORD)
+    return record
+
+
+@contextmanager
+def _owned(options: ReinforceOptions, run: RunFolder) -> Iterator[None]:
+    """Make the run folder, hold its lock within the block, and keep the options for `--resume`."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(run.path / LOCK):
+            # Once more: another process may have been here a moment ago.
+            check_output(run.path, resume=options.resume)
+            stored = run.path / REINFORCED
+            if stored.is_file():
+                _check_resumable(load_json(ReinforceOptions, stored), options)
+                # What a process left that ended while it replaced files of this folder.
+                remove(partial_path(run.path))
+            save_json(replace(options, resume=False), stored)
+            yield
+    except Taken as holder:
+        raise DataError(f"{run.path}: {holder} trains in this folder; wait for its end, or choose another --output") from holder
+
+
+def check_output(path: Path, *, resume: bool) -> None:
+    """Raise DataError where a run cannot start at `path`, or go on there; resuming starts one where there is none."""
+    if (path / REINFORCED).is_file():
+        if not resume:
+            raise DataError(f"{path}: holds a run of diffrgen.reinforce; pass --resume to go on, or another --output")
+    elif path.exists() and (not path.is_dir() or not all(is_partial(one) or one.name == LOCK for one in path.iterdir())):
+        raise DataError(f"{path}: needed a new or empty folder, got one that holds something; choose another --output")
+
+
+def _check_resumable(stored: ReinforceOptions, asked: ReinforceOptions) -> None:
+    found = [
+        f"{option_flag(name)} (was {before}, got {now})"
+        for name, before, now in option_differences(stored, asked)
+        if name not in MAY_CHANGE
+    ]
+    if found:
+        raise DataError(f"{asked.output}: a training cannot go on as another one; changed: {', '.join(found)}")
