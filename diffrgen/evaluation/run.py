@@ -74,7 +74,7 @@ class Evaluation:
     human: Mapping[str, HumanScores]
     published: PublishedData | None = None
     confidence: ConfidenceEvaluation | None = None
-    sections: Mapping[str, Scores] = field(default_factory=dict)
+    sections: dict[str, Scores] = field(default_factory=dict)
 
     @property
     def model(self) -> Scores:
@@ -290,7 +290,7 @@ def _new_folder(parent: Path, name: str) -> Path:
 def _write(evaluation: Evaluation, dataset: StudyDataset) -> None:
     """Write predictions.jsonl, metrics.json and table.md."""
     evaluation.folder.mkdir(parents=True, exist_ok=True)
-    sections = dataset.sections or [None] * len(dataset)
+    sections: Sequence[ReportSections | None] = dataset.sections or [None] * len(dataset)
     with (evaluation.folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
         for study, reference, own, report in zip(
             *(dataset.studies, dataset.reports, sections, evaluation.written), strict=True

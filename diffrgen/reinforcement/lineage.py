@@ -75,7 +75,6 @@ def take_start(options: ReinforceOptions, start: RunFolder, model: DiffRGenForRe
         for folder in (path for path in stage.iterdir() if path.is_dir()):
             remove(output / folder.name)
     name = start.path.resolve().name if start.name is None else str(start.name)
-    record = Lineage(
-        name, weights_digest(start.path), options.method, options.weights(), options.group, options.kl_weight
-    )
+    digest, weights = weights_digest(start.path), options.weights()
+    record = Lineage(name, digest, options.method, weights, options.group, options.kl_weight)
     save_json(record, output / RECORD)

@@ -86,17 +86,16 @@ class ReinforceOptions:
         if Path(self.run).resolve() == self.output.resolve():
             raise DataError(f"--output {self.output}: is the run that is started from, which is not written over")
 
-    def weights(self) -> dict[RewardName, float]:
+    def weights(self) -> dict[str, float]:
         """Return the weight of each reward by name; DataError for what is none, twice the same, or no weight above 0."""
-        names: dict[str, RewardName] = {name: name for name in get_args(RewardName)}
-        weights: dict[RewardName, float] = {}
+        names, weights = get_args(RewardName), dict[str, float]()
         for text in self.rewards or REWARDS[self.method]:
             name, _, value = text.partition("=")
             if name not in names:
                 raise DataError(f"--rewards: expected NAME=WEIGHT with a name out of {', '.join(names)}, got {text!r}")
-            if names[name] in weights:
+            if name in weights:
                 raise DataError(f"--rewards: expected each reward once, got {name!r} twice")
-            weights[names[name]] = _weight(text, value)
+            weights[name] = _weight(text, value)
         if not any(weights.values()):
             raise DataError(f"--rewards: expected a weight above 0, got {' '.join(self.rewards)}")
         return weights

@@ -15,7 +15,6 @@ from diffrgen.metrics.corpus import CiderReferences, bleu_counts, bleu_of_sums, 
 from diffrgen.metrics.temporal import temporal_f1
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.records import Study
-from diffrgen.reinforcement.options import RewardName
 from diffrgen.text import apply_protocol
 
 COLUMNS = [FINDINGS.index(name) for name in DISEASES]
@@ -44,7 +43,7 @@ class Rewards:
     """
 
     def __init__(
-        self, names: Sequence[RewardName], dataset: StudyDataset, labeler: Labeler, training: Sequence[Study]
+        self, names: Sequence[str], dataset: StudyDataset, labeler: Labeler, training: Sequence[Study]
     ) -> None:
         self.names, self.labeler = tuple(names), labeler
         self.references = [study.report for study in dataset.studies]
@@ -84,7 +83,7 @@ def _defined(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(scores), 1.0, scores)
 
 
-SCORERS: Mapping[RewardName, Callable[[Rewards, ScoredReports], np.ndarray]] = MappingProxyType(
+SCORERS: Mapping[str, Callable[[Rewards, ScoredReports], np.ndarray]] = MappingProxyType(
     {
         "states": Rewards._states,
         "change": Rewards._change,
