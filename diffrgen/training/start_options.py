@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 # Everything else of these three concerns follows from the weights, or was fitted with them.
 OF_THE_NETWORK = (
     *("prior", "context", "finding_queries", "dropout", "logit_adjustment", "disease_weight", "contrast_weight", "contrast_form"),
-    *("label_smoothing", "finding_weight"),
+    *("label_smoothing", "finding_weight", "learn_marks"),
 )
 OF_THE_RETRIEVER = (
     *("neighbours", "index_factory", "index_search", "exclude_patient", "precision", "workers", "batch_size", "seed"),
 )
 # How the network is built is not in its configuration.
-NOT_IN_CONFIG = ("encoder", "decoder", "warm_start")
+NOT_IN_CONFIG = ("encoder", "decoder", "warm_start", "learn_marks")
 
 
 def recorded_options(stored: TrainOptions, config: DiffRGenConfig) -> TrainOptions:
@@ -52,6 +52,10 @@ def defaults_after(start: TrainOptions, init: str, *, base: TrainOptions | None 
         max_steps=None,
         checkpoint_every=None,
         track=(),
+        # The start brings its encoder.
+        pretrain=replace(base.pretrain, epochs=0),
+        extra_labelled=None,
+        extra_images=None,
         image=start.image,
         text=start.text,
         retriever=start.retriever,

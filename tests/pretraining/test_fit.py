@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from diffrgen import train as train_command
 from diffrgen.errors import DataError
 from diffrgen.images import ImageTransform
 from diffrgen.images.encoder import PatchEncoder, encoder_config
@@ -204,3 +205,11 @@ def test_a_run_trains_its_encoder_first_and_keeps_it(tmp_path: Path) -> None:
     assert tiny_training.start(data, run, *asked, "--max-steps", "3") == 0
     assert (run / "encoder" / "model.safetensors").stat().st_mtime_ns == changed
     assert not (run / "encoder-fit.state").exists()
+
+    other = tmp_path / "other"
+    small = ("--workers", "0", "--validation-studies", "2", "--optimiser.batch-size", "4", "--max-steps", "0")
+    given = ("--data", str(data), "--images", str(data.parent), "--output", str(other), *small)
+    assert train_command.main(["--init", str(run), *given]) == 0
+    assert not (other / "encoder").exists()
+    started = load_file(other / "model.safetensors")
+    assert all(torch.equal(started[name], value) for name, value in load_file(run / "model.safetensors").items())
