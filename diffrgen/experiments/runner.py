@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections import deque
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 from tqdm import tqdm
@@ -55,7 +55,7 @@ class Running:
 
     job: Job
     folder: Path
-    process: subprocess.Popen[bytes]
+    process: Popen[bytes]
     log: IO[bytes]
 
     def steps(self) -> int:
@@ -113,12 +113,12 @@ class Runner:
         open_job_folder(job, folder, self.shared)
         threads = max(1, (os.cpu_count() or 1) // self.processes)
         log = (folder / LOG).open("ab")
-        process = subprocess.Popen(
+        process = Popen(
             [sys.executable, "-m", "diffrgen.experiments.worker", str(folder)],
             # It ends with this process: see the worker.
-            stdin=subprocess.PIPE,
+            stdin=PIPE,
             stdout=log,
-            stderr=subprocess.STDOUT,
+            stderr=STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
         )
         return Running(job, folder, process, log)

@@ -139,11 +139,15 @@ def write_archive(
     picture: Callable[[Row], Image.Image] = grey_square,
     end: str = ".csv.gz",
     zipped: bool = True,
+    version: str = "2.0.0",
 ) -> Path:
-    """Write MIMIC-CXR and MIMIC-CXR-JPG under `root` as `wget -r` leaves them; return `root`."""
+    """Write MIMIC-CXR and MIMIC-CXR-JPG under `root` as `wget -r` leaves them; return `root`.
+
+    version: that of the release's folder; the tables are called 2.0.0 in 2.1.0 too.
+    """
     rows, reports, labels = content
-    jpg = root / "physionet.org" / "files" / "mimic-cxr-jpg" / "2.0.0"
-    text = root / "physionet.org" / "files" / "mimic-cxr" / "2.0.0"
+    jpg = root / "physionet.org" / "files" / "mimic-cxr-jpg" / version
+    text = root / "physionet.org" / "files" / "mimic-cxr" / version
     described = [
         (r.dicom, r.patient, r.study, "CHEST (PA AND LAT)", r.view, "8", "8", r.date, r.time, "", "", "") for r in rows
     ]
