@@ -71,7 +71,9 @@ def _paper() -> TrainOptions:
         preset="paper",
         workers=4,
         output=Path("runs/paper"),
+        # As on IU X-Ray, where the likeliest state of a finding is almost never "positive": docs/iu-xray.md.
+        calibrate_prompts=True,
         image=ImageOptions(size=224, resize=256, rotation=5.0),
         retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-4, embedding_width=512, text_width=512),
-        model=ModelOptions(prior=True),
+        model=ModelOptions(prior=True, learn_marks=False),
     )
