@@ -82,7 +82,7 @@ def test_all_options_are_found() -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_field_refuses_what_its_type_does_not_allow(kind: type) -> None:
-    given = {field.name: Path("x") for field in fields(kind) if field.default is field.default_factory is MISSING}
+    given = {field.name: Path(field.name) for field in fields(kind) if field.default is field.default_factory is MISSING}
     given |= {"study": "table2"} if kind.__name__ == "ExperimentOptions" else {}
     kind(**given)
     for name, field_type in types_of(kind).items():

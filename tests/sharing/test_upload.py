@@ -167,6 +167,6 @@ def test_every_pattern_of_the_allow_list_is_a_file_of_a_run_or_known_not_to_be()
     others = {"model.safetensors.index.json", "retriever/model.safetensors.index.json", "index/tokens.npy"}
     others |= {"index/lengths.npy", "retriever/special_tokens_map.json", "retriever/vocab.txt", "retriever/vocab.json"}
     others |= {f"retriever/{name}" for name in ("merges.txt", "preprocessor_config.json", "processor_config.json")}
-    # Of a run with another's start, and of a calibrated one.
-    others |= {"retriever/spiece.model", "initialisation.json", "confidence.json"}
+    # Of a run with another's start, of one trained on rewards, and of a calibrated one.
+    others |= {"retriever/spiece.model", "initialisation.json", "lineage.json", "confidence.json"}
     assert concrete - others == {name for name in CORE | INDEX if not name.startswith("evaluation/")}
