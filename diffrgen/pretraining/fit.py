@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -11,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from diffrgen.errors import DataError
-from diffrgen.finite import StepGuard, all_finite, first_not_finite
+from diffrgen.finite import all_finite, first_not_finite
 from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import DISEASES
@@ -24,10 +22,13 @@ from diffrgen.pretraining.labelled import UNKNOWN, LabelledImage
 from diffrgen.pretraining.options import PretrainOptions
 from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.fit import PassOrder
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped, random_state, set_random_state
+from diffrgen.retrieval.fit_state import FitCheckpoint
 from diffrgen.retrieval.options import Precision
+from diffrgen.retrieval.resumable_fit import ResumableFit
 from diffrgen.workers import worker_options
 
+# Pixels (B, channels, S, S) and truth (B, 13); without B, those of one image.
+Labelled = tuple[Tensor, Tensor]
 # The weights kept are an average of those of the last hundred steps or so.
 DECAY = 0.99
 WARMUP = 100
@@ -36,7 +37,7 @@ CLASSIFIER_RATE = 5.0
 RAREST = 1e-3
 
 
-class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
+class LabelledImages(Dataset[Labelled]):
     """Pixels (channels, S, S) and truth (13,) int64 of each image; augmentation is drawn from (seed, epoch, image)."""
 
     def __init__(
@@ -49,7 +50,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, row: int) -> Labelled:
         """Return the pixels and the truth of image `row`; DataError names one that cannot be read."""
         draw = hash((self.seed, self.epoch.number, row)) % 2**63
         picture = self.read(self.images[row].path, self.transform.resize)
@@ -107,21 +108,9 @@ def fit_on_labels(
     prevalence = ((train.truth == 1).sum(0) / known.sum(0).clamp_min(1)).float()
     classifier = LabelClassifier(encoder, dropout=options.dropout, prevalence=prevalence)
     # channels_last: forward + backward 1.3x faster (EfficientNet-Lite0, 16 x 224 px, one AVX-512 thread).
-    fit = _Fit(_laid_out(classifier.to(device), torch.channels_last), train, options, seed)
-    fit.loader = fit.make_loader(workers)
-    if checkpoint is not None:
-        fit.load(checkpoint.load(fit.key))
-    with tqdm(
-        total=fit.steps, initial=fit.step, desc="training the encoder on labels", unit="step", disable=not progress
-    ) as bar:
-        for pixels, truth in fit.batches():
-            loss = fit.take(pixels.to(device, memory_format=torch.channels_last), truth.to(device), precision)
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update()
-            if checkpoint is not None and (checkpoint.stop() or checkpoint.due()):
-                checkpoint.save(fit.state())
-                if checkpoint.stop():
-                    raise FitStopped(fit.step, fit.steps, "image encoder")
+    laid_out = _laid_out(classifier.to(device), torch.channels_last)
+    fit = _Fit(laid_out, train, options, seed, precision=precision, workers=workers)
+    fit.run("training the encoder on labels", progress=progress, checkpoint=checkpoint)
     best = _laid_out(cast("LabelClassifier", fit.averaged.module), torch.contiguous_format).eval()
     broken = first_not_finite(best.state_dict().items())
     if broken is not None:
@@ -135,15 +124,24 @@ def _laid_out(classifier: LabelClassifier, layout: torch.memory_format) -> Label
     return classifier.to(memory_format=layout)  # type: ignore[call-overload]
 
 
-class _Fit:
+class _Fit(ResumableFit[Labelled]):
     """A fit under way: the classifier, the optimiser and where it stands."""
 
-    def __init__(self, model: LabelClassifier, train: LabelledImages, options: PretrainOptions, seed: int) -> None:
-        self.model, self.train, self.options, self.seed = model.train(), train, options, seed
+    def __init__(
+        self,
+        model: LabelClassifier,
+        train: LabelledImages,
+        options: PretrainOptions,
+        seed: int,
+        *,
+        precision: Precision = "fp32",
+        workers: int = 0,
+    ) -> None:
+        self.model, self.train, self.options, self.seed, self.precision = model.train(), train, options, seed, precision
         self.order = PassOrder(len(train), seed=seed)
-        self.batch_size = min(options.batch_size, len(train))
-        self.a_pass = len(train) // self.batch_size
-        self.steps, self.step = options.epochs * self.a_pass, 0
+        self.loader = _loader(train, self.order, options, workers)
+        self.a_pass = len(self.loader)
+        steps = options.epochs * self.a_pass
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
         rate = options.learning_rate
         self.optimiser = make_adamw(
@@ -153,84 +151,54 @@ class _Fit:
             slower=model.encoder,
             slower_rate=rate,
         )
-        warmup = min(WARMUP, self.steps // 10)
-        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, warmup, self.steps)
-        self.guard = StepGuard(model)
-        self.loader: DataLoader[tuple[Tensor, Tensor]]
-        self.started = time.perf_counter()
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, min(WARMUP, steps // 10), steps)
+        super().__init__(model, steps, averaged=self.averaged, optimiser=self.optimiser, schedule=self.schedule)
 
     @property
     def key(self) -> str:
         """What a saved state has to be of: options, seed and images."""
         return f"{self.options} {self.seed} {len(self.train)}"
 
-    def make_loader(self, workers: int) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Return the loader of the passes, whose generator is its own, so that dropout's is left alone."""
-        return DataLoader(
-            self.train,
-            batch_size=self.batch_size,
-            sampler=self.order,
-            drop_last=True,
-            generator=torch.Generator(),
-            persistent_workers=workers > 0,
-            **worker_options(workers),
-        )
-
-    def elapsed(self) -> float:
-        """Return the seconds of the fit so far."""
-        return time.perf_counter() - self.started
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[Labelled]:
         """Yield the batches that are left, pass after pass."""
         while self.step < self.steps:
             self.order.epoch, done = divmod(self.step, self.a_pass)
-            self.order.start = done * self.batch_size
+            self.order.start = done * (self.loader.batch_size or 1)
             self.train.epoch.number = self.order.epoch
             yield from self.loader
 
-    def take(self, pixels: Tensor, truth: Tensor, precision: Precision) -> float:
+    def take(self, batch: Labelled) -> float:
         """Take one step and return its loss; one that is not finite is skipped."""
+        device = self.model.head.weight.device
+        pixels, truth = batch[0].to(device, memory_format=torch.channels_last), batch[1].to(device)
         self.guard.keep()
         # fp16 would need its loss scaled.
-        with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             logits = self.model(pixels)
         loss = known_loss(logits, truth)
         self.optimiser.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).item()
-        self.step += 1
-        if all_finite(loss.item(), norm):
+        value, norm = loss.item(), torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).item()
+        self.losses.append(value)
+        if all_finite(value, norm):
             self.optimiser.step()
             self.averaged.update_parameters(self.model)
             self.guard.passed()
         else:
             cause = f"the learning rate {self.options.learning_rate:g} is too high; lower --pretrain.learning-rate"
-            self.guard.skip(self.step, loss=loss.item(), norm=norm, cause=cause)
+            self.guard.skip(self.step, loss=value, norm=norm, cause=cause)
         self.schedule.step()
-        return loss.item()
+        return value
 
-    def state(self) -> dict[str, Any]:
-        """Return all that `load` needs to go on, tensors and numbers."""
-        return {
-            "key": self.key,
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "skipped": self.guard.skipped,
-            "seconds": self.elapsed(),
-            "random": random_state(),
-        }
 
-    def load(self, state: dict[str, Any] | None) -> None:
-        """Go on from what `state` returned; None: from the start."""
-        if state is None:
-            return
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.step, self.guard.skipped = state["step"], state["skipped"]
-        self.started = time.perf_counter() - state["seconds"]
-        set_random_state(state["random"])
+def _loader(train: LabelledImages, order: PassOrder, options: PretrainOptions, workers: int) -> DataLoader[Labelled]:
+    return DataLoader(
+        train,
+        batch_size=min(options.batch_size, len(train)),
+        sampler=order,
+        drop_last=True,
+        # Its own, so that starting a pass takes no number from the generator that dropout draws from.
+        generator=torch.Generator(),
+        persistent_workers=workers > 0,
+        **worker_options(workers),
+    )

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from diffrgen.errors import DataError
-from diffrgen.finite import StepGuard, all_finite, first_not_finite
+from diffrgen.finite import all_finite, first_not_finite
 from diffrgen.optimiser import make_adamw
 from diffrgen.retrieval.dual_encoder import DualEncoder
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped, random_state, set_random_state
+from diffrgen.retrieval.fit_state import FitCheckpoint
 from diffrgen.retrieval.options import Precision, RetrieverOptions
 from diffrgen.retrieval.pairs import PairBatch, PairCollator, Pairs, StudyPairs
 from diffrgen.retrieval.recall import distinct_rows, recall_at
+from diffrgen.retrieval.resumable_fit import ResumableFit
 from diffrgen.workers import worker_options
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -66,19 +65,7 @@ def fit_dual_encoder(
     `checkpoint` says to stop.
     """
     fit = _Fit(model, train, options, device)
-    if checkpoint is not None:
-        fit.load(checkpoint.load(fit.key))
-    with tqdm(
-        total=fit.steps, initial=fit.step, desc="fitting the retriever", unit="step", disable=not progress
-    ) as bar:
-        for batch in fit.batches():
-            loss = fit.take(batch)
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update()
-            if checkpoint is not None and (checkpoint.stop() or checkpoint.due()):
-                checkpoint.save(fit.state())
-                if checkpoint.stop():
-                    raise FitStopped(fit.step, fit.steps)
+    fit.run("fitting the retriever", progress=progress, checkpoint=checkpoint)
     model.eval()
     broken = first_not_finite(model.state_dict().items())
     if broken is not None:
@@ -87,7 +74,7 @@ def fit_dual_encoder(
     return FitReport(fit.step, fit.elapsed(), tuple(fit.losses), recall, candidates, fit.guard.skipped)
 
 
-class _Fit:
+class _Fit(ResumableFit[PairBatch]):
     """A fit under way: the towers, the optimiser and where it stands."""
 
     def __init__(
@@ -97,29 +84,18 @@ class _Fit:
         self.order = PassOrder(len(train), seed=options.seed)
         self.loader = _loader(train, model, self.order, options)
         self.a_pass = len(self.loader)
-        self.steps = options.epochs * self.a_pass
+        steps = options.epochs * self.a_pass
         if options.max_steps is not None:
-            self.steps = min(self.steps, options.max_steps)
+            steps = min(steps, options.max_steps)
         self.optimiser = make_adamw(model, learning_rate=options.learning_rate, weight_decay=options.weight_decay)
-        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, int(options.warmup * self.steps), self.steps)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimiser, int(options.warmup * steps), steps)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=options.precision == "fp16")
-        self.guard = StepGuard(model)
-        self.losses: list[float] = []
-        self.started = time.perf_counter()
-
-    @property
-    def step(self) -> int:
-        """Steps taken."""
-        return len(self.losses)
+        super().__init__(model, steps, optimiser=self.optimiser, schedule=self.schedule, scaler=self.scaler)
 
     @property
     def key(self) -> str:
         """What a saved state has to be of: the options, but for the number of workers, and the number of pairs."""
         return f"{replace(self.options, workers=0)} {len(self.train)}"
-
-    def elapsed(self) -> float:
-        """Return the seconds of the fit so far."""
-        return time.perf_counter() - self.started
 
     def batches(self) -> Iterator[PairBatch]:
         """Yield the batches that are left, pass after pass."""
@@ -155,32 +131,6 @@ class _Fit:
         self.scaler.update()
         self.schedule.step()
         return value
-
-    def state(self) -> dict[str, Any]:
-        """Return all that `load` needs to go on, tensors and numbers."""
-        return {
-            "key": self.key,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "losses": self.losses,
-            "skipped": self.guard.skipped,
-            "seconds": self.elapsed(),
-            "random": random_state(),
-        }
-
-    def load(self, state: dict[str, Any] | None) -> None:
-        """Go on from what `state` returned; None: from the start."""
-        if state is None:
-            return
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.losses, self.guard.skipped = list(state["losses"]), state["skipped"]
-        self.started = time.perf_counter() - state["seconds"]
-        set_random_state(state["random"])
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ DIGEST_LENGTH = 64
 class FitStopped(Exception):
     """The fit of `what` was told to stop after `step` of `steps`, and has saved where it stands."""
 
-    def __init__(self, step: int, steps: int, what: str = "retriever") -> None:
+    def __init__(self, step: int, steps: int, what: str) -> None:
         super().__init__(f"the {what} is fitted to step {step} of {steps}")
         self.step, self.steps = step, steps
 
