@@ -21,7 +21,7 @@ from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.text import PRIOR_PROMPT_TOKENS, PROMPT_TOKENS
 from diffrgen.text.marks import mark_tokens
-from diffrgen.training.options import RANDOM_ENCODERS, ModelOptions, TrainOptions
+from diffrgen.training.options import BUILD_ONLY, RANDOM_ENCODERS, ModelOptions, TrainOptions
 
 DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
@@ -43,8 +43,6 @@ DECODERS: Mapping[str, Mapping[str, int]] = MappingProxyType(
         "paper": {"max_position_embeddings": 512},
     }
 )
-# These options are about how the network is built, not what it is.
-BUILD_ONLY = ("encoder", "decoder", "warm_start", "learn_marks")
 
 
 def without_absent_parts(options: TrainOptions) -> TrainOptions:

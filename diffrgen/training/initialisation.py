@@ -22,9 +22,9 @@ from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import file_digest, staged
 from diffrgen.text import PRIOR_PROMPT_TOKENS
 from diffrgen.text.marks import mark_tokens
-from diffrgen.training.build import BUILD_ONLY, frozen_where_asked, set_generation, start_prompts_alike
+from diffrgen.training.build import frozen_where_asked, set_generation, start_prompts_alike
 from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, take_tensors, write_record
-from diffrgen.training.options import TrainOptions
+from diffrgen.training.options import BUILD_ONLY, TrainOptions
 from diffrgen.training.promptmrg_checkpoint import PromptMRGStart, find_promptmrg, is_checkpoint
 from diffrgen.training.start_options import check_agrees, recorded_options
 from diffrgen.weights import read_config, weight_files

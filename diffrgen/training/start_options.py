@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diffrgen.errors import DataError
 from diffrgen.pipeline.options import DataOptions, LabelerOptions
-from diffrgen.training.options import ModelOptions, TrainOptions
+from diffrgen.training.options import BUILD_ONLY, ModelOptions, TrainOptions
 from diffrgen.training.presets import preset_options
 from diffrgen.training.resume import option_differences, option_flag
 
@@ -22,13 +22,11 @@ OF_THE_NETWORK = (
 OF_THE_RETRIEVER = (
     *("neighbours", "index_factory", "index_search", "exclude_patient", "precision", "workers", "batch_size", "seed"),
 )
-# How the network is built is not in its configuration.
-NOT_IN_CONFIG = ("encoder", "decoder", "warm_start", "learn_marks")
 
 
 def recorded_options(stored: TrainOptions, config: DiffRGenConfig) -> TrainOptions:
     """Return the options of a finished run as its network has them: `stored` ones, which it may not all have followed."""
-    known = {one.name: getattr(config, one.name) for one in fields(ModelOptions) if one.name not in NOT_IN_CONFIG}
+    known = {one.name: getattr(config, one.name) for one in fields(ModelOptions) if one.name not in BUILD_ONLY}
     model = replace(stored.model, warm_start=False, **known)
     return replace(stored, model=model, retriever_path=None)
 
