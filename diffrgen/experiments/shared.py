@@ -11,6 +11,7 @@ from accelerate import PartialState
 
 from diffrgen.errors import DataError
 from diffrgen.experiments.job import Job
+from diffrgen.pipeline.data_digest import FILE as DIGESTS
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
@@ -69,7 +70,10 @@ def open_job_folder(job: Job, folder: Path, shared: Path) -> None:
         if load_json(Job, Job.path(folder)) != job:
             raise DataError(f"{folder}: holds a training with other options than those asked for; remove it")
         return
+    full = load_json(TrainOptions, shared / COMPLETE)
+    # What a variant reads of the data is noted with them: one that reads other sections makes its own notes.
+    notes = () if job.options.model.context == full.model.context else (DIGESTS,)
     with staged(folder) as stage:
-        shutil.copytree(shared, stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE, ".*"))
+        shutil.copytree(shared, stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE, ".*", *notes))
         save_json(job, Job.path(stage))
         save_json(job.options, stage / "train.json")

@@ -127,6 +127,7 @@ STUDIES: dict[StudyName, Study] = {
                 _row(Variant("scalar-difference", {"difference": "scalars"}), "D of scalars alone"),
                 _row(Variant("finding-queries", {"finding_queries": True}), "finding queries"),
                 _row(Variant("finding-weight-3", {"finding_weight": 3.0}), "finding words weigh 3"),
+                _row(Variant("indication", {"context": ("indication",)}), "with the indication"),
             ),
         ),
     )
