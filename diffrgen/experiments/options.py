@@ -40,7 +40,8 @@ class ExperimentOptions:
     variants: tuple[str, ...] = ()
     """Names of the variants to train beside the full network; default: all of the study."""
     processes: Count | None = None
-    """Trainings side by side; default: one a core, eight at most, or one where there is a GPU."""
+    """Trainings side by side; default: one a core, eight at most, or one where there is a GPU. Each has its share of the
+    cores as threads, or OMP_NUM_THREADS where that is set."""
     epochs: Count | None = None
     """Passes over the training split; default: 3."""
     studies: Annotated[int, Ge(3)] | None = None

@@ -119,7 +119,7 @@ class Runner:
             stdin=PIPE,
             stdout=log,
             stderr=STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+            env={"OMP_NUM_THREADS": str(threads), **os.environ, "TOKENIZERS_PARALLELISM": "false"},
         )
         return Running(job, folder, process, log)
 

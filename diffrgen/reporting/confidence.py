@@ -49,13 +49,24 @@ class NotMentioned:
     probability: float
 
 
+def percent(probability: float) -> str:
+    """Return a probability in whole percent; never 0% or 100%, which no calibration on finitely many sentences can tell.
+
+    >>> percent(0.831), percent(0.998), percent(0.001)
+    ('83%', 'more than 99%', 'less than 1%')
+    """
+    if probability > 0.99:
+        return "more than 99%"
+    return f"{probability:.0%}" if probability >= 0.01 else "less than 1%"
+
+
 def probability_words(probability: float, *, doubtful: bool = False) -> str:
     """Say how probable it is that a sentence is true.
 
     >>> probability_words(0.831), probability_words(0.31, doubtful=True)
     ('83% likely to be true', 'doubtful: 31% likely to be true')
     """
-    return f"{'doubtful: ' if doubtful else ''}{probability:.0%} likely to be true"
+    return f"{'doubtful: ' if doubtful else ''}{percent(probability)} likely to be true"
 
 
 def not_mentioned_words(findings: Sequence[NotMentioned]) -> str:
@@ -64,4 +75,4 @@ def not_mentioned_words(findings: Sequence[NotMentioned]) -> str:
     >>> not_mentioned_words([NotMentioned("edema", 0.75), NotMentioned("fracture", 0.5)])
     'edema (75%), fracture (50%)'
     """
-    return ", ".join(f"{one.finding} ({one.probability:.0%})" for one in findings)
+    return ", ".join(f"{one.finding} ({percent(one.probability)})" for one in findings)

@@ -137,7 +137,7 @@ def test_a_training_stops_with_its_runner(options, shared, unbroken, tmp_path):
     open_job_folder(job, folder, shared)
     command = [sys.executable, "-m", "diffrgen.experiments.worker", str(folder)]
     # As many threads as a runner of one process gives its worker: with others, sums are rounded in another order.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    environment = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), **os.environ}
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     until = time.monotonic() + PATIENCE
     while not list_checkpoints(folder / "checkpoints") and time.monotonic() < until:

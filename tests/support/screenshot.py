@@ -1,6 +1,7 @@
 """Takes the picture of the web page that the README shows: `python tests/support/screenshot.py RUN` (needs Chromium).
 
-Serves RUN, chooses an example, waits for its report and writes docs/serve.png; `--phone` takes a phone's width.
+Serves RUN, chooses an example, waits for its report and writes docs/serve.png; `--phone` takes a phone's width, `--result`
+leaves out what stands above the report.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ class Options:
     """Which example of the gallery, from 1."""
     height: int = 1500
     """Pixels of the page from its top."""
+    result: bool = False
+    """From the head of the result instead."""
     phone: bool = False
     """As wide as a phone."""
 
 
 def picture(browser, url: str, options: Options, width: int) -> Image.Image:
-    """Have the report of an example written, and return the top of the page with it."""
+    """Have the report of an example written, and return the part of the page that `options` ask for."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -54,6 +57,8 @@ def picture(browser, url: str, options: Options, width: int) -> Image.Image:
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "[data-answer]"))
     browser.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
     resize(browser, width, options.height)
+    if options.result:
+        browser.execute_script("document.querySelector('#answer').scrollIntoView()")
     return Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
 
 
