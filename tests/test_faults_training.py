@@ -23,7 +23,7 @@ from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.training import trainer
 from diffrgen.training.checkpoints import Progress
 from diffrgen.training.plan import StepPlan
-from diffrgen.training.run import LOCK
+from diffrgen.training.run_lock import LOCK, locked, no_run_if_refused
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,6 +131,38 @@ def test_resume_starts_a_run_where_there_is_none_and_the_same_command_goes_on(da
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").touch()
     assert "holds something else than a run" in refused(tmp_path / "other", capsys)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_start_that_is_refused_leaves_no_run_and_the_corrected_command_trains(existing, data, tmp_path, capsys):
+    run = tmp_path / "new" / "run"
+    if existing:
+        run.mkdir(parents=True)
+    wrong = arguments(data, run, "--max-steps", "0", "--model.context", "indication")
+    assert run_command(lambda: train_command.main(wrong)) == 2
+    assert "needed training studies with the field 'indication'" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == ([run.parent, run] if existing else [])
+    if existing:
+        assert train_command.main(arguments(data, run, "--max-steps", "0")) == 0
+
+
+def refused_start(run: Path, *made: str) -> None:
+    with locked(run), no_run_if_refused(run, "train.json"):
+        for name in ("train.json", *made):
+            (run / name).touch()
+        raise DataError("refused")
+
+
+def test_a_refusal_after_something_was_made_keeps_it(tmp_path):
+    """What took time stays for --resume; so does a run that was there before, whatever is refused in it."""
+    for name, before in (("tokenizer.json", False), ("data-digests.json", True)):
+        run = tmp_path / name
+        run.mkdir()
+        if before:
+            (run / "train.json").touch()
+        with pytest.raises(DataError):
+            refused_start(run, name)
+        assert {path.name for path in run.iterdir()} == {"train.json", name, LOCK}
 
 
 HOLDER = """

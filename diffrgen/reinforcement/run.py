@@ -13,7 +13,6 @@ from accelerate.utils import set_seed
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.split import SplitChoice, load_split
-from diffrgen.lock import Taken, exclusive
 from diffrgen.model import DiffRGenConfig
 from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.options import PHANTOM
@@ -24,7 +23,7 @@ from diffrgen.reinforcement.lineage import RECORD, Lineage, take_start
 from diffrgen.reinforcement.options import ReinforceOptions
 from diffrgen.reinforcement.rewards import Rewards
 from diffrgen.reinforcement.trainer import NumberedStudies, PolicyTrainer, train_options
-from diffrgen.staging import is_partial, partial_path, remove
+from diffrgen.staging import partial_path, remove
 from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.full_disk import explained
 from diffrgen.training.initial_record import NETWORK
@@ -33,7 +32,7 @@ from diffrgen.training.log_lines import read_log
 from diffrgen.training.options import REINFORCED
 from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.resume import option_differences, option_flag
-from diffrgen.training.run import LOCK
+from diffrgen.training.run_lock import is_vacant, locked, no_run_if_refused
 from diffrgen.weights import read_config
 
 MAY_CHANGE = (
@@ -132,20 +131,17 @@ def _finished(path: Path, batches: int, best: float) -> Lineage:
 @contextmanager
 def _owned(options: ReinforceOptions, run: RunFolder) -> Iterator[None]:
     """Make the run folder, hold its lock within the block, and keep the options for `--resume`."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with exclusive(run.path / LOCK):
-            # Once more: another process may have been here a moment ago.
-            check_output(run.path, resume=options.resume)
-            stored = run.path / REINFORCED
-            if stored.is_file():
-                _check_resumable(load_json(ReinforceOptions, stored), options)
-                # What a process left that ended while it replaced files of this folder.
-                remove(partial_path(run.path))
+    with locked(run.path):
+        # Once more: another process may have been here a moment ago.
+        check_output(run.path, resume=options.resume)
+        stored = run.path / REINFORCED
+        if stored.is_file():
+            _check_resumable(load_json(ReinforceOptions, stored), options)
+            # What a process left that ended while it replaced files of this folder.
+            remove(partial_path(run.path))
+        with no_run_if_refused(run.path, REINFORCED):
             save_json(replace(options, resume=False), stored)
             yield
-    except Taken as holder:
-        raise DataError(f"{run.path}: {holder} trains in this folder; wait for its end, or choose another --output") from holder
 
 
 def check_output(path: Path, *, resume: bool) -> None:
@@ -153,7 +149,7 @@ def check_output(path: Path, *, resume: bool) -> None:
     if (path / REINFORCED).is_file():
         if not resume:
             raise DataError(f"{path}: holds a run of diffrgen.reinforce; pass --resume to go on, or another --output")
-    elif path.exists() and (not path.is_dir() or not all(is_partial(one) or one.name == LOCK for one in path.iterdir())):
+    elif not is_vacant(path):
         raise DataError(f"{path}: needed a new or empty folder, got one that holds something; choose another --output")
 
 

@@ -12,11 +12,10 @@ from accelerate import Accelerator, PartialState
 from diffrgen.errors import DataError
 from diffrgen.evaluation.options import EvaluateOptions
 from diffrgen.evaluation.run import Evaluation, evaluate
-from diffrgen.lock import Taken, exclusive
 from diffrgen.pipeline.options import PHANTOM
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.staging import is_partial, partial_path, remove
+from diffrgen.staging import partial_path, remove
 from diffrgen.training.accelerator import make_accelerator
 from diffrgen.training.curves import draw_curves
 from diffrgen.training.full_disk import explained
@@ -24,10 +23,11 @@ from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import REINFORCED, TrainOptions
 from diffrgen.training.prepare import prepare
 from diffrgen.training.resume import check_resumable
+from diffrgen.training.run_lock import LOCK, is_vacant, locked, no_run_if_refused
 from diffrgen.training.summary import TrainingSummary
 from diffrgen.training.trainer import Trainer
 
-OPTIONS, LOCK = "train.json", ".training.lock"
+OPTIONS = "train.json"
 
 
 def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
@@ -99,26 +99,21 @@ def _owned(options: TrainOptions, run: RunFolder) -> Iterator[None]:
     be given.
     """
     check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
-    run.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with exclusive(run.path / LOCK):
-            # Once more: another process may have been here a moment ago.
-            check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
-            stored = run.path / OPTIONS
-            if options.resume and stored.is_file():
-                check_resumable(load_json(TrainOptions, stored), options)
-                # What a process left that ended while it replaced files of this folder.
-                remove(partial_path(run.path))
-            elif options.overwrite:
-                for path in run.path.iterdir():
-                    if path.name != LOCK:
-                        remove(path)
+    with locked(run.path):
+        # Once more: another process may have been here a moment ago.
+        check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
+        stored = run.path / OPTIONS
+        if options.resume and stored.is_file():
+            check_resumable(load_json(TrainOptions, stored), options)
+            # What a process left that ended while it replaced files of this folder.
+            remove(partial_path(run.path))
+        elif options.overwrite:
+            for path in run.path.iterdir():
+                if path.name != LOCK:
+                    remove(path)
+        with no_run_if_refused(run.path, OPTIONS):
             save_json(replace(options, resume=False, overwrite=False), stored)
             yield
-    except Taken as holder:
-        raise DataError(
-            f"{run.path}: {holder} trains in this folder; wait for its end, or choose another --output"
-        ) from holder
 
 
 def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
@@ -133,5 +128,5 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
         if not (resume or overwrite):
             advice = "pass --resume to go on, --overwrite to start anew, or another --output"
             raise DataError(f"{path}: holds a run already; {advice}")
-    elif path.exists() and (not path.is_dir() or not all(is_partial(one) or one.name == LOCK for one in path.iterdir())):
+    elif not is_vacant(path):
         raise DataError(f"{path}: holds something else than a run; choose another --output")

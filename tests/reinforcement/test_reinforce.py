@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,10 @@ def test_folders_and_data_that_do_not_fit_are_refused(
     assert run(finished_run, "--output", tmp_path / "new", *REWARDS) == 2
     assert "expected no reward `change`" in capsys.readouterr().err
     assert run(tmp_path / "absent", "--output", tmp_path / "new") == 2
+    broken = shutil.copytree(start, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"")
+    assert run(broken, "--output", tmp_path / "new") == 2
+    assert "broken" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert run_command(partial(train.main, ["--resume", "--output", str(reinforced)])) == 2
     assert "holds a run of diffrgen.reinforce" in capsys.readouterr().err
