@@ -15,9 +15,11 @@ from diffrgen.pipeline.data_digest import FILE as DIGESTS
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
+from diffrgen.records import SPLITS
 from diffrgen.staging import staged
+from diffrgen.training.assembly import TrainingParts, assemble
 from diffrgen.training.options import TrainOptions
-from diffrgen.training.prepare import PreparedRun, prepare
+from diffrgen.training.run_lock import made_folder
 
 # Written last: with it the folder is complete.
 COMPLETE = "shared.json"
@@ -33,31 +35,28 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
     complete = folder / COMPLETE
     if complete.exists() and load_json(TrainOptions, complete) != options:
         raise DataError(f"{folder}: was made with other options than those asked for; choose another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    run = RunFolder(folder)
-    state = PartialState()
-    prepared = prepare(options, run, state)
+    run, state = RunFolder(folder), PartialState()
+    with made_folder(folder):
+        parts = assemble(options, run, state, needed=SPLITS)
     if not complete.exists():
-        _find_test_references(run, prepared, state.device)
+        _find_test_references(run, parts, state.device)
         save_json(options, complete)
-    batch_size = min(options.optimiser.batch_size, len(prepared.train))
-    return options.optimiser.epochs * (len(prepared.train) // batch_size // options.optimiser.accumulate)
+    batch_size = min(options.optimiser.batch_size, len(parts.train))
+    return options.optimiser.epochs * (len(parts.train) // batch_size // options.optimiser.accumulate)
 
 
-def _find_test_references(run: RunFolder, prepared: PreparedRun, device: torch.device) -> None:
-    source = prepared.source
-    if not source.splits.test:
-        raise DataError(f"{source.splits.source}: needed studies in the split 'test' to compare variants on, got none")
+def _find_test_references(run: RunFolder, parts: TrainingParts, device: torch.device) -> None:
+    source = parts.source
     find_references(
         run.retriever().to(device),
         run.index(),
         source,
         source.splits.test,
         split="test",
-        rules=prepared.settings.rules,
-        options=prepared.settings.retriever,
-        prior=prepared.model.config.prior,
-        context=prepared.model.config.context,
+        rules=parts.settings.rules,
+        options=parts.settings.retriever,
+        prior=parts.model.config.prior,
+        context=parts.model.config.context,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -71,6 +72,33 @@ class FeatureReader:
         return next(part.read(path) for part in self.parts if path in part.rows)
 
 
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """How an image becomes feature maps: by which encoder, of its central crop and of how many drawn ones.
+
+    transform: the training transform; map 0 is made by its evaluation form.
+    """
+
+    encoder: PatchEncoder
+    transform: ImageTransform
+    crops: int
+
+    def key(self, images: Sequence[Path]) -> str:
+        """Return what the features of `images` are kept under; OSError for an image that is gone."""
+        encoder, transform = weights_fingerprint(self.encoder), asdict(replace(self.transform, train=False))
+        parts = [FORMAT, encoder, transform, self.crops, SEED, decoder_version()]
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        for path in images:
+            about = path.stat()
+            digest.update(json.dumps([os.path.abspath(path), about.st_size, about.st_mtime_ns]).encode())
+        return digest.hexdigest()
+
+    def crops_of(self, picture: Image.Image, place: int) -> list[Tensor]:
+        """Return the central crop of a picture, then the drawn ones, (channels, S, S) each; `place`: in the list of images."""
+        drawn = (named_generator(SEED, f"{place} {crop}") for crop in range(1, 1 + self.crops))
+        return [replace(self.transform, train=False)(picture), *(self.transform(picture, one) for one in drawn)]
+
+
 def stored_features(
     root: Path,
     encoder: PatchEncoder,
@@ -89,7 +117,8 @@ def stored_features(
     paths, sizes and times of change. transform: the training transform; map 0 is made by its evaluation form.
     Raises DataError where they cannot be written.
     """
-    key = _key(encoder, images, transform, crops)
+    recipe = FeatureRecipe(encoder, transform, crops)
+    key = recipe.key(images)
     folder = root / f"features-{key[:16]}"
     rows = {path: row for row, path in enumerate(images)}
     try:
@@ -97,8 +126,9 @@ def stored_features(
             with in_turn(root / f".{folder.name}.lock", f"another process computes features in {root}; waiting for it"):
                 if not (folder / MANIFEST).is_file():
                     with staged(folder) as stage:
-                        network = encoder.to(device).eval()
-                        _compute(stage / MAPS, network, images, read, transform, crops, batch_size, progress)
+                        encoder.to(device).eval()
+                        batches = [images[first : first + batch_size] for first in range(0, len(images), batch_size)]
+                        _compute(stage / MAPS, recipe, batches, read, progress)
                         (stage / MANIFEST).write_text(json.dumps({"key": key, "format": FORMAT}) + "\n")
         maps = np.load(folder / MAPS, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -109,42 +139,21 @@ def stored_features(
     return StoredFeatures(rows, maps)
 
 
-def _key(encoder: PatchEncoder, images: Sequence[Path], transform: ImageTransform, crops: int) -> str:
-    parts = [FORMAT, weights_fingerprint(encoder), asdict(replace(transform, train=False)), crops, SEED, decoder_version()]
-    digest = hashlib.sha256(json.dumps(parts).encode())
-    for path in images:
-        about = path.stat()
-        digest.update(json.dumps([os.path.abspath(path), about.st_size, about.st_mtime_ns]).encode())
-    return digest.hexdigest()
-
-
 @torch.inference_mode()
 def _compute(
-    file: Path,
-    encoder: PatchEncoder,
-    images: Sequence[Path],
-    read: ReadImage,
-    transform: ImageTransform,
-    crops: int,
-    batch_size: int,
-    progress: bool,
+    file: Path, recipe: FeatureRecipe, batches: Sequence[Sequence[Path]], read: ReadImage, progress: bool
 ) -> None:
-    grid = encoder.grid(transform.size, transform.size)
-    shape = (len(images), 1 + crops, encoder.width, *grid)
+    """Write the feature maps of the images of `batches`, (n, 1 + crops, width, gh, gw), to `file`."""
+    encoder, size = recipe.encoder, recipe.transform.size
+    grid, device = encoder.grid(size, size), next(encoder.parameters()).device
+    shape = (sum(map(len, batches)), 1 + recipe.crops, encoder.width, *grid)
     maps = np.lib.format.open_memmap(file, "w+", np.float16, shape)
-    device = next(encoder.parameters()).device
-    central = replace(transform, train=False)
-    bar = tqdm(range(0, len(images), batch_size), desc="features of the frozen encoder", unit="batch", disable=not progress)
-    for first in bar:
-        batch = images[first : first + batch_size]
-        pictures = [read(path, transform.resize) for path in batch]
-        for crop in range(1 + crops):
-            pixels = torch.stack(
-                [
-                    transform(picture, named_generator(SEED, f"{first + place} {crop}")) if crop else central(picture)
-                    for place, picture in enumerate(pictures)
-                ]
-            )
-            patches = encoder(pixels.to(device)).patches  # (B, m, width)
-            maps[first : first + len(batch), crop] = patches.mT.unflatten(-1, grid).half().cpu().numpy()
+    done = 0
+    for batch in tqdm(batches, desc="features of the frozen encoder", unit="batch", disable=not progress):
+        pictures = [read(path, recipe.transform.resize) for path in batch]
+        crops = [recipe.crops_of(picture, place) for place, picture in enumerate(pictures, start=done)]
+        for number, pixels in enumerate(zip(*crops, strict=True)):
+            patches = encoder(torch.stack(pixels).to(device)).patches  # (B, m, width)
+            maps[done : done + len(batch), number] = patches.mT.unflatten(-1, grid).half().cpu().numpy()
+        done += len(batch)
     maps.flush()

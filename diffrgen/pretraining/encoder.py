@@ -16,11 +16,8 @@ from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import DISEASES
 from diffrgen.metrics.auroc import auroc
-from diffrgen.pretraining.fit import LabelClassifier, LabelledImages, fit_on_labels
+from diffrgen.pretraining.fit import FitSettings, LabelClassifier, LabelledImages, fit_on_labels
 from diffrgen.pretraining.labelled import UNKNOWN, LabelledImage
-from diffrgen.pretraining.options import PretrainOptions
-from diffrgen.retrieval.fit_state import FitCheckpoint
-from diffrgen.retrieval.options import Precision
 from diffrgen.staging import staged
 from diffrgen.workers import worker_options
 
@@ -32,36 +29,20 @@ def label_trained_encoder(
     encoder: PatchEncoder,
     train: Sequence[LabelledImage],
     validation: Sequence[LabelledImage],
+    settings: FitSettings,
     *,
     transform: ImageTransform,
     read: ReadImage,
-    options: PretrainOptions,
-    precision: Precision = "fp32",
-    workers: int = 0,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: bool = True,
-    checkpoint: FitCheckpoint | None = None,
 ) -> dict[str, Any]:
     """Train `encoder` on `train` and keep it in `folder`, from which `PatchEncoder.from_pretrained` loads it.
 
     transform: the training transform of the images. Returns the record that is kept beside the weights: steps, seconds,
     options, and the AUROC of each disease over the images of `validation`. Errors as of `fit_on_labels`.
     """
-    augmented = LabelledImages(train, replace(transform, train=True), read=read, seed=seed)
-    classifier, record = fit_on_labels(
-        encoder,
-        augmented,
-        options=options,
-        precision=precision,
-        workers=workers,
-        seed=seed,
-        device=device,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
+    augmented = LabelledImages(train, replace(transform, train=True), read=read, seed=settings.seed)
+    classifier, record = fit_on_labels(encoder, augmented, settings)
     central = LabelledImages(validation, replace(transform, train=False), read=read)
-    record |= {"options": asdict(options), "auroc": _areas(classifier, central, options.batch_size, workers, device)}
+    record |= {"options": asdict(settings.options), "auroc": _areas(classifier, central, settings)}
     with staged(folder) as stage:
         classifier.encoder.model.save_pretrained(stage, safe_serialization=True)
         (stage / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -69,12 +50,10 @@ def label_trained_encoder(
 
 
 @torch.inference_mode()
-def _areas(
-    classifier: LabelClassifier, images: LabelledImages, batch_size: int, workers: int, device: torch.device | str
-) -> dict[str, float]:
+def _areas(classifier: LabelClassifier, images: LabelledImages, settings: FitSettings) -> dict[str, float]:
     """Return the AUROC of each disease that some of `images` show and others do not."""
-    loader = DataLoader(images, batch_size, **worker_options(workers))
-    logits = [classifier(pixels.to(device)).cpu().numpy() for pixels, _ in loader]
+    loader = DataLoader(images, settings.options.batch_size, **worker_options(settings.workers))
+    logits = [classifier(pixels.to(settings.device)).cpu().numpy() for pixels, _ in loader]
     if not logits:
         return {}
     scores, truth = np.concatenate(logits), images.truth.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -82,35 +83,41 @@ def known_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return (losses * known).sum() / known.sum().clamp_min(1)
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    """How an encoder is trained on labels: the options of it, and what else the caller decides.
+
+    checkpoint: where the state is saved when the fit is told to stop, and goes on from.
+    """
+
+    options: PretrainOptions
+    precision: Precision = "fp32"
+    workers: int = 0
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    progress: bool = True
+    checkpoint: FitCheckpoint | None = None
+
+
 def fit_on_labels(
-    encoder: PatchEncoder,
-    train: LabelledImages,
-    *,
-    options: PretrainOptions,
-    precision: Precision = "fp32",
-    workers: int = 0,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: bool = True,
-    checkpoint: FitCheckpoint | None = None,
+    encoder: PatchEncoder, train: LabelledImages, settings: FitSettings
 ) -> tuple[LabelClassifier, dict[str, Any]]:
     """Return the classifier with the averaged weights, in evaluation mode, and a record of the fit.
 
-    `encoder` is trained in place; the last, smaller batch of a pass is left out. `checkpoint`: where the state is saved
-    when the fit is told to stop, and goes on from.
+    `encoder` is trained in place; the last, smaller batch of a pass is left out.
 
-    Raises DataError where there are fewer than 2 images or the losses are not finite any more, FitStopped when `checkpoint`
-    says to stop.
+    Raises DataError where there are fewer than 2 images or the losses are not finite any more, FitStopped when the settings'
+    checkpoint says to stop.
     """
     if len(train) < 2:
         raise DataError(f"needed at least 2 labelled images to train the encoder on, got {len(train)}")
     known = train.truth != UNKNOWN
     prevalence = ((train.truth == 1).sum(0) / known.sum(0).clamp_min(1)).float()
-    classifier = LabelClassifier(encoder, dropout=options.dropout, prevalence=prevalence)
+    classifier = LabelClassifier(encoder, dropout=settings.options.dropout, prevalence=prevalence)
     # channels_last: forward + backward 1.3x faster (EfficientNet-Lite0, 16 x 224 px, one AVX-512 thread).
-    laid_out = _laid_out(classifier.to(device), torch.channels_last)
-    fit = _Fit(laid_out, train, options, seed, precision=precision, workers=workers)
-    fit.run("training the encoder on labels", progress=progress, checkpoint=checkpoint)
+    laid_out = _laid_out(classifier.to(settings.device), torch.channels_last)
+    fit = _Fit(laid_out, train, settings)
+    fit.run("training the encoder on labels", progress=settings.progress, checkpoint=settings.checkpoint)
     best = _laid_out(cast("LabelClassifier", fit.averaged.module), torch.contiguous_format).eval()
     broken = first_not_finite(best.state_dict().items())
     if broken is not None:
@@ -127,19 +134,10 @@ def _laid_out(classifier: LabelClassifier, layout: torch.memory_format) -> Label
 class _Fit(ResumableFit[Labelled]):
     """A fit under way: the classifier, the optimiser and where it stands."""
 
-    def __init__(
-        self,
-        model: LabelClassifier,
-        train: LabelledImages,
-        options: PretrainOptions,
-        seed: int,
-        *,
-        precision: Precision = "fp32",
-        workers: int = 0,
-    ) -> None:
-        self.model, self.train, self.options, self.seed, self.precision = model.train(), train, options, seed, precision
-        self.order = PassOrder(len(train), seed=seed)
-        self.loader = _loader(train, self.order, options, workers)
+    def __init__(self, model: LabelClassifier, train: LabelledImages, settings: FitSettings) -> None:
+        self.model, self.train, self.settings, options = model.train(), train, settings, settings.options
+        self.order = PassOrder(len(train), seed=settings.seed)
+        self.loader = _loader(train, self.order, options, settings.workers)
         self.a_pass = len(self.loader)
         steps = options.epochs * self.a_pass
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
@@ -157,7 +155,7 @@ class _Fit(ResumableFit[Labelled]):
     @property
     def key(self) -> str:
         """What a saved state has to be of: options, seed and images."""
-        return f"{self.options} {self.seed} {len(self.train)}"
+        return f"{self.settings.options} {self.settings.seed} {len(self.train)}"
 
     def batches(self) -> Iterator[Labelled]:
         """Yield the batches that are left, pass after pass."""
@@ -173,7 +171,7 @@ class _Fit(ResumableFit[Labelled]):
         pixels, truth = batch[0].to(device, memory_format=torch.channels_last), batch[1].to(device)
         self.guard.keep()
         # fp16 would need its loss scaled.
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
             logits = self.model(pixels)
         loss = known_loss(logits, truth)
         self.optimiser.zero_grad()
@@ -185,7 +183,7 @@ class _Fit(ResumableFit[Labelled]):
             self.averaged.update_parameters(self.model)
             self.guard.passed()
         else:
-            cause = f"the learning rate {self.options.learning_rate:g} is too high; lower --pretrain.learning-rate"
+            cause = f"the learning rate {self.settings.options.learning_rate:g} is too high; lower --pretrain.learning-rate"
             self.guard.skip(self.step, loss=value, norm=norm, cause=cause)
         self.schedule.step()
         return value

@@ -25,12 +25,12 @@ from diffrgen.reinforcement.rewards import Rewards
 from diffrgen.reinforcement.trainer import NumberedStudies, PolicyTrainer, train_options
 from diffrgen.staging import partial_path, remove
 from diffrgen.training.accelerator import make_accelerator
+from diffrgen.training.assembly import TrainingParts
 from diffrgen.training.full_disk import explained
 from diffrgen.training.initial_record import NETWORK
 from diffrgen.training.interruption import StopRequest
 from diffrgen.training.log_lines import read_log
 from diffrgen.training.options import REINFORCED
-from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.resume import option_differences, option_flag
 from diffrgen.training.run_lock import is_vacant, locked, no_run_if_refused
 from diffrgen.weights import read_config
@@ -111,7 +111,7 @@ def _trainer(
     return PolicyTrainer(
         options,
         run,
-        PreparedRun(settings, DataSummary.of(settings.data, source), model, numbered, val, source),
+        TrainingParts(settings, DataSummary.of(settings.data, source), model, numbered, val, source),
         accelerator,
         start=start,
         rewards=Rewards(names, numbered, source.labeler, training),

@@ -26,10 +26,10 @@ from diffrgen.reinforcement.rewards import Rewards
 from diffrgen.reporting.candidates import studies_of
 from diffrgen.reporting.writer import write_reports
 from diffrgen.text import apply_protocol, decode_report
+from diffrgen.training.assembly import TrainingParts
 from diffrgen.training.interruption import StopRequest
 from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import OptimiserOptions, TrainOptions
-from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.trainer import Trainer
 
 # As the network is, without what forbids or favours tokens: samples and log-probabilities are of one distribution.
@@ -97,7 +97,7 @@ class PolicyTrainer(Trainer):
         self,
         options: ReinforceOptions,
         run: RunFolder,
-        prepared: PreparedRun,
+        parts: TrainingParts,
         accelerator: Accelerator,
         *,
         start: DiffRGenForReportGeneration,
@@ -105,15 +105,15 @@ class PolicyTrainer(Trainer):
         validation_rewards: Rewards,
         stop: StopRequest | None = None,
     ) -> None:
-        prepared.model.requires_grad_(False)
-        prepared.model.decoder.requires_grad_(True)
-        super().__init__(train_options(options), run, prepared, accelerator, stop)
+        parts.model.requires_grad_(False)
+        parts.model.decoder.requires_grad_(True)
+        super().__init__(train_options(options), run, parts, accelerator, stop)
         self.finite.rate_option, self.finite.start_anew = "--learning-rate", "in another --output"
         self.asked, self.start = options, start.to(accelerator.device).eval().requires_grad_(False)
         self.weights = options.weights()
         self.rewards, self.validation_rewards = rewards, validation_rewards
-        self.tokenizer = prepared.train.sources.tokenizer
-        self.max_tokens = prepared.settings.max_tokens
+        self.tokenizer = parts.train.sources.tokenizer
+        self.max_tokens = parts.settings.max_tokens
 
     def _start_is_scored(self) -> bool:
         return self.progress.step == 0 and self.progress.best < 0
@@ -195,7 +195,7 @@ class PolicyTrainer(Trainer):
 
     def _end_epoch(self, log: TrainingLog, bar: tqdm) -> None:
         """Score greedy reports of the validation split, beside those of other studies' images; keep the best weights."""
-        val, step = self.prepared.val, self.progress.step
+        val, step = self.parts.val, self.progress.step
         rows = range(min(self.options.validation_studies, len(val)))
         scores = self._scores(rows)
         pictured = val.pictured
@@ -217,11 +217,11 @@ class PolicyTrainer(Trainer):
         """Return the weighted reward, each reward, micro-F1 of the 13 findings, corpus BLEU-4, distinct texts, mean words."""
         options = GenerationOptions(beams=1, batch_size=self.options.generation.batch_size)
         written = write_reports(
-            self.network, self.prepared.val, options, rows=rows, workers=self.options.workers, progress=False
+            self.network, self.parts.val, options, rows=rows, workers=self.options.workers, progress=False
         )
         reports, own = [report.report for report in written], self.validation_rewards
         rewards = own(rows, reports)
-        truth = self.prepared.val.states[list(rows)].numpy()
+        truth = self.parts.val.states[list(rows)].numpy()
         cleaned = apply_protocol("promptmrg", reports, [own.references[row] for row in rows])
         diversity = report_diversity(reports)
         return {

@@ -7,129 +7,112 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-from diffrgen.images import ImageTransform
+from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.pipeline.run_folder import RunFolder
-from diffrgen.pipeline.source import StudySource
 from diffrgen.pipeline.stored_features import CropChoice, FeatureReader, stored_features
-from diffrgen.pretraining import label_trained_encoder, read_labelled, studies_as_labelled
-from diffrgen.retrieval import (
-    ProcessGroup,
-    RetrievalIndex,
-    Retriever,
-    RetrieverOptions,
-    build_index,
-    fit_retriever,
-    load_retriever,
-)
+from diffrgen.pretraining import FitSettings, label_trained_encoder, read_labelled, studies_as_labelled
+from diffrgen.retrieval import ProcessGroup, RetrievalIndex, Retriever, build_index, fit_retriever, load_retriever
 from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.staging import cache_root, staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer, with_impression_token
 from diffrgen.training.build import DECODERS
 from diffrgen.training.interruption import StopRequest, TrainingStopped
-from diffrgen.training.options import RANDOM_ENCODERS, TrainOptions
+from diffrgen.training.options import RANDOM_ENCODERS
+from diffrgen.training.setup import RunSetup, retriever_options
 
 
-def with_label_trained_encoder(
-    options: TrainOptions,
-    run: RunFolder,
-    source: StudySource,
-    *,
-    device: torch.device,
-    progress: bool,
-    stop: StopRequest,
-) -> TrainOptions:
-    """Return `options` whose encoder is the run's own, trained on the labels of single images; it is made where it is not
-    there yet, and kept there."""
+def with_label_trained_encoder(setup: RunSetup) -> RunSetup:
+    """Return `setup` with the run's own encoder, trained on the labels of single images, where --pretrain.epochs asks for it."""
+    options, run = setup.options, setup.run
+    if not options.pretrain.epochs:
+        return setup
     if not run.encoder_path.is_dir():
-        name = options.model.encoder
-        encoder = PatchEncoder(encoder_config(name)) if name in RANDOM_ENCODERS else PatchEncoder.from_pretrained(name)
-        train = studies_as_labelled(source.splits.train)
-        if options.extra_labelled is not None and options.extra_images is not None:
-            train += read_labelled(options.extra_labelled, options.extra_images)
-        checkpoint = FitCheckpoint(run.encoder_fit_path, stop=lambda: bool(stop.number), what="image encoder")
-        with _saved_where_stopped(run, stop):
-            label_trained_encoder(
-                run.encoder_path,
-                encoder,
-                train,
-                studies_as_labelled(source.splits.val),
-                transform=options.image.transform(encoder.channels, train=True),
-                read=source.read_image,
-                options=options.pretrain,
+        _train_encoder_on_labels(setup)
+    own = replace(options, model=replace(options.model, encoder=str(run.encoder_path)))
+    return replace(setup, options=own)
+
+
+def _train_encoder_on_labels(setup: RunSetup) -> None:
+    options, run, splits = setup.options, setup.run, setup.source.splits
+    name = options.model.encoder
+    encoder = PatchEncoder(encoder_config(name)) if name in RANDOM_ENCODERS else PatchEncoder.from_pretrained(name)
+    train = studies_as_labelled(splits.train)
+    if options.extra_labelled is not None and options.extra_images is not None:
+        train += read_labelled(options.extra_labelled, options.extra_images)
+    with _resumable(run, run.encoder_fit_path, setup.stop, what="image encoder") as checkpoint:
+        label_trained_encoder(
+            run.encoder_path,
+            encoder,
+            train,
+            studies_as_labelled(splits.val),
+            FitSettings(
+                options.pretrain,
                 precision=options.precision,
                 workers=options.workers,
                 seed=options.seed,
-                device=device,
-                progress=progress,
+                device=setup.device,
+                progress=setup.progress,
                 checkpoint=checkpoint,
-            )
-        checkpoint.discard()
-    return replace(options, model=replace(options.model, encoder=str(run.encoder_path)))
+            ),
+            transform=options.image.transform(encoder.channels, train=True),
+            read=setup.source.read_image,
+        )
 
 
 @contextmanager
-def _saved_where_stopped(run: RunFolder, stop: StopRequest) -> Iterator[None]:
-    """Within the block a signal is noted, so that a fit can save where it stands; TrainingStopped then says how to go on."""
+def _resumable(run: RunFolder, path: Path, stop: StopRequest, *, what: str) -> Iterator[FitCheckpoint]:
+    """Yield the checkpoint at `path` of a fit of `what`, which is removed when the block, the fit, is done.
+
+    Within it a signal is noted, so that the fit can save where it stands; TrainingStopped then tells how to go on.
+    """
+    checkpoint = FitCheckpoint(path, stop=lambda: bool(stop.number), what=what)
     try:
         with stop.noted():
-            yield
+            yield checkpoint
     except FitStopped as stopped:
         go_on = f"go on with: python -m diffrgen.train --resume --output {run.path}"
         raise TrainingStopped(stop.number, f"stopped: {stopped}, which is saved; {go_on}") from stopped
+    checkpoint.discard()
 
 
-def with_features(
-    options: TrainOptions,
-    source: StudySource,
-    encoder: PatchEncoder,
-    transform: ImageTransform,
-    *,
-    device: torch.device,
-    progress: bool,
-) -> StudySource:
-    """Return `source` whose images are read as the frozen encoder's features; training ones have several crops."""
+def with_features(setup: RunSetup, encoder: PatchEncoder) -> RunSetup:
+    """Return `setup` whose images are read as the features of the frozen `encoder`; training ones have several crops.
+
+    They are feature maps where an image of a file is expected: `crop_choice` takes them.
+    """
+    options, source = setup.options, setup.source
     training = dict.fromkeys(path for study in source.splits.train for path in study.images)
     others = dict.fromkeys(path for study in source.splits for path in study.images if path not in training)
-    root = options.decoded.image_cache_folder or cache_root()
     parts = [
         stored_features(
-            root,
+            options.decoded.image_cache_folder or cache_root(),
             encoder,
             tuple(paths),
             read=source.read_image,
-            transform=transform,
+            transform=options.image.transform(encoder.channels, train=True),
             crops=crops,
-            device=device,
-            progress=progress,
+            device=setup.device,
+            progress=setup.progress,
         )
         for paths, crops in ((training, options.stored_crops), (others, 0))
         if paths
     ]
-    # Feature maps stand where the image of a file stands; `CropChoice` takes them.
-    read: Any = FeatureReader(tuple(parts)).read
-    return replace(source, read_image=read)
+    return replace(setup, source=replace(source, read_image=cast(ReadImage, FeatureReader(tuple(parts)).read)))
 
 
-def retriever_options(options: TrainOptions) -> RetrieverOptions:
-    """Return the retriever's options with what they take from the others: seed, workers, token features."""
-    kept = options.text.max_tokens if options.model.retrieved == "tokens" else 0
-    return replace(
-        options.retriever,
-        seed=options.seed,
-        workers=options.workers,
-        max_tokens=options.text.max_tokens,
-        tokens_per_report=options.retriever.tokens_per_report or kept,
-    )
+def crop_choice() -> ImageTransform:
+    """Return what stands in the image transform's place where images are read as stored features."""
+    return cast(ImageTransform, CropChoice())
 
 
-def make_tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -> PreTrainedTokenizerFast:
+def make_tokenizer(setup: RunSetup) -> PreTrainedTokenizerFast:
     """Return the tokenizer that the run holds, else a pretrained one or one trained on the reports, and keep it there."""
+    options, run = setup.options, setup.run
     # The last file that is put in its place.
     if (run.path / "tokenizer_config.json").is_file():
         return run.tokenizer()
@@ -137,15 +120,7 @@ def make_tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -
     if pretrained is None and options.model.decoder not in DECODERS:
         # The embeddings of a pretrained decoder belong to its own vocabulary.
         pretrained = options.model.decoder
-    if pretrained is not None:
-        tokenizer = load_tokenizer(pretrained)
-    else:
-        raw = chain.from_iterable(
-            (study.report, *(getattr(study.sections, name) for name in options.model.context))
-            for study in source.splits.train
-        )
-        texts = (clean_report(text, rules=options.text.rules) for text in raw)
-        tokenizer = train_tokenizer(texts, vocab_size=options.text.vocab_size, min_frequency=options.text.min_frequency)
+    tokenizer = _train_tokenizer(setup) if pretrained is None else load_tokenizer(pretrained)
     if options.text.sections:
         tokenizer = with_impression_token(tokenizer)
     with staged(run.path) as stage:
@@ -153,18 +128,24 @@ def make_tokenizer(options: TrainOptions, run: RunFolder, source: StudySource) -
     return tokenizer
 
 
+def _train_tokenizer(setup: RunSetup) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of the training reports and of the sections that the network takes."""
+    text, context = setup.options.text, setup.options.model.context
+    raw = chain.from_iterable(
+        (study.report, *(getattr(study.sections, name) for name in context)) for study in setup.source.splits.train
+    )
+    texts = (clean_report(one, rules=text.rules) for one in raw)
+    return train_tokenizer(texts, vocab_size=text.vocab_size, min_frequency=text.min_frequency)
+
+
 def make_retriever(
-    options: TrainOptions,
-    run: RunFolder,
-    source: StudySource,
-    tokenizer: PreTrainedTokenizerFast,
-    encoder: PretrainedConfig | PatchEncoder,
-    *,
-    device: torch.device,
-    progress: bool,
-    stop: StopRequest,
+    setup: RunSetup, tokenizer: PreTrainedTokenizerFast, encoder: PretrainedConfig | PatchEncoder
 ) -> Retriever:
-    """Return the retriever that the run holds, else the one that the options name or a fitted one, and keep it there."""
+    """Return the retriever that the run holds, else the one that the options name or a fitted one, and keep it there.
+
+    encoder: the layout of the image tower, or a frozen encoder to take its place.
+    """
+    options, run, source = setup.options, setup.run, setup.source
     if run.retriever_path.is_dir():
         return run.retriever()
     if options.retriever_path is not None:
@@ -173,8 +154,7 @@ def make_retriever(
             retriever.save(stage)
         return retriever
     channels = encoder.channels if isinstance(encoder, PatchEncoder) else encoder.num_channels
-    checkpoint = FitCheckpoint(run.retriever_fit_path, stop=lambda: bool(stop.number))
-    with _saved_where_stopped(run, stop):
+    with _resumable(run, run.retriever_fit_path, setup.stop, what="retriever") as checkpoint:
         retriever, _ = fit_retriever(
             run.retriever_path,
             source.splits.train,
@@ -182,30 +162,27 @@ def make_retriever(
             tokenizer=tokenizer,
             encoder=encoder,
             transform=options.image.transform(channels, train=True),
-            choice=CropChoice() if options.freeze == "encoder" else None,
+            choice=crop_choice() if options.freeze == "encoder" else None,
             rules=options.text.rules,
             options=retriever_options(options),
-            device=device,
-            progress=progress,
+            device=setup.device,
+            progress=setup.progress,
             read=source.read_image,
             checkpoint=checkpoint,
         )
-    checkpoint.discard()
     return retriever
 
 
-def make_index(
-    options: TrainOptions, run: RunFolder, source: StudySource, retriever: Retriever, group: ProcessGroup, *, progress: bool
-) -> RetrievalIndex:
+def make_index(setup: RunSetup, retriever: Retriever, group: ProcessGroup) -> RetrievalIndex:
     """Return the index that the run holds, else one of the training reports, and keep it there."""
-    if run.index_path.is_dir():
-        return run.index()
+    if setup.run.index_path.is_dir():
+        return setup.run.index()
     return build_index(
-        run.index_path,
+        setup.run.index_path,
         retriever,
-        source.splits.train,
-        rules=options.text.rules,
-        options=retriever_options(options),
+        setup.source.splits.train,
+        rules=setup.options.text.rules,
+        options=retriever_options(setup.options),
         group=group,
-        progress=progress,
+        progress=setup.progress,
     )

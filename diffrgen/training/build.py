@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoConfig, BertConfig, BertLMHeadModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
+from diffrgen.images.efficientnet_lite import NAME as EFFICIENTNET_LITE
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.initial import draw_initial_weights
@@ -95,38 +96,50 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
     )
 
 
+@dataclass(frozen=True)
+class DataShape:
+    """What the data fix of a network: how many findings, how many views a study, whether views are told apart by a recogniser."""
+
+    findings: int
+    views: int = 1
+    view_recogniser: bool = False
+
+
+def chosen_fields(options: TrainOptions, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the fields of `DiffRGenConfig` that options choose and no weights fix, also in a training from another run."""
+    model = options.model
+    return {
+        **{name: value for name, value in asdict(model).items() if name not in BUILD_ONLY},
+        "neighbours": options.retriever.neighbours,
+        "operator_backend": "auto" if options.fused_kernels else "reference",
+        "finding_token_ids": finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
+        "unlearned_token_ids": () if model.learn_marks else mark_tokens(tokenizer),
+        "prior_prompt_token_ids": tuple(_ids(tokenizer, row) for row in PRIOR_PROMPT_TOKENS) if model.prior else (),
+    }
+
+
 def model_config(
     options: TrainOptions,
     tokenizer: PreTrainedTokenizerFast,
     retriever: Retriever,
-    *,
     encoder: PretrainedConfig,
-    findings: int,
-    views: int = 1,
-    view_recogniser: bool = False,
+    shape: DataShape,
 ) -> DiffRGenConfig:
-    """Return the configuration of the network for this tokenizer, retriever and numbers of findings and of views."""
+    """Return the configuration of the network for this tokenizer, retriever, layout of the image encoder and data."""
     model = options.model
-    tokens = model.retrieved == "tokens"
-    choices = {name: value for name, value in asdict(model).items() if name not in BUILD_ONLY}
     # The start token and one prompt token a finding stand before the report.
-    positions = 1 + findings + max(options.text.max_tokens, options.generation.limits.most or 0)
+    positions = 1 + shape.findings + max(options.text.max_tokens, options.generation.limits.most or 0)
     return DiffRGenConfig(
         encoder=encoder,
         decoder=decoder_config(model.decoder, tokenizer, positions=positions, dropout=model.dropout),
         image_size=options.image.size,
-        views=views,
-        view_recogniser=view_recogniser and model.variant == "diffrgen",
-        neighbours=options.retriever.neighbours,
-        retrieved_width=retriever.token_width if tokens else retriever.embedding_width,
+        views=shape.views,
+        view_recogniser=shape.view_recogniser and model.variant == "diffrgen",
+        retrieved_width=retriever.token_width if model.retrieved == "tokens" else retriever.embedding_width,
         prior_width=retriever.embedding_width,
-        operator_backend="auto" if options.fused_kernels else "reference",
-        findings=findings,
-        finding_token_ids=finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
-        unlearned_token_ids=() if model.learn_marks else mark_tokens(tokenizer),
+        findings=shape.findings,
         prompt_token_ids=cast("tuple[int, int, int, int]", _ids(tokenizer, PROMPT_TOKENS)),
-        prior_prompt_token_ids=tuple(_ids(tokenizer, row) for row in PRIOR_PROMPT_TOKENS) if model.prior else (),
-        **choices,
+        **chosen_fields(options, tokenizer),
     )
 
 
@@ -134,18 +147,18 @@ def build_model(
     options: TrainOptions,
     tokenizer: PreTrainedTokenizerFast,
     retriever: Retriever,
-    *,
-    findings: int,
-    views: int = 1,
-    view_recogniser: bool = False,
+    encoder: PatchEncoder | None,
+    shape: DataShape,
 ) -> DiffRGenForReportGeneration:
-    """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked."""
-    encoder = pretrained_encoder(options)
+    """Return the network with initial weights: random, pretrained where paths are given, warm-started where asked.
+
+    encoder: what `pretrained_encoder` returned, which becomes the network's own; None: one with random weights.
+    """
     layout = encoder_config(options.model.encoder) if encoder is None else encoder.config
-    config = model_config(
-        options, tokenizer, retriever, encoder=layout, findings=findings, views=views, view_recogniser=view_recogniser
-    )
-    model = DiffRGenForReportGeneration(config)
+    if options.model.encoder == EFFICIENTNET_LITE:
+        # NOTE: reading its weights draws random numbers first, and once stood here: other weights keep what they drew then.
+        PatchEncoder(layout)
+    model = DiffRGenForReportGeneration(model_config(options, tokenizer, retriever, layout, shape))
     if encoder is not None:
         model.image_encoder = encoder
     if options.model.decoder not in DECODERS:

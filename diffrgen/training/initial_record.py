@@ -59,14 +59,14 @@ def write_record(
     new: tuple[NewTensors, ...],
     unused: tuple[str, ...],
     *,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """Complete the record that was kept in the folder `run` with its start by what `take_tensors` returned.
 
-    `say` gets it in words, and the main process writes it as initialisation.json.
+    `log` gets it in words, and the main process writes it as initialisation.json.
     """
     record = replace(load_json(Initialisation, run / NETWORK / RECORD), taken=taken, new=new, unused=unused)
-    say("\n".join(record.lines()))
+    log("\n".join(record.lines()))
     if PartialState().is_main_process:
         save_json(record, run / RECORD)
 

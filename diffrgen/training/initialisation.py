@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -16,15 +16,12 @@ from diffrgen.pipeline.hub import START as START_FILES
 from diffrgen.pipeline.hub import fetch_run, meant_as_hub_name
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.pipeline.word_tokens import finding_tokens
 from diffrgen.retrieval import DualRetriever, Retriever
 from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import file_digest, staged
-from diffrgen.text import PRIOR_PROMPT_TOKENS
-from diffrgen.text.marks import mark_tokens
-from diffrgen.training.build import frozen_where_asked, set_generation, start_prompts_alike
+from diffrgen.training.build import DataShape, chosen_fields, frozen_where_asked, set_generation, start_prompts_alike
 from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, take_tensors, write_record
-from diffrgen.training.options import BUILD_ONLY, TrainOptions
+from diffrgen.training.options import TrainOptions
 from diffrgen.training.promptmrg_checkpoint import PromptMRGStart, find_promptmrg, is_checkpoint
 from diffrgen.training.start_options import check_agrees, recorded_options
 from diffrgen.weights import read_config, weight_files
@@ -46,21 +43,19 @@ class Start:
         options: TrainOptions,
         tokenizer: PreTrainedTokenizerFast,
         retriever: Retriever,
+        shape: DataShape,
         *,
-        findings: int,
-        views: int = 1,
-        view_recogniser: bool = False,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> DiffRGenForReportGeneration:
-        """Return the network of the new training with the start's weights; arguments as `build_model`.
+        """Return the network of the new training with the start's weights; arguments as of `build_model`.
 
-        `say` gets what was taken and what is new, which is written to initialisation.json too. Raises DataError where the
+        `log` gets what was taken and what is new, which is written to initialisation.json too. Raises DataError where the
         data have other findings than the start, and for reports longer than its decoder reads.
         """
         before = self.model.config
-        _check_findings(options, before, findings)
+        _check_findings(options, before, shape.findings)
         _check_positions(options, before)
-        views = max(views, before.views)
+        views = max(shape.views, before.views)
         model = DiffRGenForReportGeneration(
             _changed(
                 before,
@@ -68,7 +63,7 @@ class Start:
                 tokenizer,
                 prior_width=retriever.embedding_width,
                 views=views,
-                view_recogniser=views > 1 and (view_recogniser or before.view_recogniser),
+                view_recogniser=views > 1 and (shape.view_recogniser or before.view_recogniser),
             )
         )
         taken, new, unused = take_tensors(model, self.model.state_dict())
@@ -76,7 +71,7 @@ class Start:
             start_prompts_alike(model)
         frozen_where_asked(model.image_encoder, options)
         set_generation(model, options)
-        write_record(self.run.path, taken, new, unused, say=say)
+        write_record(self.run.path, taken, new, unused, log=log)
         return model
 
 
@@ -142,25 +137,11 @@ def _changed(
     before: DiffRGenConfig, options: TrainOptions, tokenizer: PreTrainedTokenizerFast, **changes: object
 ) -> DiffRGenConfig:
     """Return the start's configuration with what the options may change."""
-    model, fields = options.model, before.to_dict()
+    fields, dropout = before.to_dict(), options.model.dropout
     decoder = dict(fields["decoder"])
-    if model.dropout != before.dropout:
-        decoder |= {"hidden_dropout_prob": model.dropout, "attention_probs_dropout_prob": model.dropout}
-    prior_prompts = [tokenizer.convert_tokens_to_ids(list(row)) for row in PRIOR_PROMPT_TOKENS] if model.prior else ()
-    chosen = {name: value for name, value in asdict(model).items() if name not in BUILD_ONLY}
-    return DiffRGenConfig.from_dict(
-        {
-            **fields,
-            **chosen,
-            **changes,
-            "decoder": decoder,
-            "neighbours": options.retriever.neighbours,
-            "operator_backend": "auto" if options.fused_kernels else "reference",
-            "finding_token_ids": finding_tokens(tokenizer) if model.finding_weight != 1.0 else (),
-            "unlearned_token_ids": () if model.learn_marks else mark_tokens(tokenizer),
-            "prior_prompt_token_ids": prior_prompts,
-        }
-    )
+    if dropout != before.dropout:
+        decoder |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return DiffRGenConfig.from_dict({**fields, **chosen_fields(options, tokenizer), **changes, "decoder": decoder})
 
 
 def _check_findings(options: TrainOptions, config: DiffRGenConfig, findings: int) -> None:

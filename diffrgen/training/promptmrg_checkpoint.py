@@ -23,7 +23,7 @@ from diffrgen.pipeline.settings import save_json
 from diffrgen.retrieval import Retriever
 from diffrgen.staging import file_digest, staged
 from diffrgen.text import PROMPT_TOKENS
-from diffrgen.training.build import build_model, frozen_where_asked, pretrained_encoder
+from diffrgen.training.build import DataShape, build_model, frozen_where_asked, pretrained_encoder
 from diffrgen.training.initial_record import RECORD, Initialisation, NewTensors, take_tensors, write_record
 from diffrgen.training.options import CHECKPOINTS, TrainOptions
 
@@ -119,19 +119,15 @@ class PromptMRGStart:
         options: TrainOptions,
         tokenizer: PreTrainedTokenizerFast,
         retriever: Retriever,
+        shape: DataShape,
         *,
-        findings: int,
-        views: int = 1,
-        view_recogniser: bool = False,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> DiffRGenForReportGeneration:
-        """Return the network of `build_model` with what fits of the checkpoint; `say` gets what was taken and what is new.
+        """Return the network of `build_model` with what fits of the checkpoint; `log` gets what was taken and what is new.
 
         Raises DataError where the tokenizer is not that of its BERT, and where nothing of its ResNet or BERT fits.
         """
-        model = build_model(
-            options, tokenizer, retriever, findings=findings, views=views, view_recogniser=view_recogniser
-        )
+        model = build_model(options, tokenizer, retriever, pretrained_encoder(options), shape)
         tensors, parts = fitted(self.tensors, model, tokenizer)
         taken, new, unused = take_tensors(model, tensors)
         for part, option in (("image_encoder", "encoder"), ("decoder", "decoder")):
@@ -141,7 +137,7 @@ class PromptMRGStart:
                     f"{getattr(options.model, option)}; for the published checkpoint pass --model.{option} paper"
                 )
         frozen_where_asked(model.image_encoder, options)
-        write_record(self.run.path, taken, parts + new, unused, say=say)
+        write_record(self.run.path, taken, parts + new, unused, log=log)
         return model
 
 

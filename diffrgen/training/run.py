@@ -17,11 +17,11 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.staging import partial_path, remove
 from diffrgen.training.accelerator import make_accelerator
+from diffrgen.training.assembly import assemble
 from diffrgen.training.curves import draw_curves
 from diffrgen.training.full_disk import explained
 from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import REINFORCED, TrainOptions
-from diffrgen.training.prepare import prepare
 from diffrgen.training.resume import check_resumable
 from diffrgen.training.run_lock import LOCK, is_vacant, locked, no_run_if_refused
 from diffrgen.training.summary import TrainingSummary
@@ -67,11 +67,11 @@ def _fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tup
     try:
         with StopRequest() as stop:
             with stop.immediate(_stopped_before_training(run)):
-                prepared = prepare(options, run, PartialState(), progress=visible, stop=stop)
+                parts = assemble(options, run, PartialState(), progress=visible, stop=stop)
                 if visible:
-                    save_json(prepared.settings, run.settings_path)
-                    save_json(prepared.data, run.path / "data.json")
-            summary = Trainer(options, run, prepared, accelerator, stop).fit()
+                    save_json(parts.settings, run.settings_path)
+                    save_json(parts.data, run.path / "data.json")
+            summary = Trainer(options, run, parts, accelerator, stop).fit()
     except TrainingStopped:
         # It has saved where it stands; the curves show it.
         if visible:
@@ -81,7 +81,7 @@ def _fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tup
         draw_curves(run.path)
         save_json(summary, run.path / "training.json")
     accelerator.wait_for_everyone()
-    return summary, prepared.data.splits["test"].studies
+    return summary, parts.data.splits["test"].studies
 
 
 def _stopped_before_training(run: RunFolder) -> str:

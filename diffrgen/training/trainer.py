@@ -24,6 +24,7 @@ from diffrgen.pipeline.run_check import note_weights
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.reporting.calibration import FILE as CALIBRATION
 from diffrgen.staging import staged
+from diffrgen.training.assembly import TrainingParts
 from diffrgen.training.checkpoints import Checkpoints, Progress
 from diffrgen.training.finite_steps import FiniteSteps
 from diffrgen.training.interruption import StopRequest, TrainingStopped
@@ -31,7 +32,6 @@ from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.order import EpochOrder
 from diffrgen.training.plan import StepPlan
-from diffrgen.training.prepare import PreparedRun
 from diffrgen.training.schedule import go_to, gumbel_temperature, make_scheduler
 from diffrgen.training.summary import TrainingSummary
 from diffrgen.training.tracking import tracking
@@ -42,33 +42,33 @@ LOG_EVERY = 10
 
 
 class Trainer:
-    """Trains a prepared run with `accelerate`: any number of processes, mixed precision, optional torch.compile."""
+    """Trains an assembled run with `accelerate`: any number of processes, mixed precision, optional torch.compile."""
 
     def __init__(
         self,
         options: TrainOptions,
         run: RunFolder,
-        prepared: PreparedRun,
+        parts: TrainingParts,
         accelerator: Accelerator,
         stop: StopRequest | None = None,
     ) -> None:
-        self.options, self.run, self.prepared, self.accelerator = options, run, prepared, accelerator
+        self.options, self.run, self.parts, self.accelerator = options, run, parts, accelerator
         if accelerator.num_processes > 1:
             # Each its own dropout and routing noise.
             set_seed(options.seed, device_specific=True)
         if options.activation_checkpointing:
-            prepared.model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
+            parts.model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.plan = StepPlan(
-            len(prepared.train),
-            batch_size=min(options.optimiser.batch_size, len(prepared.train)),
+            len(parts.train),
+            batch_size=min(options.optimiser.batch_size, len(parts.train)),
             accumulate=options.optimiser.accumulate,
             processes=accelerator.num_processes,
             epochs=options.optimiser.epochs,
         )
-        lengths = [len(labels) for labels in prepared.train.labels]
+        lengths = [len(labels) for labels in parts.train.labels]
         self.order = EpochOrder(lengths, batch_size=self.plan.batch_size, seed=options.seed)
         loader = example_loader(
-            prepared.train,
+            parts.train,
             batch_size=self.plan.batch_size,
             workers=options.workers,
             sampler=self.order,
@@ -76,12 +76,12 @@ class Trainer:
             passes=True,
         )
         self.model, self.optimiser, self.loader = accelerator.prepare(
-            prepared.model,
+            parts.model,
             make_adamw(
-                prepared.model,
+                parts.model,
                 learning_rate=options.optimiser.learning_rate,
                 weight_decay=options.optimiser.weight_decay,
-                slower=prepared.model.image_encoder,
+                slower=parts.model.image_encoder,
                 slower_rate=options.optimiser.encoder_rate,
             ),
             loader,
@@ -93,7 +93,7 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.progress = Progress()
         self.timer = BatchTimer()
-        self.frequency = (prepared.train.states == State.POSITIVE).float().mean(0)  # (C,)
+        self.frequency = (parts.train.states == State.POSITIVE).float().mean(0)  # (C,)
         self.started = time.perf_counter()
 
     @property
@@ -215,7 +215,7 @@ class Trainer:
         progress = self.progress = replace(
             self.progress, ordered_by=self.progress.ordered_by or self.plan.batch_size
         )
-        self.order.epoch = self.prepared.train.epoch = progress.epoch
+        self.order.epoch = self.parts.train.epoch = progress.epoch
         # What is left of an epoch is in the order that it was begun in.
         self.order.batch_size, self.order.start = progress.ordered_by, progress.studies
         return iter(self.loader)
@@ -254,8 +254,8 @@ class Trainer:
             broadcast(buffer)
         validation = validate(
             self.network,
-            self.prepared.val,
-            self.prepared.source.labeler,
+            self.parts.val,
+            self.parts.source.labeler,
             batch_size=self.options.generation.batch_size,
             studies=self.options.validation_studies,
             workers=self.options.workers,
@@ -275,7 +275,7 @@ class Trainer:
         self._keep_if(better, scores["micro_f1"])
         if not self.plan.left(progress):
             prior = self.network.classifier.class_prior
-            states = self.prepared.val.states
+            states = self.parts.val.states
             if torch.isfinite(validation.positive_probability).all():
                 prior.copy_(adapted_class_prior(prior.cpu(), validation.positive_probability, states))
             self._next_epoch()

@@ -31,7 +31,7 @@ from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter
 from diffrgen.retrieval import neighbours
 from diffrgen.text import PROMPT_TOKENS
-from diffrgen.training.build import build_model
+from diffrgen.training.build import DataShape, build_model
 from diffrgen.training.presets import preset_options
 
 pytestmark = pytest.mark.usefixtures("no_java")
@@ -278,7 +278,7 @@ def test_build_gives_the_prior_the_width_of_an_embedding(run, retrieved):
     output = str(run)
     options = train_command.parse_options(["--resume", "--output", output, "--model.retrieved", retrieved])
     folder = RunFolder(run)
-    model = build_model(options, folder.tokenizer(), folder.retriever(), findings=14)
+    model = build_model(options, folder.tokenizer(), folder.retriever(), None, DataShape(14))
     assert model.config.prior_width == 16
     assert model.config.retrieved_width == (16 if retrieved == "embeddings" else folder.retriever().token_width)
     assert np.prod(model.prior.kind.shape) == 2 * model.config.width

@@ -21,7 +21,7 @@ from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.images.resized import read_resized
 from diffrgen.labels import DISEASES, State
 from diffrgen.pretraining import LabelledImage, PretrainOptions, label_trained_encoder, read_labelled
-from diffrgen.pretraining.fit import LabelClassifier, LabelledImages, _Fit, fit_on_labels, known_loss
+from diffrgen.pretraining.fit import FitSettings, LabelClassifier, LabelledImages, _Fit, fit_on_labels, known_loss
 from diffrgen.pretraining.labelled import UNKNOWN, studies_as_labelled
 from diffrgen.records import Study
 from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
@@ -71,10 +71,9 @@ def test_encoder_learns_what_an_image_shows_and_is_kept(images: list[LabelledIma
         encoder,
         images,
         images,
+        FitSettings(PretrainOptions(epochs=30, batch_size=4, learning_rate=1e-3), progress=False),
         transform=TRANSFORM,
         read=read_resized,
-        options=PretrainOptions(epochs=30, batch_size=4, learning_rate=1e-3),
-        progress=False,
     )
     kept = PatchEncoder.from_pretrained(tmp_path / "encoder")
     assert record["auroc"] == {"pleural effusion": 1.0}
@@ -90,7 +89,7 @@ def test_fit_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     def fitted(checkpoint: FitCheckpoint | None) -> torch.Tensor:
         torch.manual_seed(1)
         data = LabelledImages(images, TRANSFORM, read=read_resized)
-        return weights(fit_on_labels(tiny_encoder(), data, options=OPTIONS, progress=False, checkpoint=checkpoint)[0])
+        return weights(fit_on_labels(tiny_encoder(), data, FitSettings(OPTIONS, progress=False, checkpoint=checkpoint))[0])
 
     whole = fitted(None)
     with pytest.raises(FitStopped, match="image encoder is fitted to step 1 of 6"):
@@ -102,7 +101,7 @@ def test_rates_of_the_fit_rise_and_fall_as_its_options_say(images: list[Labelled
     """Thirty steps, three of warm-up; the classifier's rate is five times that of the encoder."""
     options = PretrainOptions(epochs=10, batch_size=4, learning_rate=1e-3)
     model = LabelClassifier(tiny_encoder(), dropout=0.0, prevalence=torch.full((len(DISEASES),), 0.5))
-    fit = _Fit(model, LabelledImages(images, TRANSFORM, read=read_resized), options, seed=0)
+    fit = _Fit(model, LabelledImages(images, TRANSFORM, read=read_resized), FitSettings(options))
     rates = []
     for _ in range(fit.steps):
         rates.append(sorted({group["lr"] for group in fit.optimiser.param_groups}))
@@ -118,7 +117,7 @@ def test_a_learning_rate_that_diverges_is_named(images: list[LabelledImage]) -> 
     data = LabelledImages(images, TRANSFORM, read=read_resized)
     options = PretrainOptions(epochs=20, batch_size=4, learning_rate=1e30)
     with pytest.raises(DataError, match=r"--pretrain\.learning-rate"):
-        fit_on_labels(tiny_encoder(), data, options=options, progress=False)
+        fit_on_labels(tiny_encoder(), data, FitSettings(options, progress=False))
 
 
 def test_studies_give_each_of_their_images_the_states(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from diffrgen.labels import FINDINGS
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.train import parse_options
 from diffrgen.training import trainer
-from diffrgen.training.prepare import prepare
+from diffrgen.training.assembly import assemble
 from diffrgen.training.validation import validate
 
 # In the middle of the first epoch, then at its end: before its validation.
@@ -57,8 +57,8 @@ def measure(data: Path, run: Path, output: Path, _: int = 0) -> int:
     """Validate the initial network and write the result, in the first process."""
     options = parse_options(arguments(data, run))
     state = PartialState(cpu=True)
-    prepared = prepare(options, RunFolder(run), state, progress=False)
-    found = validate(prepared.model, prepared.val, states_from_words, batch_size=2, studies=3, progress=False)
+    parts = assemble(options, RunFolder(run), state, progress=False)
+    found = validate(parts.model, parts.val, states_from_words, batch_size=2, studies=3, progress=False)
     if state.is_main_process:
         output.write_text(json.dumps({**found.scores, "positive": found.positive_probability.tolist()}))
     return 0

@@ -11,11 +11,11 @@ from transformers import BertConfig, BertForMaskedLM, ResNetConfig, ResNetModel
 
 from diffrgen.errors import DataError
 from diffrgen.images.encoder import encoder_config
-from diffrgen.model import StudyInputs
+from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.retrieval import DualRetriever, RetrieverOptions, build_dual_encoder
 from diffrgen.text import load_tokenizer
 from diffrgen.text.vocabulary import ALL_PROMPT_TOKENS
-from diffrgen.training.build import build_model, model_config
+from diffrgen.training.build import DataShape, build_model, model_config, pretrained_encoder
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 
@@ -66,10 +66,14 @@ def with_model(**changes) -> TrainOptions:
     return replace(options, model=replace(options.model, warm_start=False, **changes))
 
 
+def built(options, tokenizer, retriever) -> DiffRGenForReportGeneration:
+    return build_model(options, tokenizer, retriever, pretrained_encoder(options), DataShape(14))
+
+
 def test_pretrained_weights_arrive_and_the_vocabulary_grows_by_the_prompt_tokens(bert, resnet, retriever):
     options = with_model(encoder=str(resnet), decoder=str(bert))
     tokenizer = load_tokenizer(bert)
-    model = build_model(options, tokenizer, retriever, findings=14)
+    model = built(options, tokenizer, retriever)
     expected = ResNetModel.from_pretrained(resnet).state_dict()
     assert all(torch.equal(model.image_encoder.model.state_dict()[name], value) for name, value in expected.items())
     source = BertForMaskedLM.from_pretrained(bert)
@@ -84,7 +88,7 @@ def test_pretrained_weights_arrive_and_the_vocabulary_grows_by_the_prompt_tokens
 
 def test_what_a_pretrained_decoder_lacks_is_drawn_by_width_and_new_words_like_the_known_ones(bert, retriever):
     tokenizer = load_tokenizer(bert)
-    networks = [build_model(with_model(decoder=str(bert)), tokenizer, retriever, findings=14) for _ in range(2)]
+    networks = [built(with_model(decoder=str(bert)), tokenizer, retriever) for _ in range(2)]
     decoder = networks[0].decoder
     key = decoder.bert.encoder.layer[0].crossattention.self.key.weight
     assert float(key.detach().std()) == pytest.approx((3 * 16) ** -0.5, rel=0.2)
@@ -98,7 +102,7 @@ def test_what_a_pretrained_decoder_lacks_is_drawn_by_width_and_new_words_like_th
 
 def test_a_network_from_checkpoints_saves_and_loads(bert, resnet, retriever, tmp_path):
     options = with_model(encoder=str(resnet), decoder=str(bert))
-    model = build_model(options, load_tokenizer(bert), retriever, findings=14).eval()
+    model = built(options, load_tokenizer(bert), retriever).eval()
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
     inputs = StudyInputs(pixel_values=torch.randn(2, 3, 64, 64), retrieved=torch.randn(2, 21, 8))
@@ -108,7 +112,7 @@ def test_a_network_from_checkpoints_saves_and_loads(bert, resnet, retriever, tmp
 
 def test_warm_start_copies_the_retrievers_tower(bert, retriever):
     options = preset_options("tiny")
-    model = build_model(options, load_tokenizer(bert), retriever, findings=14)
+    model = built(options, load_tokenizer(bert), retriever)
     tower = retriever.model.image_tower.state_dict()
     assert all(torch.equal(model.image_encoder.state_dict()[name], value) for name, value in tower.items())
 
@@ -117,13 +121,11 @@ def test_warm_start_from_another_tower_is_an_error(bert, resnet, retriever):
     options = preset_options("tiny")
     options = replace(options, model=replace(options.model, encoder=str(resnet)))
     with pytest.raises(DataError, match="warm_start needs a retriever fitted with the encoder"):
-        build_model(options, load_tokenizer(bert), retriever, findings=14)
+        built(options, load_tokenizer(bert), retriever)
 
 
 def test_paper_preset_is_resnet101_bert_base_and_21_neighbours(bert, retriever):
-    config = model_config(
-        preset_options("paper"), load_tokenizer(bert), retriever, encoder=encoder_config("paper"), findings=14
-    )
+    config = model_config(preset_options("paper"), load_tokenizer(bert), retriever, encoder_config("paper"), DataShape(14))
     assert (config.encoder.depths, config.encoder.hidden_sizes) == ([3, 4, 23, 3], [256, 512, 1024, 2048])
     assert (config.decoder.hidden_size, config.decoder.num_hidden_layers) == (768, 12)
     assert (config.width, config.heads, config.masks_per_layer, config.neighbours) == (512, 8, (2, 3), 21)
@@ -134,15 +136,13 @@ def test_a_bert_too_short_for_prompt_and_report_is_an_error(bert, retriever):
     options = with_model(decoder=str(bert))
     options = replace(options, text=replace(options.text, max_tokens=200))
     with pytest.raises(DataError, match="at least 215 positions"):
-        build_model(options, load_tokenizer(bert), retriever, findings=14)
+        built(options, load_tokenizer(bert), retriever)
 
 
 def test_the_tokens_of_findings_are_listed_where_they_weigh_more(bert, retriever):
     tokenizer = load_tokenizer(bert)
     plain, heavy = (
-        model_config(
-            with_model(finding_weight=weight), tokenizer, retriever, encoder=encoder_config("tiny"), findings=14
-        )
+        model_config(with_model(finding_weight=weight), tokenizer, retriever, encoder_config("tiny"), DataShape(14))
         for weight in (1.0, 2.0)
     )
     assert (plain.finding_token_ids, heavy.finding_weight) == ((), 2.0)
