@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from diffrgen.evaluation.scoring import Scores, score_beside_baselines
 from diffrgen.labels import FINDINGS, State
 from diffrgen.pipeline.labeler import NamedLabeler
+
+pytestmark = pytest.mark.usefixtures("no_java")
 
 # What each report says, and with it the truth and the prompts of the two studies.
 SAID = {"first": {"edema"}, "second": {"pneumonia", "fracture"}}

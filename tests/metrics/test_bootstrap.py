@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import shutil
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from pycocoevalcap.cider.cider import Cider
 
-from diffrgen.metrics import clinical_scores, corpus_scores, interval_row, markdown_table, score_corpus
+from diffrgen.metrics import clinical_scores, corpus_scores, interval_row, markdown_table, meteor, score_corpus
 from diffrgen.metrics.bootstrap import bootstrap_interval, mean_interval
 from diffrgen.metrics.meteor import meteor_score
 
@@ -88,7 +89,16 @@ def test_cider_keeps_the_document_frequencies_of_all_references(no_meteor, texts
     assert interval == pytest.approx(percentiles(again))
 
 
+@pytest.fixture
+def one_process(monkeypatch):
+    """METEOR's process, which takes 8 s to start, for all calls of a test."""
+    with meteor._process(meteor._command(), lambda: 600.0) as pipes:
+        monkeypatch.setattr(meteor, "_process", lambda *_: nullcontext(pipes))
+        yield
+
+
 @java
+@pytest.mark.usefixtures("one_process")
 def test_meteor_of_each_resample_computed_anew(texts):
     said, true = texts
     again = [

@@ -15,6 +15,8 @@ from diffrgen.metrics.conventions import AVERAGES, finding_counts, per_study_num
 from diffrgen.metrics.paired import MEASURES, paired_numbers
 from diffrgen.metrics.temporal import temporal_entities, temporal_f1, temporal_score
 
+pytestmark = pytest.mark.usefixtures("no_java")
+
 
 def random_states(seed: int) -> tuple[np.ndarray, np.ndarray]:
     """States of 1 to 30 studies, of any density: findings that nobody has, and studies without any, are among them."""
