@@ -7,6 +7,7 @@ and no longer: training the network needs the memory.
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import faiss
@@ -33,9 +34,15 @@ def to_gpu(index: faiss.Index) -> faiss.Index:
         return index
 
 
+@cache
+def faiss_packages() -> list[str]:
+    """Return the installed packages that bring the module faiss; asking for them reads every package's list of files."""
+    return sorted(set(packages_distributions().get("faiss", ())))
+
+
 def warn_of_two_packages() -> None:
     """Warn where faiss-cpu and faiss-gpu are both installed: they bring one module, of which files of both may be left."""
-    packages = sorted(set(packages_distributions().get("faiss", ())))
+    packages = faiss_packages()
     if len(packages) > 1:
         warnings.warn(
             f"{' and '.join(packages)} are both installed and overwrite each other; keep one: pip uninstall "

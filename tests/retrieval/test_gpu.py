@@ -89,6 +89,7 @@ def test_an_index_that_no_gpu_can_have_stays_here_and_says_so(tmp_path, border):
 
 def test_two_packages_of_one_module_are_warned_of(tmp_path, monkeypatch):
     installed = metadata.packages_distributions()
+    monkeypatch.setattr(faiss_gpu, "faiss_packages", faiss_gpu.faiss_packages.__wrapped__)
     monkeypatch.setattr(faiss_gpu, "packages_distributions", lambda: {**installed, "faiss": ["faiss-gpu", "faiss-cpu"]})
     with pytest.warns(RuntimeWarning, match="pip uninstall faiss-cpu faiss-gpu, then install"):
         write_index(tmp_path, make_studies(8), unit(8))
