@@ -40,8 +40,9 @@ def test_every_command_is_listed_and_none_that_is_not_there():
     assert files | rooms == set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", ["generate", "phantom"])
 def test_a_command_gives_its_own_help(name, capsys):
+    """A command that is a file and one that is a room; test_startup.py looks at the help of each."""
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
@@ -68,4 +69,7 @@ def test_arguments_and_errors_reach_the_command(tmp_path):
 
 
 def test_every_command_takes_its_arguments():
-    assert all(callable(module_of(name).main) for name in COMMANDS)
+    for name in COMMANDS:
+        module = module_of(name)
+        assert module.__name__.removesuffix(".__main__") == f"diffrgen.{name}"
+        assert callable(module.main)

@@ -23,8 +23,8 @@ ROOT = Path(diffrgen.__file__).parent
 LAZY = sorted(path.parent.name for path in ROOT.glob("*/__init__.py") if "on_first_use" in path.read_text())
 
 
-def libraries_after(code: str) -> set[str]:
-    """The top-level packages outside of the standard library that are imported once `code` has run."""
+def libraries_after(code: str, shown: str = "") -> set[str]:
+    """The top-level packages outside of the standard library that are imported once `code` has run; it prints `shown`."""
     ask = f"""
 import json, sys
 before = set(sys.modules)
@@ -38,15 +38,16 @@ print("\\n" + json.dumps(sorted(names - set(sys.stdlib_module_names))))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
     return {name for name in json.loads(done.stdout.splitlines()[-1]) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_imports_what_the_options_need_and_nothing_else(command):
-    """Not torch, not transformers, no image, page or hub library."""
+    """Not torch, not transformers, no image, page or hub library. The help names the command that it is of."""
     main = ".__main__" if (ROOT / command).is_dir() else ""
     run = f"import diffrgen.{command}{main} as command; sys.argv[1:] = ['--help']; command.main()"
-    assert libraries_after(run) - ALLOWED == set()
+    assert libraries_after(run, f"usage: python -m diffrgen.{command} ") - ALLOWED == set()
 
 
 def test_importing_the_command_that_generates_imports_no_network():
