@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from experiment_runs import write_split_studies
 from tiny_training import arguments
+from warm_process import WarmProcess
 
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
+from diffrgen.experiments import runner
 from diffrgen.experiments.__main__ import main
 from diffrgen.experiments.job import Job
 from diffrgen.experiments.record import RunRecord
@@ -64,7 +66,10 @@ def one_job(options: TrainOptions, output: Path) -> Job:
 
 
 def run_one(options: TrainOptions, shared: Path, output: Path) -> RunRecord:
-    (record,) = Runner(output, shared, processes=1, steps=9).run([one_job(options, output)], progress=False)
+    """Train in a process that has imported torch before; those of the tests of a study and of an end begin as a user's do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "Popen", WarmProcess)
+        (record,) = Runner(output, shared, processes=1, steps=9).run([one_job(options, output)], progress=False)
     return record
 
 

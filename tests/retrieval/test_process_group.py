@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from index_of_two_processes import SIZES
+from warm_process import run_warm
 
 from diffrgen.retrieval import ProcessGroup
 
@@ -20,7 +20,7 @@ NEIGHBOURS = "neighbours-train.npz"
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("group")
     command = [sys.executable, str(Path(__file__).parents[1] / "support" / "index_of_two_processes.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = run_warm(command, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

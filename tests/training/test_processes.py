@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from gradients_of_two_processes import batch, gradients, training_network
 from safetensors.torch import load_file
 from tiny_training import differences, log_lines
 from two_trainings import STEPS
+from warm_process import run_warm
 
 from diffrgen.errors import DataError
 from diffrgen.model.processes import gather, own_rows, weight_of
@@ -24,8 +24,7 @@ from diffrgen.training.validation import own_batches
 
 def run_script(name: str, folder: Path) -> None:
     """Run a script of this folder in a process that has computed nothing yet, so that it can be forked."""
-    command = [sys.executable, str(Path(__file__).parents[1] / "support" / name), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = run_warm([sys.executable, str(Path(__file__).parents[1] / "support" / name), str(folder)], timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
