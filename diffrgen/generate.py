@@ -41,34 +41,36 @@ class GenerateOptions:
     """
 
     run: tyro.conf.Positional[Path]
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    """Run folder of diffrgen.train, or the hub name owner/name[@revision] of a shared run."""
     images: tyro.conf.Positional[tuple[Path, ...]] = ()
     """PNG, JPG and DICOM files, folders of them, and quoted patterns such as "scans/**/*.dcm"."""
     study: tuple[Path, ...] = ()
-    """Images of one study, at most 4, such as frontal.png lateral.png; or folders, each of them, and each folder in it, a
-    study, where DICOM files are grouped by their study. For a run that was trained on studies of several images."""
+    """Images of one study, at most 4, such as frontal.png lateral.png; or folders. Each folder and subfolder is one
+    study; DICOM files are grouped by study. Requires a run trained on studies with several images."""
     json: bool = False
-    """Print one JSON object a line instead of text: a report with its reasons, or {"image", "error"}; "images" names
-    all images of a study."""
+    """Print one JSON object per line instead of text: a report with its explanation, or {"image", "error"}; "images"
+    lists all images of a study."""
     html: Path | None = None
-    """New or empty folder for a page with pictures for each study, and an index of several. Images that may have text burned in
-    are named on standard error: look at them before you pass a page on."""
+    """New or empty folder for an illustrated page per study, with an index if there are several. Images with apparent
+    burned-in text are listed on standard error: check them before sharing a page."""
     dicom_sr: Path | None = None
-    """New or empty folder for each report as a DICOM Basic Text SR, an unverified draft with the patient and study tags of its
-    DICOM images (CR, DX or RG); pip install "diffrgen[clinical]". Without this and --fhir no tag leaves a file."""
+    """New or empty folder for reports as DICOM Basic Text SR: unverified drafts with the patient and study tags of
+    their DICOM images (CR, DX or RG); pip install "diffrgen[clinical]". Without this option and --fhir no tag leaves a
+    file."""
     fhir: Path | None = None
-    """New file for the reports as FHIR R4 DiagnosticReports (preliminary), of several a Bundle; DICOM images as above."""
+    """New file for the reports as FHIR R4 DiagnosticReports (preliminary), as a Bundle if there are several. Requires
+    the same DICOM images as --dicom-sr."""
     prior: tuple[Path, ...] = ()
-    """The patient's earlier study, for one image or study: its image, its report as a .txt file, or both."""
+    """The patient's prior study, for one image or study: its image, its report as a .txt file, or both."""
     indication: str | None = None
-    """Why the study was asked for, for one image or study and a run that was trained with --model.context indication."""
+    """Indication of one image or study. Requires a run trained with --model.context indication."""
     history: str | None = None
-    """The patient's history, likewise, for a run that was trained with --model.context history."""
+    """The patient's history, for one image or study. Requires a run trained with --model.context history."""
     abstain: Share | None = None
-    """Mark each sentence that is less probable than this to be true, 0 to 1, as doubtful in text, JSON, pages, DICOM SR
-    and FHIR; none is left out. For a run that diffrgen.calibrate has calibrated."""
+    """Mark sentences with a probability below this value (0 to 1) as doubtful in text, JSON, pages, DICOM SR and FHIR;
+    none is removed. Requires a run calibrated with diffrgen.calibrate."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
     def __post_init__(self) -> None:

@@ -48,19 +48,19 @@ class PollOptions:
     archive: tyro.conf.Positional[str]
     """Address of the DICOMweb service, such as http://127.0.0.1:8042/dicom-web."""
     output: tyro.conf.Positional[Path]
-    """Folder for the structured reports, and for reported.txt, which names the studies that are done by digests."""
+    """Folder for the structured reports and for reported.txt, which lists finished studies by digest."""
     service: str = "http://127.0.0.1:7860"
     """Address of `python -m diffrgen.serve RUN --api`."""
     store: bool = False
-    """Store each report in the archive too."""
+    """Also store each report in the archive."""
     since: str | None = None
     """First day of the studies, YYYYMMDD; default: today."""
     seconds: Positive = 30.0
     """Time between two polls."""
     abstain: Share | None = None
-    """Mark each sentence that is less probable than this to be true, 0 to 1, as doubtful, for a calibrated run."""
+    """Mark sentences with a probability below this value (0 to 1) as doubtful. Requires a calibrated run."""
     once: bool = False
-    """Report what is there now and end; images that still arrive are missed."""
+    """Process the current studies and exit; images that arrive later are missed."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")

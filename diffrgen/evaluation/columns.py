@@ -36,16 +36,18 @@ class ColumnOptions:
     """The fields of a prediction file, where its names do not say enough."""
 
     hypothesis_column: tuple[str, ...] = ()
-    """Field of the generated report; several are joined. Default: hypothesis, prediction, model_prediction, generated,
-    generated_report(s), candidate, caption, res or hyp; else report; else findings and impression."""
+    """Field of the generated report; several fields are concatenated. Default: hypothesis, prediction,
+    model_prediction, generated, generated_report(s), candidate, caption, res or hyp; else report; else findings and
+    impression."""
     reference_column: tuple[str, ...] = ()
-    """Field of the reference; several are joined. Default: reference, reference_report, ground_truth, target, ref, gts, gt
-    or labels (where it is text); beside a generated report also report, or section_findings and section_impression."""
+    """Field of the reference; several fields are concatenated. Default: reference, reference_report, ground_truth,
+    target, ref, gts, gt or labels (if it is text); if the file also has a generated report: report, or section_findings
+    and section_impression."""
     id_column: str | None = None
     """Field of the study's id. Default: id, else study_id, dicom_id, image_id or uid."""
     sections: Sections | None = None
-    """Score findings, impression or both: the columns of that name, and of a text with the headings `Findings:` and
-    `Impression:` that part. Default: texts as they are."""
+    """Score findings, impression or both: the columns of that name, or in texts with the headings `Findings:` and
+    `Impression:` the part under that heading. Default: complete texts."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")

@@ -25,25 +25,25 @@ class CalibrateOptions:
     """
 
     run: Path
-    """Run folder that diffrgen.train wrote."""
+    """Run folder of diffrgen.train."""
     split: Split = "val"
-    """Split to learn from: studies that the network was not trained on."""
+    """Split for the calibration: studies on which the network was not trained."""
     data: str | None = None
-    """`phantom` or an annotation.json; default: what the run was trained on."""
+    """`phantom` or an annotation.json; default: the data of the training."""
     images: Path | None = None
     """Folder of the images of --data."""
     skip_broken: bool = False
-    """Leave out missing and unreadable images and records with no image left, counted in a warning."""
+    """Exclude missing and unreadable images, and records with no image left; a warning gives their number."""
     overwrite: bool = False
-    """Replace a calibration that the run has."""
+    """Replace an existing calibration."""
     resamples: CountOrZero = 1000
     """Resamples of the studies for the 95 % intervals of the cross-fitted scores; 0: no intervals."""
     priors: bool = True
-    """Give a model that takes them the earlier studies that the data have; --no-priors generates without."""
+    """Use the prior studies of the data if the model supports them; --no-priors generates without."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     workers: CountOrZero = 0
-    """Processes that read images."""
+    """Processes that load images."""
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
@@ -56,46 +56,47 @@ class EvaluateOptions:
     """Write and score the reports of a split with a trained run."""
 
     run: Path
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    """Run folder of diffrgen.train, or the hub name owner/name[@revision] of a shared run."""
     split: Split = "test"
     """Split to evaluate."""
     data: str | None = None
-    """`phantom` or an annotation.json; default: what the run was trained on."""
+    """`phantom` or an annotation.json; default: the data of the training."""
     images: Path | None = None
     """Folder of the images of --data."""
     skip_broken: bool = False
-    """Leave out missing and unreadable images and records with no image left, counted in a warning."""
+    """Exclude missing and unreadable images, and records with no image left; a warning gives their number."""
     output: Path | None = None
-    """Folder for predictions.jsonl and metrics.json; default: a new one, RUN/evaluation/SPLIT, for a run of the hub
-    evaluation/OWNER/NAME/SPLIT."""
+    """Folder for predictions.jsonl and metrics.json; default: a new folder RUN/evaluation/SPLIT, or
+    evaluation/OWNER/NAME/SPLIT for a run from the hub."""
     protocol: Protocol = "promptmrg"
-    """Text handling that the language scores are computed after."""
+    """Preprocessing protocol of the language scores."""
     published: PublishedData | None = None
-    """Show the paper's own rows for this data set beside."""
+    """Also show the paper's rows for this data set."""
     radeval: tuple[str, ...] = ()
-    """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
+    """Additional metrics from the package radeval, such as radgraph; pip install "diffrgen[radeval]"."""
     shuffled_images: bool = False
-    """Also evaluate with each study shown another study's image: the control for a model that ignores images."""
+    """Also evaluate with each study given another study's image: the control for a model that ignores images."""
     shuffled_context: bool = False
-    """Also evaluate with each study given another study's context (--model.context): what a model gains by it, it loses then."""
+    """Also evaluate with each study given another study's context (--model.context): the control for a model that
+    ignores its context."""
     both_marks: bool = False
     """Also evaluate with the other choice of --generation.suppress-marks, as a row of its own."""
     contender: tuple[str, ...] = ()
-    """NAME=FILE: reports of another system for the same studies, as `python -m diffrgen.score` takes them, as a row of the
-    table, with the run's paired differences to it. Several may be given."""
+    """NAME=FILE: reports of another system for the same studies, in a format of `python -m diffrgen.score`. Adds a row
+    to the table, with paired differences to the run. May be repeated."""
     human_labels: Path | None = None
-    """CSV of findings that people labelled: an id and a column a finding (CheXpert's names or NIH ChestX-ray14's). Scores the
-    classifier's probabilities by AUROC, and all reports by F1, against them."""
+    """CSV of human labels: an id and one column per finding (CheXpert's names or NIH ChestX-ray14's). Adds the AUROC of
+    the classifier's probabilities and the F1 of all reports."""
     baselines: bool = True
-    """Score the two blind baselines beside."""
+    """Also score the two image-free baselines."""
     resamples: CountOrZero = 1000
-    """Resamples of the test studies for the 95 % intervals; 0: no intervals."""
+    """Bootstrap resamples of the test studies for the 95 % intervals; 0: no intervals."""
     priors: bool = True
-    """Give a model that takes them the earlier studies that the data have; --no-priors evaluates without."""
+    """Use the prior studies of the data if the model supports them; --no-priors evaluates without."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     workers: CountOrZero = 0
-    """Processes that read images."""
+    """Processes that load images."""
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
@@ -109,28 +110,28 @@ class ScoreOptions:
     """Score the reports of a file, whichever system generated them."""
 
     predictions: Path
-    """JSON (a list, an object by id, or ReXrank's), JSON lines, CSV or TSV: a report a record, with an id or a reference
-    or both; R2Gen's res.csv, a column without a header, is read too."""
+    """JSON (a list, an object by id, or ReXrank's), JSON lines, CSV or TSV: one report per record, with an id, a
+    reference or both; R2Gen's res.csv, one column without a header, is also accepted."""
     references: Path | None = None
-    """File of the references in one of the same shapes, joined by id, or by order where neither file has ids."""
+    """File of references in one of the same formats, joined by id, or by order if neither file has ids."""
     data: Path | None = None
     """annotation.json with references by id, and labels where it brings them; default: the file's own references."""
     split: Split = "test"
-    """Split of --data that the reports are for."""
+    """Split of --data that contains the studies."""
     protocol: Protocol = "promptmrg"
-    """Text handling that the language scores are computed after; the r2gen protocols need --data."""
+    """Preprocessing protocol of the language scores; the r2gen protocols require --data."""
     published: PublishedData | None = None
-    """Show the paper's own rows for this data set beside."""
+    """Also show the paper's rows for this data set."""
     radeval: tuple[str, ...] = ()
-    """Metrics of the package radeval to compute too, such as radgraph; pip install "diffrgen[radeval]"."""
+    """Additional metrics from the package radeval, such as radgraph; pip install "diffrgen[radeval]"."""
     skip_broken: bool = False
-    """Leave out studies whose reference has no word, with their predictions, and say how many; otherwise they are an
-    error that names them."""
+    """Exclude studies whose reference has no word, with their predictions, and print their number; otherwise such a
+    reference is an error."""
     against: Path | None = None
-    """Another file of reports: both are scored over the studies that they have in common, with the paired difference of each
+    """Another file of reports. Both files are scored over their common studies, with the paired difference of each
     score, its 95 % interval and p by approximate randomisation."""
     against_column: tuple[str, ...] = ()
-    """As --hypothesis-column, for the file of --against."""
+    """Like --hypothesis-column, for the file of --against."""
     output: Path | None = None
     """File for the scores as JSON."""
     columns: tyro.conf.OmitArgPrefixes[ColumnOptions] = field(default_factory=ColumnOptions)
@@ -149,17 +150,17 @@ class ReXrankOptions:
     """Generate a report for every study of a ReXrank file, and write the file with the reports. Research use only."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    """Run folder of diffrgen.train, or the hub name owner/name[@revision] of a shared run."""
     input_json: Path
     """ReXrank's file: an object by study id, each with image_path (a list), key_image_path and frontal_lateral."""
     save_json: Path
     """New file for the same records with `model_prediction`, which `python -m diffrgen.score` reads."""
     img_root: Path
-    """Folder that the image paths are below."""
+    """Folder to which the image paths are relative."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     workers: CountOrZero = 0
-    """Processes that read images."""
+    """Processes that load images."""
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 
     def __post_init__(self) -> None:

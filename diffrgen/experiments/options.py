@@ -32,22 +32,22 @@ class ExperimentOptions:
     study: StudyName
     """Study to run."""
     seeds: Count | None = None
-    """Trainings of each variant, with the seeds 0, 1, ...; default: 5, or 2 with --quick."""
+    """Number of trainings per variant, with seeds 0, 1, ...; default: 5, or 2 with --quick."""
     quick: bool = False
-    """Very small trainings, minutes in all: shows that everything works, tells no variants apart."""
+    """Very small trainings, minutes in total: checks that everything works, too small to compare variants."""
     output: Path | None = None
     """Folder for runs, tables and figures; default: runs/experiments, or runs/experiments-quick with --quick."""
     variants: tuple[str, ...] = ()
-    """Names of the variants to train beside the full network; default: all of the study."""
+    """Names of the variants to train in addition to the full network; default: all of the study."""
     processes: Count | None = None
-    """Trainings side by side; default: one a core, eight at most, or one where there is a GPU. Each has its share of the
-    cores as threads, or OMP_NUM_THREADS where that is set."""
+    """Trainings in parallel; default: one per core, at most eight, or one if there is a GPU. Each has its share of the
+    cores as threads, or OMP_NUM_THREADS if set."""
     epochs: Count | None = None
-    """Passes over the training split; default: 3."""
+    """Epochs over the training split; default: 3."""
     studies: Annotated[int, Ge(3)] | None = None
-    """Studies of the phantom; default: 6000, or 250 with --quick."""
+    """Number of phantom studies; default: 6000, or 250 with --quick."""
     keep_weights: bool = False
-    """Keep the folder of each finished training, weights and all."""
+    """Keep the folder of each finished training, including the weights."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
 

@@ -23,17 +23,17 @@ class MechanismOptions:
     """
 
     run: Path
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    """Run folder of diffrgen.train, or the hub name owner/name[@revision] of a shared run."""
     split: Split = "test"
     """Split to measure on."""
     data: str | None = None
-    """`phantom` or an annotation.json; default: what the run was trained on."""
+    """`phantom` or an annotation.json; default: the data of the training."""
     images: Path | None = None
     """Folder of the images of --data."""
     batch_size: Annotated[int, Ge(2)] = 32
-    """Studies at a time, 2 at least; each gets the parts of the study half a batch away."""
+    """Studies per batch, at least 2; each receives the inputs of the study half a batch away."""
     output: Path | None = None
-    """File for all figures as JSON."""
+    """JSON file for all results."""
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 
     def __post_init__(self) -> None:

@@ -19,11 +19,11 @@ class Command:
     """Write a phantom data set to FOLDER, or a picture of some of its studies."""
 
     folder: Path | None = None
-    """Where the data set goes: annotation.json and images/."""
+    """Folder for the data set: annotation.json and images/."""
     contact_sheet: Path | None = None
-    """Write this PNG of captioned studies."""
+    """PNG file for an overview of captioned studies."""
     workers: Count | None = None
-    """Processes that draw; default one a CPU."""
+    """Processes that generate images; default: one per CPU."""
     options: PhantomOptions = field(default_factory=PhantomOptions)
     """What the data set is made of."""
 

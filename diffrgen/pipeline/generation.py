@@ -50,34 +50,35 @@ class GenerationOptions:
     """How reports are generated; what is None is as the run was trained with, else the default."""
 
     preset: DecodingPreset | None = None
-    """Token limits of a published system: `promptmrg-mimic` (81 to 150 tokens) or `promptmrg-iu` (41 to 110). min-tokens
-    and max-tokens, where given, take precedence."""
+    """Token limits of a published system: `promptmrg-mimic` (81 to 150 tokens) or `promptmrg-iu` (41 to 110). If given,
+    min-tokens and max-tokens take precedence."""
     beams: Count | None = None
     """Beam width; 1: greedy search. Default: the run's, else 3."""
     min_tokens: CountOrZero | None = None
-    """Tokens of a report before the end token is allowed; default: the preset's, the run's, else 0."""
+    """Minimum number of tokens before the end token; default: the preset's, the run's, else 0."""
     max_tokens: Count | None = None
-    """Most tokens of a report, the end token included; default: the preset's, the run's, else its --text.max-tokens."""
+    """Maximum number of tokens of a report, including the end token; default: the preset's, the run's, else its
+    --text.max-tokens."""
     length_penalty: float | None = None
-    """Exponent of the length that a beam's log-probability is divided by; above 0 longer reports win, below 0 shorter
-    ones. Without effect for one beam. Default: the run's, else 1."""
+    """A beam's log-probability is divided by its length to this power: values above 0 favour longer reports, below 0
+    shorter ones. No effect with one beam. Default: the run's, else 1."""
     no_repeat_ngram: CountOrZero | None = None
-    """No sequence of so many tokens occurs twice in a report; 0: no limit. Default: the run's, else 0."""
+    """No sequence of this many tokens occurs twice in a report; 0: no limit. Default: the run's, else 0."""
     repetition_penalty: Positive | None = None
-    """Logits of tokens that the report already holds are divided by this (multiplied where negative); 1: no penalty.
+    """Logits of tokens already in the report are divided by this value (multiplied if negative); 1: no penalty.
     Default: the run's, else 1."""
     guidance: PositiveOrZero | None = None
-    """What the prompt's positive findings add to a report's logits counts so many times; 1: as the decoder has learned. Of
-    several candidates the sampled ones alone are guided. Default: the run's, else 1."""
+    """Guidance scale: factor of the change in logits due to the prompt's positive findings; 1: no guidance. With
+    candidates, applies only to sampled reports. Default: the run's, else 1."""
     candidates: Count | None = None
-    """Reports drafted for a study whose ordinary report disagrees with its prompt by the labeler: that one and sampled ones,
-    of which the one with the highest mean log-probability less --generation.agreement times its disagreements is taken; 1: the
-    ordinary report stands. Default: the run's, else 1."""
+    """Candidate reports for a study whose report disagrees with its prompt according to the labeler: this report and
+    sampled ones. The candidate with the highest mean token log-probability minus --generation.agreement times its
+    disagreements is selected. 1: no candidates. Default: the run's, else 1."""
     agreement: PositiveOrZero | None = None
-    """What a finding costs on which a candidate disagrees with its prompt, in nats a token. Without effect for one candidate.
-    Default: the run's, else 1."""
+    """Penalty for each finding on which a candidate disagrees with its prompt, in nats per token. No effect with one
+    candidate. Default: the run's, else 1."""
     sample: bool = False
-    """Draw tokens at random, by --generation.temperature and --generation.top-p, instead of taking the most likely."""
+    """Sample tokens with --generation.temperature and --generation.top-p instead of taking the most probable token."""
     temperature: Positive | None = None
     """Divides the logits before sampling; below 1 is more conservative. Requires --generation.sample or candidates. Default:
     the run's, else 1."""
@@ -85,13 +86,13 @@ class GenerationOptions:
     """Sample from the most likely tokens whose probabilities sum to this share. Requires --generation.sample or candidates.
     Default: the run's, else 1."""
     seed: CountOrZero = 0
-    """Of sampling. The same seed, batch size and order of studies give the same reports."""
+    """Seed of sampling. The same seed, batch size and order of studies give the same reports."""
     suppress_marks: bool = True
     """Never generate a de-identification mark (XXXX or ___); --generation.no-suppress-marks allows them."""
     batch_size: Count = 16
     """Studies decoded at once."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: the network's products in bfloat16; reports may differ from those in fp32 in a word."""
+    """bf16: matrix products in bfloat16; reports may differ from those in fp32 by a word."""
 
     def __post_init__(self) -> None:
         """Raise DataError for a value out of range, or an option of sampling without sampling."""

@@ -39,16 +39,19 @@ class DataOptions:
     """Where the studies come from."""
 
     data: str = "phantom"
-    """`phantom` (drawn on first use) or the path of an R2Gen-style annotation.json."""
+    """`phantom` (generated on first use) or the path of an R2Gen-style annotation.json."""
     images: Path | None = None
-    """Folder that the annotation's image paths are relative to; default: images/ beside the annotation."""
+    """Folder of the images, to which the annotation's image paths are relative; default: images/ next to the
+    annotation."""
     skip_broken: bool = False
-    """Leave out missing and unreadable images and records with no image left or an empty report, counted in a warning."""
+    """Exclude missing and unreadable images, and records with no image left or an empty report; a warning gives their
+    number."""
     views: ViewChoice = "all"
-    """Images of a study to use: all (4 at most), the first frontal one (else the first), or the first as listed."""
+    """Images of a study to use: all (at most 4), the first frontal image (else the first), or the first image
+    listed."""
     view_index: Path | None = None
     """CSV with the view of each image (columns path; view, projection or ViewPosition) for an annotation without views;
-    default: IMAGES_index.csv beside the images folder, where there is one."""
+    default: IMAGES_index.csv next to the images folder, if it exists."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -59,7 +62,7 @@ class ImageCacheOptions:
     """Keeping the decoded and resized images, so that every epoch and every later command finds them decoded."""
 
     image_cache: bool = True
-    """Decode every image once and keep it; --no-image-cache decodes the files in every epoch."""
+    """Decode every image once and cache it; --no-image-cache decodes the files in every epoch."""
     image_cache_folder: Path | None = None
     """Folder for the decoded images; default: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
 
@@ -72,13 +75,13 @@ class LabelerOptions:
     """Who reads the states of the findings: in written reports, and in the reports of data that bring no labels."""
 
     labeler: LabelerName | None = None
-    """`phantom`: the phantom grammar's exact parser; `rule`: phrase tables; `chexbert`: the published network. Default:
-    what the run was trained with, else phantom for the phantom and rule for all other data."""
+    """`phantom`: the phantom grammar's exact parser; `rule`: the rule-based labeler; `chexbert`: the published network.
+    Default: the labeler of the training, else phantom for the phantom and rule for all other data."""
     chexbert: Path | None = None
-    """CheXbert's published checkpoint, chexbert.pth; `hub` downloads it from StanfordAIMI/RRG_scorers on the Hugging Face
-    hub, and is the only way in which it is downloaded."""
+    """CheXbert's published checkpoint, chexbert.pth; `hub` downloads it from StanfordAIMI/RRG_scorers on the Hugging
+    Face hub. Without `hub` nothing is downloaded."""
     chexbert_vocabulary: Path | None = None
-    """BERT-base-uncased's vocab.txt, or the folder that holds it; not needed with --chexbert hub, which downloads it too."""
+    """BERT-base-uncased's vocab.txt, or its folder; not required with --chexbert hub, which also downloads it."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -93,11 +96,11 @@ class ImageOptions:
     resize: Side = 256
     """Shorter side before the crop in pixels."""
     rotation: Annotated[float, Ge(0), Le(180)] = 5.0
-    """Largest random rotation in training, degrees."""
+    """Maximum random rotation in training, in degrees."""
     mean: Share = 0.5
-    """Grey level taken off, of [0, 1]."""
+    """Mean subtracted from grey levels in [0, 1]."""
     std: Positive = 0.25
-    """Grey level divided by."""
+    """Standard deviation by which grey levels are divided."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--image.")
@@ -125,18 +128,18 @@ class TextOptions:
     """How a report becomes tokens."""
 
     rules: Rules = "mimic"
-    """Cleaning rules, R2Gen's by name."""
+    """Cleaning rules, by the names of R2Gen."""
     max_tokens: Annotated[int, Ge(2)] = 100
-    """Tokens of a report, the end token included."""
+    """Maximum number of tokens of a report, including the end token."""
     sections: tuple[Literal["findings", "impression"], ...] = ()
-    """`findings impression`: write both, each from the record's field of that name, the impression after the findings.
-    Default: one text, the field `report`."""
+    """`findings impression`: generate both sections, each from the record's field of that name, the impression after
+    the findings. Default: one text, the field `report`."""
     tokenizer: Path | None = None
     """Folder of a pretrained BERT tokenizer; default: the pretrained decoder's, else one trained on the reports."""
     vocab_size: Annotated[int, Ge(128)] = 8000
-    """Largest vocabulary of a tokenizer trained here."""
+    """Maximum vocabulary size of a tokenizer trained on the reports."""
     min_frequency: Count = 2
-    """Occurrences that a word piece needs to enter the vocabulary."""
+    """Minimum number of occurrences of a word piece in the vocabulary."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--text.")

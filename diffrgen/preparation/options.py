@@ -32,26 +32,26 @@ class MimicCxrOptions:
     """
 
     archive: Annotated[Path, tyro.conf.arg(metavar="ARCHIVE")]
-    """Folder with mimic-cxr-2.0.0-split.csv.gz, -metadata.csv.gz and the reports, all of them at any depth."""
+    """Folder with mimic-cxr-2.0.0-split.csv.gz, -metadata.csv.gz and the reports, at any depth."""
     out: Annotated[Path, tyro.conf.arg(metavar="OUT")]
     """Folder for annotation.json and summary.json."""
     section: SectionChoice = "findings"
-    """Section of the report that becomes the text; both: findings, then impression, where at least one is there."""
+    """Section of the report used as text; both: findings, then impression, if at least one exists."""
     combined: CombinedAs = "impression"
-    """What a FINDINGS AND IMPRESSION section counts as; PhysioNet's own section files count it as impression."""
+    """Treatment of a FINDINGS AND IMPRESSION section; PhysioNet's section files treat it as impression."""
     last_paragraph: bool = False
-    """Use the last paragraph of a report that has neither section, instead of dropping it."""
+    """Use the last paragraph of a report with neither section, instead of excluding the report."""
     entries: EntryUnit = "image"
-    """image: an entry for each image, as R2Gen and the paper count; study: one with all images (4 at most),
-    frontal first."""
+    """image: one entry per image, as in R2Gen and the paper; study: one entry with all images (at most 4), frontal
+    first."""
     views: tuple[str, ...] = ()
-    """Views to keep, as in ViewPosition (PA AP LATERAL LL ...), or frontal, lateral, unknown; default all."""
+    """Views to keep, as in ViewPosition (PA AP LATERAL LL ...), or frontal, lateral, unknown; default: all."""
     labels: LabelSource = "auto"
-    """Labels of the 14 findings; auto: chexpert where its table is there, else negbio, else none."""
+    """Labels of the 14 findings; auto: chexpert if its table exists, else negbio, else none."""
     check_images: bool = False
-    """Leave out images whose file is not there (reads the folder of every study)."""
+    """Exclude images whose file does not exist (reads the folder of every study)."""
     overwrite: bool = False
-    """Replace an annotation.json of other content."""
+    """Replace an annotation.json with different content."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -64,24 +64,24 @@ class IuXrayOptions:
     archive: Annotated[Path, tyro.conf.arg(metavar="ARCHIVE")]
     """Folder with NLMCXR_reports.tgz or its *.xml, or indiana_reports.csv, or annotation.json, at any depth."""
     out: Annotated[Path, tyro.conf.arg(metavar="OUT")]
-    """Folder for annotation.json and summary.json; another one than the archive."""
+    """Folder for annotation.json and summary.json; must differ from the archive."""
     source: IuSource = "auto"
-    """Where reports and images come from; auto: openi (the XML), else kaggle, else annotation, whichever is there."""
+    """Source of reports and images; auto: openi (the XML), else kaggle, else annotation, if present."""
     split: IuSplit = "auto"
-    """r2gen: that of annotation.json or split.csv (columns id, split) in the archive; patients: 7:1:2 by a hash of
-    the patient; whole: every study in test; auto: r2gen where the archive has it, else patients."""
+    """r2gen: the split of annotation.json or split.csv (columns id, split) in the archive; patients: 7:1:2 by a hash of
+    the patient; whole: every study in test; auto: r2gen if the archive has it, else patients."""
     section: SectionChoice = "findings"
-    """Section of the report that becomes the text; both: findings, then impression, where at least one is there."""
+    """Section of the report used as text; both: findings, then impression, if at least one exists."""
     entries: EntryUnit = "study"
-    """study: an entry with all images (4 at most), frontal first, as R2Gen; image: an entry for each image."""
+    """study: one entry with all images (at most 4), frontal first, as in R2Gen; image: one entry per image."""
     views: tuple[str, ...] = ()
-    """Views to keep: frontal, lateral, unknown; default all. The XML alone does not tell views."""
+    """Views to keep: frontal, lateral, unknown; default: all. The XML alone does not contain views."""
     min_images: Count | None = None
-    """Drop studies with fewer images; default 2 as R2Gen does, 1 with --split whole."""
+    """Exclude studies with fewer images; default: 2 as in R2Gen, 1 with --split whole."""
     check_images: bool = False
-    """Leave out images whose file is not there."""
+    """Exclude images whose file does not exist."""
     overwrite: bool = False
-    """Replace an annotation.json of other content."""
+    """Replace an annotation.json with different content."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -92,22 +92,22 @@ class CollectionOptions:
     """What every collection below can be asked for."""
 
     archive: Annotated[Path, tyro.conf.arg(metavar="ARCHIVE")]
-    """Folder with the files of the collection as its host ships them, at any depth."""
+    """Folder with the original files of the collection, at any depth."""
     out: Annotated[Path, tyro.conf.arg(metavar="OUT")]
     """Folder for annotation.json and summary.json."""
     section: SectionChoice = "findings"
-    """Section of the report that becomes the text; both: findings, then impression, where at least one is there."""
+    """Section of the report used as text; both: findings, then impression, if at least one exists."""
     entries: EntryUnit = "study"
-    """study: an entry with all images (4 at most), frontal first; image: an entry for each image."""
+    """study: one entry with all images (at most 4), frontal first; image: one entry per image."""
     views: tuple[str, ...] = ()
-    """Views to keep, as the collection names them (PA AP LATERAL ...), or frontal, lateral, unknown; default all."""
+    """Views to keep, as named by the collection (PA AP LATERAL ...), or frontal, lateral, unknown; default: all."""
     check_images: bool = False
-    """Leave out images that are not among the image files, or not in the packed ones where these can be listed."""
+    """Exclude images missing from the image files, or from the packed files if these can be listed."""
     unpack: bool = False
-    """Write the images of the kept studies out of the host's packed files to OUT/images, leaving out those that are missing
-    or damaged. Images that are there already in their size are passed over."""
+    """Extract the images of the selected studies from the host's packed files to OUT/images, excluding missing and
+    damaged images. Existing images of the right size are skipped."""
     overwrite: bool = False
-    """Replace an annotation.json of other content."""
+    """Replace an annotation.json with different content."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -122,13 +122,12 @@ class ChexpertPlusOptions(CollectionOptions):
     """
 
     images: ChexpertImages = "png"
-    """Which of the collection's images the paths are of: those of PNG/*.zip, the JPEGs of CheXpert, or the DICOM files."""
+    """Image files of the paths: those of PNG/*.zip, CheXpert's JPEG files, or the DICOM files."""
     labels: ChexpertLabels = "auto"
-    """Labels of the 14 findings, by CheXbert on that text; auto: on the section that becomes the text, where its file is
-    there."""
+    """Labels of the 14 findings, by CheXbert on that text; auto: on the selected section, if its file exists."""
     valid_as: Literal["val", "test"] = "val"
-    """What the 200 studies of the official valid split are. test, as ReXrank takes them: val is then a hundredth of the
-    training patients, by a hash of their names."""
+    """Split of the 200 studies of the official valid split. test, as in ReXrank: val is then 1 % of the training
+    patients, by a hash of their names."""
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ class PretrainOptions:
     """Training of the image encoder on the findings of each image, before the retriever and the network see it."""
 
     epochs: CountOrZero = 0
-    """Passes over the labelled images; 0: the encoder is taken as it is."""
+    """Epochs of pretraining on the labeled images; 0: no pretraining."""
     learning_rate: Positive = 3e-4
-    """Peak learning rate of the encoder; that of the classifier on it is five times as high."""
+    """Peak learning rate of the encoder; that of the classifier is five times as high."""
     batch_size: Count = 32
-    """Images a batch."""
+    """Images per batch."""
     weight_decay: PositiveOrZero = 0.05
-    """Decay of weights; none on norms and biases."""
+    """Weight decay; none on norms and biases."""
     dropout: Annotated[PositiveOrZero, Lt(1)] = 0.2
-    """Of the pooled features, before the classifier."""
+    """Dropout of the pooled features, before the classifier."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--pretrain.")

@@ -32,47 +32,48 @@ class ReinforceOptions:
     """
 
     run: tyro.conf.Positional[str]
-    """Run folder that diffrgen.train wrote, or the hub name owner/name[@revision] of a shared run."""
+    """Run folder of diffrgen.train, or the hub name owner/name[@revision] of a shared run."""
     output: Path
     """Folder for the new run."""
     method: Method = "grpo"
-    """`grpo`: reports of a study against each other (group-relative policy optimisation); `scst`: against the greedy report
-    (self-critical sequence training)."""
+    """`grpo`: compare the sampled reports of a study with each other (group-relative policy optimisation); `scst`: with
+    the greedy report (self-critical sequence training)."""
     rewards: tuple[str, ...] = ()
-    """NAME=WEIGHT of each reward: states, change (the phantom's data alone), temporal, bleu_4, rouge_l, cider. Default:
+    """NAME=WEIGHT of each reward: states, change (only for the phantom), temporal, bleu_4, rouge_l, cider. Default:
     states=0.5 bleu_4=0.2 for grpo, cider=1 for scst."""
     group: Count = 4
-    """Reports sampled for each study; at least 2 for grpo."""
+    """Reports sampled per study; at least 2 for grpo."""
     kl: PositiveOrZero | None = None
-    """Weight of the divergence (KL) from the start; default: 0.04 for grpo, 0 for scst."""
+    """Weight of the divergence (KL) from the initial weights; default: 0.04 for grpo, 0 for scst."""
     clip: Annotated[float, Gt(0), Lt(1)] = 0.2
-    """A step gains nothing by a token whose probability has changed by more than this share since it was sampled."""
+    """Clipping range of the ratio between a token's current and sampling probability."""
     iterations: Count | None = None
-    """Steps on each batch of samples; default: 3 for grpo; 1 for scst, which has no other."""
+    """Steps on each batch of samples; default: 3 for grpo; always 1 for scst."""
     learning_rate: Positive = 1e-5
     """Peak learning rate of AdamW, with a cosine schedule to 0."""
     clip_norm: Positive = 1.0
-    """Largest gradient norm."""
+    """Maximum gradient norm."""
     epochs: Count = 1
-    """Passes over the training split."""
+    """Epochs over the training split."""
     batch_size: Count = 8
-    """Studies a batch of samples."""
+    """Studies per batch of samples."""
     max_steps: Count | None = None
-    """Stop after so many batches of samples; the schedule stays that of all epochs."""
+    """Stop after this many batches of samples; the schedule still covers all epochs."""
     checkpoint_every: Count | None = None
-    """Batches between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
+    """Batches between checkpoints within an epoch; default: ten minutes. A checkpoint is always written at the end of
+    an epoch."""
     resume: bool = False
-    """Go on from the newest complete checkpoint of --output; in a folder without a run, start one."""
+    """Continue from the newest complete checkpoint of --output; in a folder without a run, start a new run."""
     validation_studies: Count = 256
-    """Validation studies that reports are generated for before the first step and after each epoch."""
+    """Validation studies for which reports are generated before the first step and after each epoch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Mixed precision of the decoder's log-probabilities."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     seed: Seed = 0
-    """Of the order of studies and of sampling."""
+    """Seed of the order of studies and of sampling."""
     workers: CountOrZero = 0
-    """Processes that read images."""
+    """Processes that load images."""
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 

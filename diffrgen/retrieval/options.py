@@ -18,17 +18,17 @@ class RetrieverOptions:
     """Fitting the dual encoder, indexing its report embeddings, and asking for neighbours."""
 
     epochs: Count = 8
-    """Passes over the training split."""
+    """Epochs over the training split."""
     batch_size: Annotated[int, Ge(2)] = 32
-    """Pairs a step; the other pairs of the step are the negatives, so 2 at least."""
+    """Pairs per step, at least 2; the other pairs of the step are the negatives."""
     learning_rate: Positive = 1e-3
     """Peak of the cosine schedule (AdamW)."""
     weight_decay: PositiveOrZero = 0.05
-    """AdamW's decay; none on norms, biases and the temperature."""
+    """Weight decay of AdamW; none on norms, biases and the temperature."""
     warmup: Share = 0.05
-    """Share of the steps that the learning rate rises in."""
+    """Share of the steps with a rising learning rate."""
     max_steps: Count | None = None
-    """Stop after so many steps, whatever `epochs` says."""
+    """Stop after this many steps, regardless of `epochs`."""
     embedding_width: Count = 128
     """Width E of the embeddings."""
     text_layers: Count = 2
@@ -36,23 +36,23 @@ class RetrieverOptions:
     text_width: Count = 128
     """Hidden width of the text tower, a multiple of 64; also the width of token features."""
     temperature: Annotated[float, Gt(0), Le(1)] = 0.07
-    """Where the learnable temperature starts."""
+    """Initial value of the learnable temperature."""
     max_tokens: Count = 100
-    """Tokens of a report that the text tower reads."""
+    """Maximum number of report tokens in the text tower."""
     index_factory: str = "Flat"
     """faiss.index_factory string, for example "IVF1024,Flat" or "HNSW32"."""
     index_search: str = ""
     """FAISS search parameters, for example "nprobe=16" for IVF or "efSearch=64" for HNSW."""
     neighbours: Count = 21
-    """Reports N retrieved for an image."""
+    """Number N of reports retrieved per image."""
     exclude_patient: bool = False
-    """Never retrieve a report of the query's own patient (its own study is never retrieved)."""
+    """Never retrieve a report of the query's patient (the query's study is never retrieved)."""
     tokens_per_report: CountOrZero = 0
-    """Token features kept for each report for retrieved="tokens"; 0 keeps none."""
+    """Token features stored per report for retrieved="tokens"; 0: none."""
     precision: Precision = "fp32"
-    """Autocast of the towers; losses, embeddings and similarities are float32 always."""
+    """Autocast of the towers; losses, embeddings and similarities are always float32."""
     workers: CountOrZero = 0
-    """Processes that read images."""
+    """Processes that load images."""
     seed: Seed = 0
     """Seed of the initial weights, the order of the pairs and the image augmentation."""
 

@@ -21,23 +21,24 @@ class UploadLimits:
     """How much a visitor may send, and for how long the service keeps it."""
 
     max_megabytes: Count = 40
-    """Largest image file, 10^6 bytes; an uncompressed radiograph of 43 x 43 cm at 0.1 mm has 37."""
+    """Maximum size of an image file, 10^6 bytes; an uncompressed radiograph of 43 x 43 cm at 0.1 mm has 37."""
     max_megapixels: Count = 30
-    """Largest image, 10^6 pixels."""
+    """Maximum size of an image, 10^6 pixels."""
     max_report_characters: Count = 5000
-    """Longest report of an earlier study."""
+    """Maximum length of the report of a prior study."""
     held_megabytes: Count = 320
-    """Decoded images that wait for a request, 10^6 pixels; over it the oldest of the client with most is forgotten."""
+    """Memory for decoded images that wait for a request, 10^6 pixels; above it, the oldest image of the client with the
+    most memory is dropped."""
     held_seconds: Count = 300
-    """After which an image that no report was requested for is forgotten."""
+    """Time after which an image without a request for a report is dropped."""
     header_seconds: Positive = 10.0
-    """Longest time for the headers of a request; connections that take longer are closed."""
+    """Maximum time for the headers of a request; slower connections are closed."""
     idle_seconds: Positive = 5.0
-    """Longest pause within the body of a request."""
+    """Maximum pause within the body of a request."""
     body_seconds: Positive = 60.0
-    """Longest time for the body of a request, 40 MB at 5.3 Mbit/s."""
+    """Maximum time for the body of a request, 40 MB at 5.3 Mbit/s."""
     decode_seconds: Positive = 10.0
-    """Processor time to decode one image in; its process is killed after that."""
+    """Maximum processor time to decode one image; its process is then killed."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -63,20 +64,21 @@ class ServeOptions:
     """Serve a trained run as a web page or as an API, on this machine only unless --host says otherwise."""
 
     run: tyro.conf.Positional[Path]
-    """Run folder that diffrgen.train wrote."""
+    """Run folder of diffrgen.train."""
     api: bool = False
-    """Serve POST /v1/reports, GET /healthz and /docs instead of the page, to those who know the token in the environment
-    variable DIFFRGEN_API_TOKEN; pip install "diffrgen[api]"."""
+    """Serve POST /v1/reports, GET /healthz and /docs instead of the page. Requires a token in the environment variable
+    DIFFRGEN_API_TOKEN; pip install "diffrgen[api]"."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 opens the service to the network, the page with no password."""
+    """Address to listen on; 0.0.0.0 opens the service to the network, the page without a password."""
     port: Annotated[int, Ge(0), Le(65535)] = 7860
-    """Port to listen on; 0 takes any free one."""
+    """Port to listen on; 0 selects a free port."""
     examples: CountOrZero = 6
     """Phantom studies in the gallery."""
     waiting: Count = 32
-    """Requests that wait at once; further ones are told to try again, those of the client with most of them first."""
+    """Maximum number of waiting requests. Further requests are rejected, first those of the client with the most
+    requests."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     limits: tyro.conf.OmitArgPrefixes[UploadLimits] = field(default_factory=UploadLimits)
     generation: GenerationOptions = field(default_factory=GenerationOptions)
 

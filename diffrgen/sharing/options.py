@@ -21,19 +21,19 @@ class ShareOptions:
     """
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
-    """Run folder that diffrgen.train wrote."""
+    """Run folder of diffrgen.train."""
     name: Annotated[str, tyro.conf.arg(metavar="OWNER/NAME")]
-    """The model repository on the hub; made where it does not exist."""
+    """Model repository on the hub; created if it does not exist."""
     public: bool = False
-    """Anybody may see it; by default it is private."""
+    """Make the repository public; by default it is private."""
     i_may_share_the_reports: bool = False
-    """The training data's terms let you pass on their reports: upload the index of a run trained on other data than the
-    phantom."""
+    """Confirm that the terms of the training data allow redistribution of the reports: upload the index of a run
+    trained on data other than the phantom."""
     without_reports: bool = False
-    """Leave the index, and the reports in it, out. Whoever has the data makes it again with diffrgen.index. The weights
-    and the vocabulary, learned from the reports, are uploaded: see whether the data's terms allow that."""
+    """Exclude the index and its reports; anyone with the data can rebuild it with diffrgen.index. Weights and
+    vocabulary, which were learned from the reports, are uploaded: check that the terms of the data allow this."""
     dry_run: bool = False
-    """List what would be uploaded, and upload nothing."""
+    """List the files without uploading them."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
@@ -50,13 +50,13 @@ class ReindexOptions:
     run: tyro.conf.Positional[Path]
     """Run folder, or the hub name owner/name[@revision] of a shared run."""
     data: Path
-    """R2Gen-style annotation.json whose training reports are indexed."""
+    """R2Gen-style annotation.json with the training reports to index."""
     output: Path
     """New run folder to write."""
     images: Path | None = None
-    """Folder that the annotation's image paths are relative to, kept for later evaluations."""
+    """Folder to which the annotation's image paths are relative, stored for later evaluations."""
     skip_broken: bool = False
-    """Leave out records with an empty report."""
+    """Exclude records with an empty report."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")

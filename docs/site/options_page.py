@@ -1,4 +1,4 @@
-"""The page of all options, made from the dataclasses that the commands are made from."""
+"""The page of all options, generated from the dataclasses of the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tyro
 
 from diffrgen.ranges import described, types_of
 
-# The options of each command, and what stands before a group of them on the command line.
+# The dataclass with the options of each command.
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "train": "diffrgen.training.options.TrainOptions",
@@ -40,17 +40,17 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Commands whose dataclass says which of the options that must be given stand without a name; of the others, all do.
+# Commands whose dataclass marks its positional options; in all other commands every required option is positional.
 OWN_POSITIONS = ("rexrank", "generate", "serve", "index", "clinical.poll")
 
 
 def options_page() -> str:
-    """Return the page as Markdown: a section a command, a row an option."""
+    """Return the page as Markdown: one section per command, one row per option."""
     parts = [
         "# Options",
-        "Every option of every command, with the values that it takes and its default; `train`'s are those without a preset "
-        "(`--help` shows a preset's). Each command is `python -m diffrgen.COMMAND`, and without a dot in it `diffrgen COMMAND`. "
-        "A value out of range is refused before any work, with exit status 2.",
+        "This page lists every option of every command with its valid values and its default. The defaults of `train` are "
+        "those without a preset (`--help` shows those of a preset). A command is called as `python -m diffrgen.COMMAND` or, if "
+        "its name has no dot, as `diffrgen COMMAND`. A value out of range is rejected before any work, with exit status 2.",
     ]
     for command, path in COMMANDS.items():
         module, _, name = path.rpartition(".")
@@ -62,7 +62,7 @@ def options_page() -> str:
 
 
 def _options(kind: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field[Any], str]]:
-    """Yield name, type, field and description of each option of a dataclass, those of its groups behind its own."""
+    """Yield name, type, field and description of each option of a dataclass; options of its groups follow."""
     groups = []
     for field in fields(kind):
         field_type = types_of(kind)[field.name]
@@ -85,7 +85,7 @@ def _row(name: str, field_type: Any, field: Field[Any], text: str, *, all_requir
 
 
 def _docstrings(kind: type) -> dict[str, str]:
-    """The texts that stand below the fields of a dataclass, and of those that it is made from."""
+    """Return the docstrings of the fields of a dataclass and of its bases."""
     if kind is object:
         return {}
     (body,) = ast.parse(inspect.getsource(kind)).body

@@ -37,7 +37,7 @@ def test_every_command_has_its_options(options: ModuleType) -> None:
         rows = sections[command].count("\n|") - 1
         assert rows >= len(fields(getattr(import_module(module), name))) - 5
     train = sections["train"]
-    assert "| `--optimiser.batch-size` | a whole number of at least 1 | `16` | Studies a batch and process. |" in train
+    assert "| `--optimiser.batch-size` | a whole number of at least 1 | `16` | Studies per batch and process. |" in train
     assert "| `--skip-broken` | True or False | `False` |" in train  # of a group without a prefix
     assert "| `RUN` | a path |  | Run folder" in sections["evaluate"]
     assert "| `--unpack` |" in sections["prepare rexgradient"]  # of the class that it is made from
@@ -46,7 +46,7 @@ def test_every_command_has_its_options(options: ModuleType) -> None:
 def test_options_have_a_description(options: ModuleType) -> None:
     rows = [line for line in options.options_page().splitlines() if line.startswith("| `")]
     bare = [row for row in rows if row.endswith("|  |")]
-    # The phantom's are told in one text.
+    # The phantom's options are described in the docstring of the class.
     assert len(rows) > 150
     assert all(re.search(r"`--(phantom|options)\.", row) for row in bare)
 
