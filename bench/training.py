@@ -30,7 +30,7 @@ from parts import parts_of, time_shares
 from timing import Spread, clock
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffrgen.optimiser import make_adamw
+from diffrgen.fitting.optimiser import make_adamw
 
 NEEDED = ("faiss", "pydantic", "tyro", "pycocoevalcap", "accelerate", "tensorboard", "tqdm", "rich")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -18,6 +18,7 @@ from tiny_training import arguments, differences, start, write_studies
 
 from diffrgen import train as train_command
 from diffrgen.command import run_command
+from diffrgen.fitting.order import PassOrder
 from diffrgen.retrieval import fit
 from diffrgen.training import trainer
 
@@ -49,7 +50,7 @@ def test_the_number_of_workers_changes_neither_the_retriever_nor_the_training(da
 
 
 def test_each_pass_has_an_order_of_its_own_whatever_was_drawn_before():
-    order = fit.PassOrder(20, seed=3)
+    order = PassOrder(20, seed=3)
     first = list(order)
     order.epoch = 1
     second = list(order)

@@ -14,7 +14,7 @@ import diffrgen
 
 ROOM = Path(diffrgen.__file__).parent
 # Single files that every room may import.
-FOUNDATION = {"errors", "staging", "optimiser", "workers", "finite", "lazy", "lock", "weights", "ranges", "release"}
+FOUNDATION = {"errors", "staging", "workers", "fingerprint", "finite", "lazy", "lock", "weights", "ranges", "release"}
 COMMANDS = {
     *("__main__", "rexrank", "score", "serve", "train", "evaluate", "calibrate", "generate", "prepare", "share", "index"),
     "reinforce",

@@ -1,9 +1,9 @@
-"""What the network returns."""
+"""What the network returns, and what its decoder is prompted by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers.utils import ModelOutput
@@ -45,6 +45,13 @@ class EncodedStudy(ModelOutput):
     prompt_rows: Tensor | None = None
     base_prompt: Tensor | None = None
     guidance: float | None = None
+
+
+class Prompt(NamedTuple):
+    """What the decoder is prompted by: states (B, C) int64, and prior_states (B, C), None where no study has an earlier one."""
+
+    states: Tensor
+    prior_states: Tensor | None = None
 
 
 @dataclass

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
 from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
-from diffrgen.model.candidates import Candidates, Prompt
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.guidance import without_positives
 from diffrgen.model.inputs import StudyInputs
-from diffrgen.model.outputs import EncodedStudy, GeneratedReports
+from diffrgen.model.outputs import EncodedStudy, GeneratedReports, Prompt
+
+
+class Candidates(Protocol):
+    """Drafts further reports of studies and chooses one a study."""
+
+    def __call__(
+        self, model: ReportWriting, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
+    ) -> Tensor:
+        """Return the chosen reports (B, T') as padded token ids; first (B, T): those of ordinary decoding.
+
+        generation: the arguments of `ReportWriting.decode` that these were decoded with.
+        """
+        ...
 
 
 class ReportWriting(GenerationMixin):

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 
+from diffrgen.fitting.epoch import SharedEpoch
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.model.language import IGNORED
@@ -19,7 +20,6 @@ from diffrgen.pipeline.hiding import hide_rows
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.records import Study
 from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
-from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.retrieval.pairs import query_images
 from diffrgen.text import ReportSections, Rules, clean_report, section_ids
 from diffrgen.workers import worker_options

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import fingerprint
 from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.modeling import FORMER_NAMES
@@ -24,7 +25,6 @@ from diffrgen.pipeline.settings import load_json
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
-from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.staging import cache_root, may_write
 from diffrgen.text import Rules, load_tokenizer
 from diffrgen.weights import check_ranges, load_checked

@@ -16,12 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import weights_fingerprint
 from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.images.resized import decoder_version
 from diffrgen.lock import in_turn
 from diffrgen.model.initial import named_generator
-from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import staged
 
 MAPS, MANIFEST = "maps.npy", "manifest.json"

@@ -10,23 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import get_cosine_schedule_with_warmup
 
 from diffrgen.errors import DataError
 from diffrgen.finite import all_finite, first_not_finite
+from diffrgen.fitting.checkpoint import FitCheckpoint
+from diffrgen.fitting.epoch import SharedEpoch
+from diffrgen.fitting.optimiser import make_adamw
+from diffrgen.fitting.order import PassOrder, pass_loader
+from diffrgen.fitting.precision import Precision
+from diffrgen.fitting.resumable import ResumableFit
 from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.labels import DISEASES
-from diffrgen.optimiser import make_adamw
 from diffrgen.pretraining.labelled import UNKNOWN, LabelledImage
 from diffrgen.pretraining.options import PretrainOptions
-from diffrgen.retrieval.epoch import SharedEpoch
-from diffrgen.retrieval.fit import PassOrder
-from diffrgen.retrieval.fit_state import FitCheckpoint
-from diffrgen.retrieval.options import Precision
-from diffrgen.retrieval.resumable_fit import ResumableFit
-from diffrgen.workers import worker_options
 
 # Pixels (B, channels, S, S) and truth (B, 13); without B, those of one image.
 Labelled = tuple[Tensor, Tensor]
@@ -137,7 +136,7 @@ class _Fit(ResumableFit[Labelled]):
     def __init__(self, model: LabelClassifier, train: LabelledImages, settings: FitSettings) -> None:
         self.model, self.train, self.settings, options = model.train(), train, settings, settings.options
         self.order = PassOrder(len(train), seed=settings.seed)
-        self.loader = _loader(train, self.order, options, settings.workers)
+        self.loader = pass_loader(train, self.order, batch_size=options.batch_size, workers=settings.workers)
         self.a_pass = len(self.loader)
         steps = options.epochs * self.a_pass
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)
@@ -187,16 +186,3 @@ class _Fit(ResumableFit[Labelled]):
             self.guard.skip(self.step, loss=value, norm=norm, cause=cause)
         self.schedule.step()
         return value
-
-
-def _loader(train: LabelledImages, order: PassOrder, options: PretrainOptions, workers: int) -> DataLoader[Labelled]:
-    return DataLoader(
-        train,
-        batch_size=min(options.batch_size, len(train)),
-        sampler=order,
-        drop_last=True,
-        # Its own, so that starting a pass takes no number from the generator that dropout draws from.
-        generator=torch.Generator(),
-        persistent_workers=workers > 0,
-        **worker_options(workers),
-    )

@@ -16,7 +16,7 @@ from diffrgen.labels import DISEASES
 from diffrgen.metrics import report_diversity
 from diffrgen.metrics.corpus import bleu_counts, bleu_of_sums
 from diffrgen.model import DiffRGenForReportGeneration, EncodedStudy, StudyInputs
-from diffrgen.model.candidates import Prompt
+from diffrgen.model.outputs import Prompt
 from diffrgen.pipeline.dataset import Example, StudyDataset
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.run_folder import RunFolder

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from diffrgen.labels import NO_FINDING, Labeler, State
 from diffrgen.model import EncodedStudy
-from diffrgen.model.candidates import Prompt
+from diffrgen.model.outputs import Prompt
 from diffrgen.model.writing import ReportWriting
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.text import decode_report

@@ -13,13 +13,13 @@ import torch
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from diffrgen.fitting.checkpoint import FitCheckpoint
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.records import Study
 from diffrgen.retrieval.dual_encoder import DualEncoder, DualEncoderConfig, text_tower_config
 from diffrgen.retrieval.dual_retriever import DualRetriever
 from diffrgen.retrieval.fit import FitReport, fit_dual_encoder
-from diffrgen.retrieval.fit_state import FitCheckpoint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.index_writer import TokenStore, write_index
 from diffrgen.retrieval.options import RetrieverOptions

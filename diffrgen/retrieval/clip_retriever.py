@@ -22,8 +22,8 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import weights_fingerprint
 from diffrgen.finite import first_not_finite
-from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.retrieval.retriever import TokenFeatures
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import weights_fingerprint
 from diffrgen.images import ImageTransform
 from diffrgen.retrieval.dual_encoder import DualEncoder
-from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.retrieval.retriever import TokenFeatures
 from diffrgen.text import load_tokenizer
 from diffrgen.weights import load_checked

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import get_cosine_schedule_with_warmup
 
 from diffrgen.errors import DataError
 from diffrgen.finite import all_finite, first_not_finite
-from diffrgen.optimiser import make_adamw
+from diffrgen.fitting.checkpoint import FitCheckpoint
+from diffrgen.fitting.optimiser import make_adamw
+from diffrgen.fitting.order import PassOrder, pass_loader
+from diffrgen.fitting.precision import Precision
+from diffrgen.fitting.resumable import ResumableFit
 from diffrgen.retrieval.dual_encoder import DualEncoder
-from diffrgen.retrieval.fit_state import FitCheckpoint
-from diffrgen.retrieval.options import Precision, RetrieverOptions
+from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import PairBatch, PairCollator, Pairs, StudyPairs
 from diffrgen.retrieval.recall import distinct_rows, recall_at
-from diffrgen.retrieval.resumable_fit import ResumableFit
 from diffrgen.workers import worker_options
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -152,37 +154,9 @@ def validation_recall(
     return recall_at(torch.cat(images), torch.cat(texts)[first], text_of), len(first)
 
 
-class PassOrder(Sampler[int]):
-    """The order of the pairs in a pass, drawn from (seed, epoch) alone; the first `start` are left out.
-
-    Left to itself, a loader draws each pass from one generator, of which workers that are kept take fewer numbers.
-    """
-
-    def __init__(self, count: int, *, seed: int) -> None:
-        self.count, self.seed, self.epoch, self.start = count, seed, 0, 0
-
-    def __len__(self) -> int:
-        return self.count - self.start
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
-        return iter(torch.randperm(self.count, generator=generator)[self.start :].tolist())
-
-
-def _loader(
-    train: Pairs, model: DualEncoder, order: PassOrder, options: RetrieverOptions
-) -> DataLoader[PairBatch]:
+def _loader(train: Pairs, model: DualEncoder, order: PassOrder, options: RetrieverOptions) -> DataLoader[PairBatch]:
     if len(train) < 2:
         raise DataError(f"needed at least 2 image-report pairs to fit the retriever, got {len(train)}")
-    return DataLoader(
-        cast("Dataset[PairBatch]", train),  # which the collator makes of pairs
-        batch_size=min(options.batch_size, len(train)),
-        sampler=order,
-        drop_last=True,
-        collate_fn=PairCollator(cast("int", model.config.text_config.pad_token_id)),
-        # Its own, so that starting a pass takes no number from the generator that dropout draws from.
-        generator=torch.Generator(),
-        persistent_workers=options.workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        **worker_options(options.workers),
-    )
+    of_pairs = cast("Dataset[PairBatch]", train)  # which the collator makes of pairs
+    collate = cast("Callable[[list[PairBatch]], PairBatch]", PairCollator(cast("int", model.config.text_config.pad_token_id)))
+    return pass_loader(of_pairs, order, batch_size=options.batch_size, workers=options.workers, collate=collate)

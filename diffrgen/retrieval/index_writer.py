@@ -11,8 +11,8 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
+from diffrgen.fingerprint import fingerprint
 from diffrgen.retrieval.faiss_index import RANKS, make_faiss_index, measured_recall
-from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import RetrievalIndex
 from diffrgen.retrieval.manifest import IndexManifest
 from diffrgen.retrieval.own_files import note_own

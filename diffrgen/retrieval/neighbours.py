@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import fingerprint
 from diffrgen.images import ReadImage, read_resized
 from diffrgen.images.resized import RECIPE
 from diffrgen.records import Study
-from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import DAMAGED_ARRAY, Neighbours, RetrievalIndex
 from diffrgen.retrieval.options import RetrieverOptions
 from diffrgen.retrieval.pairs import query_images

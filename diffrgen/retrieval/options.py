@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
 from diffrgen.errors import DataError
+from diffrgen.fitting.precision import Precision
 from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, Share, check_fields
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)

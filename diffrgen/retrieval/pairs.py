@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
+from diffrgen.fitting.epoch import SharedEpoch
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.records import Study, main_view
-from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.text import Rules, clean_report
 
 # Sets the draws of a study's view apart from those of its augmentation.

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import fingerprint
 from diffrgen.images import ReadImage, read_resized
 from diffrgen.images.resized import RECIPE
 from diffrgen.records import Study
 from diffrgen.records.json_text import parse_json
-from diffrgen.retrieval.fingerprint import fingerprint
 from diffrgen.retrieval.index import DAMAGED_ARRAY
 from diffrgen.retrieval.neighbours import embed_images
 from diffrgen.retrieval.options import RetrieverOptions

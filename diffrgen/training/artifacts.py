@@ -11,13 +11,13 @@ from typing import cast
 
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
+from diffrgen.fitting.checkpoint import FitCheckpoint, FitStopped
 from diffrgen.images import ImageTransform, ReadImage
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.stored_features import CropChoice, FeatureReader, stored_features
 from diffrgen.pretraining import FitSettings, label_trained_encoder, read_labelled, studies_as_labelled
 from diffrgen.retrieval import ProcessGroup, RetrievalIndex, Retriever, build_index, fit_retriever, load_retriever
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.staging import cache_root, staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer, with_impression_token
 from diffrgen.training.build import DECODERS

@@ -10,6 +10,7 @@ from typing import cast
 from transformers import PreTrainedTokenizerFast
 
 from diffrgen.errors import DataError
+from diffrgen.fingerprint import weights_fingerprint
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.pipeline.hub import START as START_FILES
@@ -17,7 +18,6 @@ from diffrgen.pipeline.hub import fetch_run, meant_as_hub_name
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.retrieval import DualRetriever, Retriever
-from diffrgen.retrieval.fingerprint import weights_fingerprint
 from diffrgen.staging import file_digest, staged
 from diffrgen.training.build import DataShape, chosen_fields, frozen_where_asked, set_generation, start_prompts_alike
 from diffrgen.training.initial_record import NETWORK, RECORD, Initialisation, take_tensors, write_record

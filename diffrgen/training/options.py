@@ -10,6 +10,7 @@ import tyro
 from annotated_types import Lt
 
 from diffrgen.errors import DataError
+from diffrgen.fitting.precision import Precision
 from diffrgen.model.choices import (
     DIFFERENCE_METRICS,
     Centres,
@@ -36,7 +37,6 @@ from diffrgen.pipeline.options import (
 from diffrgen.pretraining import PretrainOptions
 from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, Share, check_fields
 from diffrgen.retrieval import RetrieverOptions
-from diffrgen.retrieval.options import Precision
 
 TrackerName = Literal["wandb", "mlflow", "tensorboard"]
 Preset = Literal["tiny", "paper", "iu"]

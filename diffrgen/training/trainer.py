@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from diffrgen.errors import DataError
 from diffrgen.finite import all_finite
+from diffrgen.fitting.optimiser import make_adamw
 from diffrgen.labels import State
 from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.model.disease import adapted_class_prior
-from diffrgen.optimiser import make_adamw
 from diffrgen.pipeline.dataset import Example, example_loader
 from diffrgen.pipeline.run_check import note_weights
 from diffrgen.pipeline.run_folder import RunFolder

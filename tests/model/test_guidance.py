@@ -14,8 +14,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 from diffrgen.labels import NO_FINDING, State
 from diffrgen.model import StudyInputs
 from diffrgen.model.beam_cache import CACHE
-from diffrgen.model.candidates import Prompt
 from diffrgen.model.guidance import without_positives
+from diffrgen.model.outputs import Prompt
 
 END, LENGTH = 2, 9
 # So low a threshold prompts with positive findings in every study.

@@ -16,6 +16,7 @@ from torch import nn
 
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
+from diffrgen.fitting.checkpoint import FitCheckpoint, FitStopped
 from diffrgen.images import ImageTransform
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.images.resized import read_resized
@@ -24,7 +25,6 @@ from diffrgen.pretraining import LabelledImage, PretrainOptions, label_trained_e
 from diffrgen.pretraining.fit import FitSettings, LabelClassifier, LabelledImages, _Fit, fit_on_labels, known_loss
 from diffrgen.pretraining.labelled import UNKNOWN, studies_as_labelled
 from diffrgen.records import Study
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped
 from diffrgen.training.options import TrainOptions
 
 BRIGHT = DISEASES.index("pleural effusion")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffrgen.optimiser import make_adamw
+from diffrgen.fitting.optimiser import make_adamw
 from diffrgen.training.options import OptimiserOptions
 from diffrgen.training.schedule import go_to, gumbel_temperature, make_scheduler
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from diffrgen.fitting.epoch import SharedEpoch
 from diffrgen.pipeline.dataset import Example, example_loader
-from diffrgen.retrieval.epoch import SharedEpoch
 from diffrgen.training import waiting
 from diffrgen.training.waiting import BatchTimer
 

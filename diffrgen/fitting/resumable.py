@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from diffrgen.finite import StepGuard
-from diffrgen.retrieval.fit_state import FitCheckpoint, FitStopped, random_state, set_random_state
+from diffrgen.fitting.checkpoint import FitCheckpoint, FitStopped, random_state, set_random_state
 
 Batch = TypeVar("Batch")
 

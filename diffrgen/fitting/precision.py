@@ -1,0 +1,7 @@
+"""The precision that a fit computes in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["fp32", "bf16", "fp16"]
