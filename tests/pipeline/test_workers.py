@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from warm_process import run_warm
+
 HELD_LOADER = """
 import atexit, time
 atexit.register(time.sleep, 1)  # runs after the workers were ended
@@ -34,7 +36,7 @@ def test_python_exits_while_something_holds_a_loader():
 
 def test_a_signal_to_the_process_group_stops_training_in_words_wherever_a_worker_stands(tmp_path):
     command = [sys.executable, str(Path(__file__).parents[1] / "support" / "group_signals.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, start_new_session=True)
+    done = run_warm(command, timeout=600, start_new_session=True)
     said = done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["143", "143", "143", "0"], said
     assert "Traceback" not in done.stderr, said

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 
+from warm_process import WarmProcess
+
 # Nothing is measured by it: a test gives up after that.
 STARTS_WITHIN = 600
 
@@ -28,7 +30,7 @@ class Server:
     pid: int
     log: Path
     temporary: Path
-    process: subprocess.Popen
+    process: WarmProcess
 
     def resident_megabytes(self) -> float:
         """What the process holds in memory now."""
@@ -49,11 +51,11 @@ def serving(run: Path, folder: Path, *flags: str, before: str = "") -> Iterator[
     temporary, log = folder / "temporary", folder / "log.txt"
     temporary.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"TMPDIR": str(temporary), "GRADIO_TEMP_DIR": str(temporary / "gradio")}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
     main = "import sys\nfrom diffrgen import serve\nfrom diffrgen.command import run_command\nsys.exit(run_command(serve.main))"
     command = [sys.executable, "-c", f"{before}\n{main}", str(run), "--port", "0", *flags]
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = WarmProcess(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
         yield Server(_address(process, log), process.pid, log, temporary, process)
     finally:
@@ -65,7 +67,7 @@ def serving(run: Path, folder: Path, *flags: str, before: str = "") -> Iterator[
             process.wait()
 
 
-def _address(process: subprocess.Popen, log: Path) -> str:
+def _address(process: WarmProcess, log: Path) -> str:
     """Wait for the line with the address."""
     end = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < end and process.poll() is None:

@@ -108,6 +108,8 @@ def _run(
     """Do in this process what Python does with `arguments`."""
     if new_session:
         os.setsid()
+    # Its own processes begin as those of any process, not by the forkserver.
+    multiprocessing.set_start_method(None, force=True)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
