@@ -229,11 +229,39 @@ def test_by_hand(backend: str, device: str) -> None:
 @pytest.mark.parametrize("instructions", ["avx2", "portable"])
 def test_other_instruction_sets(instructions: str) -> None:
     """The kernels for processors below this one's; the choice is made once a process."""
-    selection = "test_parity and native and cpu and (float32 or bfloat16)"
+    selection = "test_parity and native and cpu and not float64"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selection]
     environment = {**os.environ, "DIFFRGEN_CPU": instructions}
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("dtype", DTYPES[2:], ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("backend", ["native"])
+@pytest.mark.parametrize("device", ["cpu"])
+def test_parity_of_every_16_bit_number(backend: str, device: str, dtype: torch.dtype) -> None:
+    """Each is read and written exactly; a mean of neighbours is rounded to the nearest one, a tie to the even one."""
+    if (reason := absent(backend, device, dtype)) is not None:
+        pytest.skip(reason)
+    shape = (61, 4, 1, 12, 90)  # 90: whole vectors and a rest, whatever their width
+    lower = every_number(dtype, 61 * 12 * 90).view(61, 1, 1, 12, 90)
+    upper = torch.nextafter(lower, torch.full_like(lower, torch.inf))
+    upper = torch.where(upper.isfinite(), upper, lower)
+    q, k, alpha = torch.zeros(shape, dtype=dtype)[:, :1], torch.zeros(shape, dtype=dtype), torch.ones(61, 1)
+    for count in range(4):  # upper ones among four keys of the same weight
+        v = torch.cat([lower] * (4 - count) + [upper] * count, dim=1).requires_grad_()
+        out = routed_coattention(q, k, v, alpha, grid=(2, 2), orders=(0,), backend=backend)
+        assert torch.equal(out[:, 0], v.detach().double().mean(dim=1)[:, 0].float().to(dtype))
+        (dv,) = torch.autograd.grad(out, v, lower[:, 0])
+        assert torch.equal(dv, (lower.double() / 4).float().to(dtype).expand(shape))
+
+
+def every_number(dtype: torch.dtype, count: int) -> torch.Tensor:
+    """The numbers of a 16-bit type, some of them twice; without those whose quarter or sum float32 cannot hold."""
+    numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    sizes = numbers.float().abs()
+    kept = numbers[(sizes == 0) | (sizes > 1e-30) & (sizes < 1e37)]
+    return torch.cat([kept, kept])[:count]
 
 
 @pytest.mark.parametrize("case", GENERAL_CASES[:3] + CASES[:3], ids=lambda case: case.name)

@@ -16,6 +16,7 @@
 // DIFFRGEN_PORTABLE leaves the kernels for x86-64 out, as on other processors
 #if defined(__x86_64__) && !defined(DIFFRGEN_PORTABLE)
 #define DIFFRGEN_X86 1
+#include <immintrin.h>
 #endif
 
 #define DIFFRGEN_PRAGMA(text) _Pragma(#text)

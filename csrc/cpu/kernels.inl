@@ -6,6 +6,7 @@ namespace diffrgen {
 namespace DIFFRGEN_NAMESPACE {
 namespace {
 #include "vector.inl"
+#include "storage.inl"
 #include "upcoming.inl"
 #include "product.inl"
 #include "pack.inl"

@@ -11,9 +11,9 @@ inline void fetch(const S* from, int64_t dim) {
 template <class S, class T>
 inline void pack_row(const S* from, int64_t step, int64_t dim, T factor, T* to, int64_t width) {
   int64_t d = 0;
-  if constexpr (std::is_same_v<S, T>) {
+  if constexpr (kVectorStorage<S>) {
     if (step == 1)
-      for (; d + kLanes<T> <= dim; d += kLanes<T>) store(to + d, load(from + d) * splat(factor));
+      for (; d + kLanes<T> <= dim; d += kLanes<T>) store(to + d, read_vector(from + d) * splat(factor));
   }
   for (; d < dim; ++d) to[d] = factor * static_cast<T>(from[d * step]);
   for (; d < width; ++d) to[d] = T(0);
@@ -52,10 +52,14 @@ void pack(const S* from, Strides strides, RowList rows, int64_t heads, int64_t d
 template <class S, class T>
 inline void unpack_row(const T* from, int64_t dim, T factor, const T* all, S* to, bool past_caches) {
   int64_t d = 0;
-  if constexpr (std::is_same_v<S, float>) {
+  if constexpr (kVectorStorage<S>) {
     for (; d + kLanes<T> <= dim; d += kLanes<T>) {
       const Vector<T> value = load(from + d) * splat(factor) + load(all + d);
-      past_caches ? stream(to + d, value) : store(to + d, value);
+      if constexpr (std::is_same_v<S, float>) {
+        past_caches ? stream(to + d, value) : store(to + d, value);
+      } else {
+        write_vector(to + d, value);
+      }
     }
   }
   for (; d < dim; ++d) to[d] = static_cast<S>(factor * from[d] + all[d]);
