@@ -144,7 +144,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
         decodings[name] = run_decoding(model, generation, max_tokens=settings.max_tokens)
     if options.shuffled_context:
         dataset.shuffle_contexts(settings.seed)
-        written[CONTEXT_ROW] = write_reports(model, dataset, options.generation, workers=options.workers)
+        written[CONTEXT_ROW] = write(options.generation)
         decodings[CONTEXT_ROW] = decodings[MODEL_ROW]
         dataset.introduced = list(range(len(dataset)))
     if options.shuffled_images:

@@ -172,7 +172,9 @@ def test_what_a_run_does_not_take_is_refused(told_run: Path, finished_run: Path)
 
 def test_evaluation_shuffles_the_context_and_scores_it_alone(told_run: Path, tmp_path: Path, no_java: None) -> None:
     out = tmp_path / "scores"
-    command = [str(told_run), "--split", "val", "--shuffled-context", "--generation.beams", "1", "--output", str(out)]
+    # With candidates, which every row chooses among, as the preset iu does.
+    decoding = ["--generation.beams", "1", "--generation.candidates", "2"]
+    command = [str(told_run), "--split", "val", "--shuffled-context", *decoding, "--output", str(out)]
     assert evaluate.main([*command, "--resamples", "0"]) == 0
     rows = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert {MODEL_ROW, CONTEXT_ROW, INDICATION_ROW} <= rows.keys()
