@@ -14,18 +14,18 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "train": "fit the retriever, train the network, evaluate it",
         "evaluate": "generate and score the reports of a split",
-        "score": "score the reports of a file, whichever system generated them",
+        "score": "score the reports of any system from a file",
         "rexrank": "generate a report for every study of a ReXrank file",
-        "calibrate": "learn how sure a run may be of each sentence",
-        "generate": "generate the reports of radiographs, and explain them",
+        "calibrate": "calibrate the sentence probabilities of a run",
+        "generate": "generate and explain reports of radiographs",
         "serve": "serve a run as a web page",
-        "prepare": "make an annotation file from a data set's archives",
+        "prepare": "create an annotation file from the archives of a data set",
         "experiments": "run a study of the paper",
-        "mechanisms": "measure what a trained network uses",
-        "phantom": "draw the phantom's radiographs and reports",
-        "reinforce": "train a run further on the scores of its own reports",
+        "mechanisms": "measure which inputs a trained network uses",
+        "phantom": "generate the phantom's radiographs and reports",
+        "reinforce": "fine-tune a run on scores of its sampled reports",
         "share": "upload a run to the Hugging Face hub",
-        "index": "make the index of a run that was shared without its reports",
+        "index": "build the index of a run shared without its reports",
     }
 )
 

@@ -143,7 +143,7 @@ def _found(options: GenerateOptions) -> StudyCollection:
     if not options.images and not options.study:
         raise DataError("needed at least one image (PNG, JPG or DICOM), folder or pattern, or --study, got none")
     if options.images and options.study:
-        raise DataError("needed images that get a report each, or those of --study, got both")
+        raise DataError("needed either IMAGES or --study, got both")
     from diffrgen.images import collect_images
     from diffrgen.reporting.study_files import StudyCollection, collect_studies
     from diffrgen.reporting.study_images import StudyImages
@@ -186,9 +186,9 @@ def _context(options: GenerateOptions, studies: int) -> list[Sections] | None:
         return None
     empty = next((name for name, text in given.items() if is_empty_report(text)), None)
     if empty is not None:
-        raise DataError(f"--{empty} needs a text with a word, got {given[empty]!r}; leave the option out")
+        raise DataError(f"--{empty} requires a text with a word, got {given[empty]!r}; leave the option out")
     if studies != 1:
-        raise DataError(f"--indication and --history need one image or study, whose they are, got {studies}")
+        raise DataError(f"--indication and --history require one image or study, got {studies}")
     return [Sections(**given)]
 
 
@@ -225,13 +225,15 @@ def generate(options: GenerateOptions) -> int:
     priors = None
     if options.prior:
         if len(studies) != 1:
-            raise DataError(f"--prior needs one image or study, whose patient it is of, got {len(studies)}")
+            raise DataError(f"--prior requires one image or study, got {len(studies)}")
         priors = [read_prior(options.prior)]
     context = _context(options, len(studies))
     clinical = _clinical_files(options, studies)
     reporter = Reporter(options.run, fused_kernels=options.fused_kernels)
     if options.abstain is not None and reporter.calibration is None:
-        raise DataError(f"--abstain needs a calibrated run; calibrate this one with: python -m diffrgen.calibrate {options.run}")
+        raise DataError(
+            f"--abstain requires a calibrated run; calibrate this run with: python -m diffrgen.calibrate {options.run}"
+        )
     explainer = Explainer(reporter)
     with tqdm(total=len(studies), desc="writing reports", unit="study", disable=len(studies) == 1) as bar:
         outcomes = Outcomes(options, studies, bar)

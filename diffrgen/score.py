@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.published is not None:
         rows |= published_rows(options.published)
     first, *others = scores
-    title = f"protocol {options.protocol}; states read by {scores[first].labeler}"
+    title = f"protocol {options.protocol}; labeler: {scores[first].labeler}"
     Console().print(terminal_table(rows, title=title))
     if comparison is not None:
         Console().print(difference_terminal_table({others[0]: comparison.differences}, first=first))

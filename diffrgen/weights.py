@@ -101,7 +101,7 @@ def refuse_code(content: Mapping[str, Any], path: Path) -> None:
     """Raise DataError where a configuration names code of its own: it is never asked for, fetched or run."""
     named = [name for name in ("auto_map", "custom_pipelines") if content.get(name)]
     if named:
-        raise DataError(f"{path}: {named[0]}: names code of its own, which is never run; use a run without it")
+        raise DataError(f"{path}: {named[0]}: refers to custom code, which is never executed; use a run without custom code")
 
 
 def read_config(kind: type[PretrainedConfig], folder: Path) -> PretrainedConfig:

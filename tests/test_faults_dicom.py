@@ -257,7 +257,7 @@ def test_without_a_transfer_syntax_or_a_preamble(tmp_path: Path) -> None:
         ({"PhotometricInterpretation": None}, {}, "PhotometricInterpretation"),
         ({}, {"Rows": ("LO", PATIENT.encode() + b" ")}, "Rows"),
         ({}, {"PixelData": ("OW", EMPTY)}, "PixelData, got an empty one"),
-        ({}, {"PixelData": ("OW", bytes(100))}, "PixelData, as the tags say, got 100"),
+        ({}, {"PixelData": ("OW", bytes(100))}, "PixelData, as in the tags, got 100"),
     ],
 )
 def test_what_nothing_can_be_shown_without_is_said_by_its_name(
@@ -319,7 +319,7 @@ def test_a_compressed_picture_of_another_size_than_the_tags_reaches_no_decoder(
     path = write_compressed(tmp_path / "a.dcm", with_size(stream, *size), syntax)
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.as_array", None)
     message = refusal(path)
-    assert f"as the tags say, got {size[0]} x {size[1]} and 1" in message or "scans or more, over the limit" in message
+    assert f"as in the tags, got {size[0]} x {size[1]} and 1" in message or "scans or more, over the limit" in message
 
 
 def test_compressed_pictures_over_the_limits_reach_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +339,7 @@ def test_compressed_pictures_over_the_limits_reach_no_decoder(tmp_path: Path, mo
         "tiles": (bytes(tiles), JPEG2000Lossless, {"rows": 128, "columns": 128}, "has 16,384 tiles, over the limit"),
         "layers": (layers, JPEG2000Lossless, wide, "blocks or packets"),
         "precincts": (precincts, JPEG2000Lossless, wide, "blocks or packets"),
-        "no size": (b"\xff\xd8\xff\xd9", JPEGBaseline8Bit, {}, "it says no size"),
+        "no size": (b"\xff\xd8\xff\xd9", JPEGBaseline8Bit, {}, "it has no size"),
         "packed": (bytes(64) + bytes(100_000), RLELossless, {}, "expected a compressed picture of at most 9,216 bytes"),
     }
     for name, (stream, syntax, tags, message) in cases.items():

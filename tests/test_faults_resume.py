@@ -85,7 +85,7 @@ def test_a_signal_while_the_retriever_is_fitted_saves_it_and_the_fit_goes_on(
         at_fit_step(patch, 3, lambda: os.kill(os.getpid(), code))
         assert start(data, run, *FIT) == 128 + code
     message = capsys.readouterr().err
-    assert "the retriever is fitted to step 3 of 6, which is saved; go on with: " in message
+    assert "the retriever is fitted to step 3 of 6, which is saved; continue with: " in message
     assert f"python -m diffrgen.train --resume --output {run}\n" in message
     steps = []
     with monkeypatch.context() as patch:
@@ -118,7 +118,7 @@ def test_a_signal_while_the_index_is_made_leaves_with_words(data, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(build, "write_index", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         assert start(data, run, *FIT) == 143
-    assert "stopped while the run was prepared; what was finished is kept. Go on with" in capsys.readouterr().err
+    assert "stopped while the run was prepared; finished parts are kept. Continue with" in capsys.readouterr().err
     assert (run / "retriever" / "model.safetensors").is_file()
     assert start(data, run, "--max-steps", "2") == 0
 

@@ -117,7 +117,7 @@ def test_what_a_training_is_may_not_change_and_is_named(change, named, finished_
     stored = (finished_run / "train.json").read_bytes()
     (tmp_path / "run" / "train.json").write_bytes(stored)
     message = refused(tmp_path / "run", capsys, *change)
-    assert f"a training cannot go on as another one; changed: {named}. Leave them out to resume" in message
+    assert f"options that change the training cannot be resumed: {named}. Leave them out to resume" in message
     assert (tmp_path / "run" / "train.json").read_bytes() == stored
 
 
@@ -127,10 +127,10 @@ def test_resume_starts_a_run_where_there_is_none_and_the_same_command_goes_on(da
     command[-2] = "2"
     assert train_command.main(command) == 0
     assert [line["step"] for line in log_lines(tmp_path / "new" / "run") if line["phase"] == "train"] == [1, 2]
-    assert "needed --resume to go on or --overwrite to start anew, got both" in refused(tmp_path / "x", capsys, "--overwrite")
+    assert "needed either --resume or --overwrite, got both" in refused(tmp_path / "x", capsys, "--overwrite")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").touch()
-    assert "holds something else than a run" in refused(tmp_path / "other", capsys)
+    assert "holds files other than a run" in refused(tmp_path / "other", capsys)
 
 
 @pytest.mark.parametrize("existing", [False, True])

@@ -119,19 +119,19 @@ class DraftReport:
         """What a reader changed, in words; empty where nothing was.
 
         >>> DraftReport((DraftSentence("Clear.", "an effusion ."), DraftSentence("No edema.")), struck=1).changes
-        'Edited by a reader who is not named: of 3 generated sentences 1 changed, 1 left out.'
+        'Edited by an unnamed reader: of 3 generated sentences 1 changed, 1 removed.'
         """
         changed = sum(each.generated is not None for each in self.sentences)
         if not changed and not self.struck:
             return ""
         count = len(self.sentences) + self.struck
-        return f"Edited by a reader who is not named: of {count} generated sentences {changed} changed, {self.struck} left out."
+        return f"Edited by an unnamed reader: of {count} generated sentences {changed} changed, {self.struck} removed."
 
     @property
     def left_out(self) -> str:
         """The findings that the report leaves out, in words; empty where there are none."""
         named = not_mentioned_words(self.not_mentioned)
-        return f"Not mentioned, though the classifier is sure: {named}" if named else ""
+        return f"Not mentioned, although the classifier is confident: {named}" if named else ""
 
     @property
     def remarks(self) -> list[str]:

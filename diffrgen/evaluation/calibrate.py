@@ -34,7 +34,7 @@ def calibrate(options: CalibrateOptions) -> tuple[ConfidenceCalibration, Confide
     if run.name is not None:
         raise DataError(f"{run.name}: needed the folder of a run, which gets {FILE}, got a hub name; copy {run.path} first")
     if (run.path / FILE).exists() and not options.overwrite:
-        raise DataError(f"{run.path / FILE}: this run is calibrated already; pass --overwrite to calibrate it anew")
+        raise DataError(f"{run.path / FILE}: this run is already calibrated; pass --overwrite to repeat the calibration")
     settings, model = run.settings(), run.model(fused_kernels=options.fused_kernels)
     generation = options.generation.over(settings.generation)
     check_may_write(run.path)

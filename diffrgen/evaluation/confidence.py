@@ -40,10 +40,10 @@ class ConfidenceEvaluation:
         }
 
     def __str__(self) -> str:
-        fitted = " Fitted on these very studies: the scores flatter." if self.same_studies else ""
+        fitted = " Fitted on these studies: the scores are optimistic." if self.same_studies else ""
         return (
-            f"{self.scores}. {self.without_findings} sentences name no finding and have no probability. Not mentioned: "
-            f"{self.listed} findings, of which references state {self.stated}.{fitted}"
+            f"{self.scores}. {self.without_findings} sentences mention no finding and have no probability. Not mentioned: "
+            f"{self.listed} findings, of which the references mention {self.stated}.{fitted}"
         )
 
 

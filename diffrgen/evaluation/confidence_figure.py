@@ -37,11 +37,11 @@ def _draw_reliability(axes: Axes, scores: ConfidenceScores) -> None:
         for one in scores.bins
         if one.mean_probability is not None and one.share_true is not None
     ]
-    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", label="as probable as said")
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle="--", label="perfect calibration")
     axes.plot([mean for mean, _, _ in filled], [true for _, true, _ in filled], "o-", color=INK, label="sentences")
     for mean, true, count in filled:
         axes.annotate(f"{count:,}", (mean, true), (5, -11), textcoords="offset points", fontsize=7)
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability given", ylabel="share that is true")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="probability given", ylabel="share of true sentences")
     axes.set_title(f"Reliability: calibration error {scores.ece:.3f}", fontsize=11)
     axes.legend(fontsize=8, loc="upper left")
 
@@ -50,7 +50,7 @@ def _draw_risk(axes: Axes, scores: ConfidenceScores) -> None:
     share, error = [float(share) for share in scores.risk], 1 - scores.share_true
     axes.axhline(error, color=QUIET, linewidth=1, linestyle="--", label="all sentences")
     axes.plot(share, list(scores.risk.values()), "o-", color=INK, label="the surest")
-    axes.set(xlim=(0, 1.02), xlabel="share of the sentences, the surest first", ylabel="share that is false")
+    axes.set(xlim=(0, 1.02), xlabel="share of sentences, most confident first", ylabel="share of false sentences")
     axes.set_ylim(bottom=0)
-    axes.set_title(f"Risk against coverage: area {scores.aurc:.3f}", fontsize=11)
+    axes.set_title(f"Risk-coverage curve: area {scores.aurc:.3f}", fontsize=11)
     axes.legend(fontsize=8)

@@ -140,9 +140,9 @@ class ScoreOptions:
     def __post_init__(self) -> None:
         check_fields(self, "--")
         if self.against_column and self.against is None:
-            raise DataError("--against-column requires --against, the file that it is a column of")
+            raise DataError("--against-column requires --against")
         if self.references is not None and self.data is not None:
-            raise DataError("--references and --data both bring the references; give one of them")
+            raise DataError("expected either --references or --data, got both")
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class Evaluation:
     def print(self, *, title: str) -> None:
         """Print the columns of the paper's Table 1."""
         console = Console()
-        console.print(terminal_table(self.rows(), title=f"{title}; states read by {self.model.labeler}"))
+        console.print(terminal_table(self.rows(), title=f"{title}; labeler: {self.model.labeler}"))
         if self.differences:
             console.print(difference_terminal_table(self.differences, first=MODEL_ROW))
         for name, scores in self.human.items():

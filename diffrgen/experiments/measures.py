@@ -78,7 +78,7 @@ CLINICAL = (
 PROMPTS = (
     Measure("classifier_f1", "classifier's micro-F1", _stored("classifier_13"), f1_of_sums),
     Measure("classifier_rare_recall", "classifier's rare recall", _stored("classifier_rare"), recall_of_sums),
-    Measure("prompts_told", "prompts told", _stored("followed_13"), recall_of_sums),
+    Measure("prompts_told", "prompts mentioned", _stored("followed_13"), recall_of_sums),
 )
 STATEMENTS = (
     _statement("change_f1", "change F1"),

@@ -14,8 +14,8 @@ PUBLISHED = "published, MIMIC-CXR"
 ABSENT = "-"
 # Tables for those measures that a study's runs have.
 FURTHER = (
-    ("Classifier and decoder: the states that prompt the decoder, and whether the report tells them:\n", PROMPTS),
-    ("Statements, counted against the phantom's truth (what each is: docs/experiments.md):\n", STATEMENTS),
+    ("Classifier and decoder: the states that prompt the decoder, and whether the report mentions them:\n", PROMPTS),
+    ("Statements, scored against the phantom's ground truth (definitions: docs/experiments.md):\n", STATEMENTS),
 )
 
 
@@ -33,7 +33,7 @@ def study_markdown(results: StudyResults) -> str:
     if len(results.study.rows) > 1:
         parts += [
             "Difference from the first row: mean over seeds [95 % interval over studies, bootstrap of the paired "
-            "difference], p of the paired t-test over seeds. Bold where p < 0.05 and the interval leaves out 0. The "
+            "difference], p of the paired t-test over seeds. Bold: p < 0.05 and an interval without 0. The "
             "p-values are not adjusted for the number of comparisons.\n",
         ]
         tables = [(*CLINICAL, *LANGUAGE), *(measures for _, measures in further)]
@@ -41,14 +41,14 @@ def study_markdown(results: StudyResults) -> str:
     routing = _routing(results)
     if routing:
         parts += [
-            "Routing, mean over seeds: the weights of A^0, A^1, ..., how undecided they are (entropy over log p) and how much "
-            "they depend on the image (entropy of the mean weights less the mean entropy):\n",
+            "Routing, mean over seeds: the weights of A^0, A^1, ..., their entropy (over log p) and their dependence on the "
+            "image (entropy of the mean weights minus the mean entropy):\n",
             _table(["Variant", "layer", "weights", "entropy", "spread"], routing),
         ]
     if any(row.published for row in results.study.rows):
         parts += [
-            f"The {PUBLISHED} columns are the paper's own: other data, other labels and a larger network. They stand "
-            "beside for the order of the rows, not for the values.\n"
+            f"The {PUBLISHED} columns are the paper's: other data, other labels and a larger network. Compare the "
+            "order of the rows, not the values.\n"
         ]
     return "\n".join(parts)
 

@@ -62,7 +62,7 @@ STUDIES: dict[StudyName, Study] = {
     for study in (
         Study(
             "table2",
-            "Table 2: each module taken away",
+            "Table 2: each module removed",
             (
                 _row(FULL, "DiffRGenNet", 0.402, 0.119, 0.163, 0.275, 0.483),
                 _row(
@@ -117,7 +117,7 @@ STUDIES: dict[StudyName, Study] = {
             "What the paper leaves open",
             (
                 _row(FULL, "as configured"),
-                _row(Variant("without-earlier-study", {"prior": False}), "without the earlier study"),
+                _row(Variant("without-earlier-study", {"prior": False}), "without the prior study"),
                 _row(Variant("straight-through", {"routing": "straight_through"}), "straight-through routing"),
                 _row(Variant("exclusive", {"masking": "exclusive"}), "exclusive masks"),
                 _row(Variant("shared-projections", {"share_projections": True}), "shared projections"),
@@ -126,7 +126,7 @@ STUDIES: dict[StudyName, Study] = {
                 _row(Variant("lambda-1", {"disease_weight": 1.0}), "lambda 1"),
                 _row(Variant("scalar-difference", {"difference": "scalars"}), "D of scalars alone"),
                 _row(Variant("finding-queries", {"finding_queries": True}), "finding queries"),
-                _row(Variant("finding-weight-3", {"finding_weight": 3.0}), "finding words weigh 3"),
+                _row(Variant("finding-weight-3", {"finding_weight": 3.0}), "finding words with weight 3"),
                 _row(Variant("indication", {"context": ("indication",)}), "with the indication"),
             ),
         ),

@@ -53,8 +53,8 @@ class Explainer:
         """Raises DataError for a network without difference features and routing to explain a report by."""
         if reporter.model.memory is not None:
             raise DataError(
-                "needed a network of variant 'diffrgen', whose differences and windows explain a report, got 'promptmrg'; write "
-                "plain reports with it"
+                "needed a network of variant 'diffrgen', whose differences and windows explain a report, got "
+                "'promptmrg'; generate reports without an explanation"
             )
         self.reporter = reporter
 

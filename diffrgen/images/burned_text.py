@@ -94,8 +94,8 @@ def text_warning(regions: Sequence[TextRegion]) -> str | None:
         return None
     places = ", ".join(dict.fromkeys(region.place for region in regions))
     return (
-        f"Text may be burned into the image ({places}): look at it before the image or a page with it is passed on. "
-        "This check overlooks some text, and may take something else for it."
+        f"Text may be burned into the image ({places}): check it before sharing the image or its page. "
+        "This check can miss text and can flag other structures."
     )
 
 

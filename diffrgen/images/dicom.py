@@ -205,7 +205,7 @@ def _check_length(dataset: Dataset, keyword: str, file: Path) -> None:
         values = values * 2 // 3
     needed, got = (values * dataset.BitsAllocated + 7) // 8, len(value_of(dataset, keyword))
     if got < needed:
-        raise DataError(f"{file}: expected {needed:,} bytes in the attribute {keyword}, as the tags say, got {got:,}")
+        raise DataError(f"{file}: expected {needed:,} bytes in the attribute {keyword}, as in the tags, got {got:,}")
 
 
 def _check_codestream(dataset: Dataset, syntax: UID, file: Path) -> None:
@@ -227,13 +227,13 @@ def _check_codestream(dataset: Dataset, syntax: UID, file: Path) -> None:
     else:
         found = jpeg_frames(frame, str(file))
     if not found:
-        raise DataError(f"{file}: the compressed picture is damaged or cut off: it says no size")
+        raise DataError(f"{file}: the compressed picture is damaged or cut off: it has no size")
     expected = (dataset.Columns, dataset.Rows, dataset.SamplesPerPixel)
     for each in found:
         if (each.width, each.height, each.samples) != expected:
             raise DataError(
                 f"{file}: expected a compressed picture of {expected[0]} x {expected[1]} pixels and {expected[2]} value(s) a "
-                f"pixel, as the tags say, got {each.width} x {each.height} and {each.samples}"
+                f"pixel, as in the tags, got {each.width} x {each.height} and {each.samples}"
             )
 
 

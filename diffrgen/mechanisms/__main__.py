@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     quieten_libraries()
     measured = measure(options)
-    title = f"{options.run}, {measured['studies']} studies of {options.split}: nats lost (standard error)"
+    title = f"{options.run}, {measured['studies']} studies of {options.split}: loss increase in nats (standard error)"
     Console().print(mechanism_table(measured, title=title))
     if "localisation" in measured:
         found = measured["localisation"]

@@ -33,7 +33,7 @@ def measure(options: MechanismOptions) -> dict[str, Any]:
     run = RunFolder.open(options.run)
     settings, model = run.settings(), run.model()
     if model.memory is not None:
-        raise DataError(f"{options.run}: needed a network of variant 'diffrgen', whose parts are measured, got 'promptmrg'")
+        raise DataError(f"{options.run}: needed a network of variant 'diffrgen', whose inputs are measured, got 'promptmrg'")
     data = settings.data_options(model.config, data=options.data, images=options.images)
     labeler = settings.labeler_options(options.labeler, same_data=options.data is None)
     source = load_source(

@@ -18,7 +18,7 @@ COVERAGES = tuple(round(0.1 * step, 1) for step in range(1, 11))
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The sentences with a probability in (low, high], in the first bin from 0 on: their mean, and the share that is true."""
+    """The sentences with a probability in (low, high], in the first bin from 0 on: their mean, and the share of true ones."""
 
     low: float
     high: float
@@ -61,8 +61,8 @@ class ConfidenceScores:
         shown = "" if self.ece_interval is None else f" ({self.ece_interval[0]:.3f} to {self.ece_interval[1]:.3f})"
         return (
             f"{self.sentences} sentences of {self.studies} studies, {self.share_true:.1%} true; calibration error "
-            f"{self.ece:.3f}{shown}; false: {self.surer_half:.1%} of the surer half, {self.other_half:.1%} of the other; area "
-            f"under risk against coverage {self.aurc:.3f}"
+            f"{self.ece:.3f}{shown}; false: {self.surer_half:.1%} in the confident half, {self.other_half:.1%} in the other; "
+            f"area under the risk-coverage curve {self.aurc:.3f}"
         )
 
 

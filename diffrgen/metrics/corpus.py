@@ -81,7 +81,7 @@ def score_corpus(
     try:
         meteor = meteor_score(generated, truth, resamples=resamples, seed=seed)
     except MeteorUnavailable as reason:
-        warnings.warn(f"METEOR is left out of the scores: {reason}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"METEOR is not scored: {reason}", RuntimeWarning, stacklevel=3)
         return CorpusScores(values, intervals, per_study)
     values["meteor"] = meteor.score
     return CorpusScores(values, intervals | ({"meteor": meteor.interval} if resamples else {}), per_study)

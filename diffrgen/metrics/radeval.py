@@ -37,7 +37,7 @@ def radeval_scores(hypotheses: Sequence[str], references: Sequence[str], metrics
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             if isinstance(error, ModuleNotFoundError) and error.name == "radeval":
                 reason = 'radeval is not installed: pip install "diffrgen[radeval]"'
-            warnings.warn(f"{metric} is left out of the scores: {reason}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"{metric} is not scored: {reason}", RuntimeWarning, stacklevel=2)
             scores[metric] = reason
     return scores
 

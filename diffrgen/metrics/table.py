@@ -40,8 +40,8 @@ SHORT: Mapping[str, str] = MappingProxyType(
 # What the rows printed for a data set are of; it stands in the footnote of every table that shows them.
 NOTES: Mapping[str, str] = MappingProxyType(
     {
-        "iu-xray": ", whose IU X-Ray rows are of models trained on MIMIC-CXR and tested on the whole of IU X-Ray: they do not "
-        "compare with a model trained on IU X-Ray"
+        "iu-xray": ", whose IU X-Ray rows evaluate models trained on MIMIC-CXR on all of IU X-Ray: they are not comparable "
+        "with a model trained on IU X-Ray"
     }
 )
 
@@ -58,7 +58,7 @@ def table_row(
     Table 1; micro-F1 is over those of `diseases`.
     """
     row: dict[str, Cell] = {key: corpus[key] for key in COLUMNS if key in corpus}
-    row.setdefault("meteor", "METEOR needs a Java runtime, which was not usable where the reports were scored")
+    row.setdefault("meteor", "METEOR requires a Java runtime, which was not available during scoring")
     if clinical is None or diseases is None:
         row.update(dict.fromkeys(("precision", "recall", "f1", "micro_f1"), "no labels to compare"))
     else:

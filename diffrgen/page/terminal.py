@@ -36,7 +36,7 @@ def print_report(console: Console, name: str, explained: ExplainedReport, *, abs
         console.print(looked, style="dim", markup=False, highlight=False)
     if written.not_mentioned:
         named = not_mentioned_words(written.not_mentioned)
-        console.print(f"not mentioned, though the classifier is sure: {named}", markup=False, highlight=False)
+        console.print(f"not mentioned, although the classifier is confident: {named}", markup=False, highlight=False)
     console.print(_states(explained))
     for place, neighbour in enumerate(written.neighbours[:SHOWN_NEIGHBOURS]):
         told = printable(f"{neighbour.id}: {neighbour.report}")

@@ -18,9 +18,9 @@ NOTICE = "Research use only, not for diagnosis."
 STATE_WORDS = {"blank": "not mentioned", "positive": "present", "negative": "absent", "uncertain": "uncertain"}
 METRIC_NAMES = {"l2": "distance", "cosine": "direction", "dot": "inner product"}
 METRIC_MEANINGS = {
-    "l2": "how far the two vectors lie apart; 0 would be the same point",
-    "cosine": "whether the two point the same way, whatever their lengths: 1 the same way, 0 at a right angle",
-    "dot": "direction and lengths together: great where both are long and point the same way",
+    "l2": "distance between the two vectors; 0 if they are equal",
+    "cosine": "cosine of the angle between the vectors: 1 for the same direction, 0 for a right angle",
+    "dot": "direction and lengths combined: large if both vectors are long and have the same direction",
 }
 # From which probability on a sentence is called so.
 UNLIKELY = "unlikely"
@@ -50,7 +50,7 @@ def confidence_words(sentence: SentenceConfidence, *, below: float | None = None
     ('31% likely to be true', 'doubtful: 31% likely to be true')
     """
     if sentence.probability is None:
-        return "names no finding, so it is not rated"
+        return "mentions no finding, so it is not rated"
     return probability_words(sentence.probability, doubtful=below is not None and sentence.doubtful(below))
 
 
@@ -130,15 +130,15 @@ def route_words(route: LayerRoute) -> str:
     clear = len(ordered) < 2 or ordered[0] - ordered[1] >= CLEAR
     choice = "" if clear else "Nearly equal weights. "
     if route.chosen == 0:
-        return f"{choice}Most weight: the whole image."
+        return f"{choice}Most weight: the complete image."
     side, (row, column) = 2 * route.chosen + 1, route.centre
     return (
-        f"{choice}Most weight: windows of {side} x {side} patches. Drawn is that of retrieved report "
-        f"{route.report + 1}, round the patch in row {row + 1}, column {column + 1}."
+        f"{choice}Most weight: windows of {side} x {side} patches. The image shows the window of retrieved report "
+        f"{route.report + 1}, around the patch in row {row + 1}, column {column + 1}."
     )
 
 
 def prior_row_names(prior: ExplainedPrior) -> list[str]:
     """Name the rows of the earlier study that `prior.differences` compares."""
-    image = [] if prior.image is None else ["the earlier image"]
+    image = [] if prior.image is None else ["the prior image"]
     return [*image, *(sentence.text for sentence in prior.sentences)]

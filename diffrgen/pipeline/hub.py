@@ -77,7 +77,7 @@ def fetch_run(name: HubName, files: Sequence[str] = NEEDED) -> Path:
     try:
         folder = Path(snapshot_download(name.repository, revision=name.revision, allow_patterns=list(files)))
     except GatedRepoError as error:
-        raise DataError(f"{name}: access is asked for on the hub's page of this model: {error}") from error
+        raise DataError(f"{name}: request access on the hub's page of this model: {error}") from error
     except RepositoryNotFoundError as error:
         raise DataError(
             f"{name}: needed the folder of a run or a model on the Hugging Face hub, found neither; where it is private, "

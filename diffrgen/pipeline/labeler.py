@@ -70,10 +70,10 @@ def make_labeler(options: LabelerOptions, *, default: LabelerName) -> NamedLabel
     if name == "chexbert":
         if options.chexbert is None or options.chexbert_vocabulary is None:
             missing = [option for option, path in files.items() if path is None]
-            raise DataError(f"the labeler chexbert needs its published files, got no {' and no '.join(missing)}")
+            raise DataError(f"the labeler chexbert requires its published files, got no {' and no '.join(missing)}")
         return NamedLabeler(name, CheXbertLabeler(options.chexbert, options.chexbert_vocabulary))
     if any(files.values()):
-        raise DataError(f"got files of CheXbert for the labeler {name}; add --labeler chexbert or leave them out")
+        raise DataError(f"got files of CheXbert for the labeler {name}; add --labeler chexbert or remove them")
     return NamedLabeler(name, GrammarParser() if name == "phantom" else RuleLabeler())
 
 

@@ -74,7 +74,7 @@ def _read_images(
         name = dicom if options.images == "dicom" else str(PurePosixPath(path).with_suffix(f".{options.images}"))
         before = images.get(study, ())
         if any(image.name == name for image in before):
-            summary.drop("images", "image a second time", name)
+            summary.drop("images", "duplicate image", name)
             continue
         images[study] = (*before, ViewedImage(name, (view or side).upper()))
     return images

@@ -96,7 +96,7 @@ def _kept(studies: Iterator[CollectedStudy], options: CollectionOptions, summary
     images = 0
     for study in studies:
         if study.id in seen:
-            summary.drop("studies", "study a second time", study.id)
+            summary.drop("studies", "duplicate study", study.id)
             continue
         seen.add(study.id)
         images += len(study.images)
@@ -112,7 +112,7 @@ def _kept(studies: Iterator[CollectedStudy], options: CollectionOptions, summary
             continue
         chosen = ordered_images(study.images, wanted)
         if not chosen:
-            summary.drop("studies", "study without an image of the wanted views", study.id)
+            summary.drop("studies", "study without an image of the requested views", study.id)
             continue
         fault = next(filter(None, (path_fault(image.name) for image in chosen)), None)
         if fault is not None:
@@ -133,7 +133,7 @@ def _with_readable_images(
     for name, study in kept.items():
         readable = [image for image in study.images if image.name not in faults]
         if not readable:
-            summary.drop("studies", "study without an image that is there", name)
+            summary.drop("studies", "study without an existing image", name)
             continue
         most = readable if options.entries == "image" else most_images(readable, summary)
         left[name] = study._replace(images=tuple(most))
@@ -158,7 +158,7 @@ def _image_faults(
         there = images.packed.names()
     if there is None:
         raise DataError(f"{options.archive}: needed the image files for --check-images, got none that can be looked up")
-    return {name: "image file not there" for name in wanted if name not in there}
+    return {name: "image file missing" for name in wanted if name not in there}
 
 
 def _priors(kept: Mapping[str, Kept]) -> dict[str, str]:

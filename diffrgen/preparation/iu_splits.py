@@ -47,7 +47,7 @@ def choose_split(archive: Archive, choice: IuSplit, numbers: Iterable[str]) -> I
     listed = {} if source is None else _read_list(source)
     known = list(numbers)
     if choice == "whole":
-        return IuSplits(dict.fromkeys(known, "test"), listed, "whole data set: every study is in test")
+        return IuSplits(dict.fromkeys(known, "test"), listed, "complete data set: every study is in test")
     if source is not None and choice != "patients":
         split_of = {number: listed[number].split for number in known if number in listed}
         return IuSplits(split_of, listed, f"split: that of {source.name} in the archive", source)

@@ -91,7 +91,7 @@ def _read_studies(archive: Archive, source: IuSource, summary: Summary, *, progr
     unknown = sum(not image.view for image in images)
     if unknown:
         summary.notes.append(
-            f"the view of {unknown:,} images is not known ({PROJECTIONS[0]} tells it for most); they come after "
+            f"the view of {unknown:,} images is not known ({PROJECTIONS[0]} has it for most); they come after "
             "frontal ones, by name"
         )
     return studies
@@ -133,7 +133,7 @@ def _images(archive: Archive, study: IuStudy, options: IuXrayOptions, summary: S
     if options.check_images:
         for image in images:
             if image.name not in archive.files:
-                summary.drop("images", "image file not there", image.name)
+                summary.drop("images", "image file missing", image.name)
         images = [image for image in images if image.name in archive.files]
     least = options.min_images or (1 if options.split == "whole" else IMAGES_A_STUDY)
     if len(images) < least:
@@ -171,7 +171,7 @@ def _passed_on(archive: Archive, options: IuXrayOptions, summary: Summary) -> di
     summary.read["studies"] = len(everything)
     if options.split == "whole":
         parts = {"train": [], "val": [], "test": [record | {"split": "test"} for record in everything]}
-        summary.notes.append("whole data set: every study is in test")
+        summary.notes.append("complete data set: every study is in test")
     else:
         summary.notes.append(f"split: that of {path.name} in the archive")
     return {split: list(_present(path, split, parts[split], options, summary)) for split in SPLITS}
@@ -208,7 +208,7 @@ def _present(
         name = str(record["id"])
         missing = [image for image in paths if options.check_images and not (folder / image).is_file()]
         if missing:
-            summary.drop("studies", "image file not there", name)
+            summary.drop("studies", "image file missing", name)
             continue
         summary.keep(split, patient=study_number(name) or name, entries=1, images=len(paths))
         yield record

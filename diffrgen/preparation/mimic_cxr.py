@@ -105,14 +105,14 @@ class MimicEntries:
     def _kept_images(self, study: MimicStudy) -> list[ViewedImage]:
         images = ordered_images(study.images, self._views)
         if not images:
-            self._summary.drop("studies", "study without an image of the wanted views", f"s{study.id}")
+            self._summary.drop("studies", "study without an image of the requested views", f"s{study.id}")
             return []
         if self._images is None:
             return images
         folder = self._images / study_folder(study.patient, study.id)
         there = [image for image in images if (folder / f"{image.name}.jpg").is_file()]
         for image in sorted(set(images) - set(there)):
-            self._summary.drop("images", "image file not there", image.name)
+            self._summary.drop("images", "image file missing", image.name)
         if not there:
             self._summary.drop("studies", "study without an image file", f"s{study.id}")
         return there
@@ -153,7 +153,7 @@ def _add_notes(summary: Summary, options: MimicCxrOptions, *, labelled: bool, wi
     if summary.read["images"] == FULL_IMAGES and options.section == "findings" and options.entries == "image":
         summary.notes.append(f"the paper counts {PAPER_SAMPLES} samples in train / val / test")
     if not labelled and options.labels == "auto":
-        summary.notes.append("no label table in the archive: labels will be read from the reports when training")
+        summary.notes.append("no label table in the archive: training will label the reports")
     if without_labels:
         summary.notes.append(f"{without_labels} studies are not in the label table and have no labels")
 

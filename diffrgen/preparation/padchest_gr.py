@@ -104,7 +104,7 @@ def _sentences(path: Path, language: Language, summary: Summary) -> dict[str, li
             raise DataError(f"{path}: expected objects with StudyID and findings, a list of objects, got {record!r:.120}")
         study = str(record.get("StudyID"))
         if study in told:
-            summary.drop("studies", "report a second time", study)
+            summary.drop("studies", "duplicate report", study)
             continue
         told[study] = [
             {"text": text, **{name: finding[name] for name in KEPT_FIELDS if name in finding}}

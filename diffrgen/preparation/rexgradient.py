@@ -46,7 +46,7 @@ def prepare_rexgradient(options: RexGradientOptions, *, progress: bool = False) 
     folder = archive.patient_roots[0] if archive.patient_roots else None
     summary.files["images"] = "images" if options.unpack else archive.relative(folder)
     if any(file.suffix == ".csv" for file in files.values()):
-        summary.notes.append("the views are not known: *_metadata_view_position.json tells them")
+        summary.notes.append("the views are unknown: they are in *_metadata_view_position.json")
 
     def studies() -> Iterator[CollectedStudy]:
         for split, file in files.items():

@@ -47,9 +47,9 @@ class Lineage:
         rewards = ", ".join(f"{name} {weight:g}" for name, weight in self.weights.items())
         lines = [
             f"start: {self.start} (SHA-256 of its weights {self.start_weights[:16]})",
-            f"method: {self.method}, {self.group} reports a study, weight of the KL to the start {self.kl_weight:g}",
+            f"method: {self.method}, {self.group} reports per study, KL weight {self.kl_weight:g}",
             f"rewards: {rewards}",
-            "trained: the decoder alone",
+            "trained part: decoder",
         ]
         if self.reward is not None:
             before, after = self.reward

@@ -85,7 +85,7 @@ class ReinforceOptions:
         if self.method == "scst" and self.iterations not in (None, 1):
             raise DataError(f"--iterations: expected 1 for scst, got {self.iterations}")
         if Path(self.run).resolve() == self.output.resolve():
-            raise DataError(f"--output {self.output}: is the run that is started from, which is not written over")
+            raise DataError(f"--output {self.output}: is also the initial run; choose another --output")
 
     def weights(self) -> dict[str, float]:
         """Return the weight of each reward by name; DataError for what is none, twice the same, or no weight above 0."""

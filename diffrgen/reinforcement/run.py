@@ -148,7 +148,7 @@ def check_output(path: Path, *, resume: bool) -> None:
     """Raise DataError where a run cannot start at `path`, or go on there; resuming starts one where there is none."""
     if (path / REINFORCED).is_file():
         if not resume:
-            raise DataError(f"{path}: holds a run of diffrgen.reinforce; pass --resume to go on, or another --output")
+            raise DataError(f"{path}: holds a run of diffrgen.reinforce; pass --resume to continue, or another --output")
     elif not is_vacant(path):
         raise DataError(f"{path}: needed a new or empty folder, got one that holds something; choose another --output")
 
@@ -160,4 +160,4 @@ def _check_resumable(stored: ReinforceOptions, asked: ReinforceOptions) -> None:
         if name not in MAY_CHANGE
     ]
     if found:
-        raise DataError(f"{asked.output}: a training cannot go on as another one; changed: {', '.join(found)}")
+        raise DataError(f"{asked.output}: options that change the training cannot be resumed: {', '.join(found)}")

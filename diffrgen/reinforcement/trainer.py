@@ -123,7 +123,7 @@ class PolicyTrainer(Trainer):
 
     def _advice(self) -> str:
         return (
-            f"stopped after batch {self.progress.step} of {self.steps}, which is saved; go on with: "
+            f"stopped after batch {self.progress.step} of {self.steps}, which is saved; continue with: "
             f"python -m diffrgen.reinforce {self.asked.run} --resume --output {self.run.path}"
         )
 

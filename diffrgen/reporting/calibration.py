@@ -103,8 +103,8 @@ class ConfidenceCalibration:
         """Warn where reports are decoded in another way than those of the calibration: its probabilities are of the latter."""
         if replace(decoding, seed=0, preset=None) != replace(self.decoding, seed=0, preset=None):
             warnings.warn(
-                f"the confidence of sentences was calibrated on reports decoded by {self.decoding}, and these are decoded by "
-                f"{decoding}: its probabilities may be off; python -m diffrgen.calibrate takes the same options",
+                f"the sentence confidence was calibrated for reports decoded by {self.decoding}, but these are decoded by "
+                f"{decoding}: its probabilities may be wrong; recalibrate with python -m diffrgen.calibrate and the same options",
                 stacklevel=3,
             )
 

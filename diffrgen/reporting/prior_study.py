@@ -37,14 +37,14 @@ def read_prior(files: Sequence[Path]) -> PriorStudy:
     images = [file for file in files if file not in reports]
     if len(reports) > 1 or len(images) > 1:
         raise DataError(
-            f"needed an image of the earlier study, its report ({REPORT_SUFFIX}) or both, got {len(images)} images and "
+            f"needed an image of the prior study, its report ({REPORT_SUFFIX}) or both, got {len(images)} images and "
             f"{len(reports)} reports"
         )
     return PriorStudy(images[0] if images else None, _read_report(reports[0]) if reports else None)
 
 
 def _read_report(file: Path) -> str:
-    needed = f"{file}: needed the earlier report as text in UTF-8"
+    needed = f"{file}: needed the prior report as text in UTF-8"
     try:
         size = file.stat().st_size
         if size > MAX_BYTES:

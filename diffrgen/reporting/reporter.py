@@ -163,7 +163,7 @@ class Reporter:
         if refused:
             takes = " and ".join(self.takes_context) or "no such text"
             raise DataError(
-                f"this run's model was trained without the {' and '.join(refused)} of a study, and takes {takes}; leave it out"
+                f"this run was trained without the {' and '.join(refused)} of a study and accepts {takes}; remove it"
             )
         rules = self.settings.rules
         return [context_texts(sections or NO_SECTIONS, self.takes_context, rules=rules) for sections in context]
@@ -175,7 +175,7 @@ class Reporter:
         if len(priors) != images:
             raise ValueError(f"expected one prior or None an image, got {len(priors)} for {images} images")
         if any(priors) and not self.takes_priors:
-            raise DataError("this run's model was trained without earlier studies and takes no prior; leave it out")
+            raise DataError("this run was trained without prior studies and accepts no prior; remove it")
         return priors
 
     @property
@@ -187,8 +187,8 @@ class Reporter:
         """Read a study and its prior for both networks; a file is read once for one size."""
         if len(study.images) > self.takes_views:
             raise DataError(
-                f"this run's network takes {self.takes_views} image(s) of a study, got {len(study.images)}: {study.name}; "
-                "a network for several is trained on studies of several images"
+                f"this run's network accepts {self.takes_views} image(s) per study, got {len(study.images)}: {study.name}; "
+                "several images require a network trained on studies with several images"
             )
         query, shown = self._transforms
         queries, pixels = [], []

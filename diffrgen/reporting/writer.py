@@ -182,7 +182,7 @@ def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions,
     decoding = options.decoding(run_tokens=max_tokens, room=model.config.decoder.max_position_embeddings - prompt)
     if decoding.max_tokens > max_tokens:
         warnings.warn(
-            f"reports of up to {decoding.max_tokens} tokens were asked for, and this run was trained on at most "
+            f"reports of up to {decoding.max_tokens} tokens were requested, but this run was trained on at most "
             f"{max_tokens}: its decoder has not learned the positions beyond",
             stacklevel=2,
         )

@@ -29,7 +29,9 @@ def to_gpu(index: faiss.Index) -> faiss.Index:
         return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, index)
     except RuntimeError as error:
         warnings.warn(
-            f"the index stays on the CPU, for FAISS cannot have it on GPU {device}: {error}", RuntimeWarning, stacklevel=2
+            f"the index stays on the CPU, because FAISS does not support it on GPU {device}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
         )
         return index
 

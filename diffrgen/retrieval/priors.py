@@ -111,7 +111,7 @@ def priors_of_studies(
     before = [None if study.prior_id is None else known.get(study.prior_id) for study in studies]
     own = next((study.id for study, prior in zip(studies, before, strict=True) if prior and prior.id == study.id), None)
     if own is not None:
-        raise DataError(f"study {own!r}: needed an earlier study as its prior, got itself")
+        raise DataError(f"study {own!r}: needed another study as its prior, got itself")
     earlier = list({prior.id: prior for prior in before if prior is not None}.values())
     position = {study.id: row for row, study in enumerate(earlier)}
     prior = np.array([-1 if study is None else position[study.id] for study in before], dtype=np.int64)
@@ -120,7 +120,7 @@ def priors_of_studies(
     if not _is_stored(path, key):
         images = np.zeros((0, retriever.embedding_width), dtype=np.float32)
         if earlier:
-            label = f"earlier studies of {split}"
+            label = f"prior studies of {split}"
             images = embed_images(retriever, earlier, options=options, progress=progress, label=label, read=read)
         _save(path, key, {IMAGES: images, **_embedded_reports(retriever, told)})
     return _open(path, prior, earlier, width=retriever.embedding_width)

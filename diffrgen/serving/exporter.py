@@ -144,7 +144,7 @@ class Exporter:
             ) from None
         files = [await value.read() for value in fields.getlist("images") if isinstance(value, UploadFile)]
         if not files:
-            raise DataError("A draft needs the DICOM images (CR, DX or RG) that the report is about; got none.")
+            raise DataError("A draft requires the DICOM images (CR, DX or RG) of the report; got none.")
         return _edited(str(fields.get("report"))), files
 
     @cached_property

@@ -39,7 +39,7 @@ def make_gallery(folder: Path, options: PhantomOptions, count: int) -> tuple[Exa
         examples.append(
             Example(
                 image=image,
-                name=f"Phantom {number}" + (", with an earlier study" if earlier else ""),
+                name=f"Phantom {number}" + (", with a prior study" if earlier else ""),
                 thumbnail=_data_uri(image, THUMBNAIL),
                 preview=_data_uri(image, None),
                 prior_image=None if earlier is None else folder / earlier["image_path"][0],

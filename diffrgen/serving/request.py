@@ -49,7 +49,7 @@ class ReportRequest(BaseModel):
         if (request.image is None) == (request.example is None):
             raise DataError("Please choose an X-ray image or one of the examples first.")
         if request.second_image is not None and request.image is None:
-            raise DataError("A second view needs an image of yours beside it; please choose one, or leave the view out.")
+            raise DataError("A second view requires a first image; please choose one or remove the second view.")
         return request
 
     @property

@@ -22,7 +22,7 @@ from diffrgen.serving.result import problem_html, result_html
 from diffrgen.serving.upload import check_one, study_of_uploads, upload_warnings
 
 LOGGER = logging.getLogger(__name__)
-UNEXPECTED = "Something went wrong here, and no report was written. The image was not kept; please try another one."
+UNEXPECTED = "Something went wrong here, and no report was generated. The image was not stored; please try another image."
 
 
 class ReportService:
@@ -69,7 +69,7 @@ class ReportService:
         sent_images = (request.image, request.second_image, request.prior_image)
         image, second, prior_image = (None if sent is None else self.held.take(sent.token) for sent in sent_images)
         if second is not None and self._reporter.takes_views == 1:
-            raise DataError("This model takes one image of a study; please leave the second view out.")
+            raise DataError("This model accepts one image per study; please remove the second view.")
         if image is None:
             study = StudyImages((self._example(request).image,))
         else:
@@ -81,12 +81,12 @@ class ReportService:
         prior_report = request.prior_report.strip()
         if len(prior_report) > self._limits.max_report_characters:
             raise DataError(
-                f"The earlier report is too long: at most {self._limits.max_report_characters} characters are accepted."
+                f"The prior report is too long: at most {self._limits.max_report_characters} characters are accepted."
             )
         if earlier is None and not prior_report:
             return study, None
         if not self._reporter.takes_priors:
-            raise DataError("This model was trained without earlier studies; please leave the earlier one out.")
+            raise DataError("This model was trained without prior studies; please remove the prior study.")
         return study, PriorStudy(earlier, prior_report or None)
 
     def _context(self, request: ReportRequest) -> Sections:
@@ -94,7 +94,7 @@ class ReportService:
         context, most = request.context, self._limits.max_report_characters
         for name, text in context.to_record().items():
             if name not in self._reporter.takes_context:
-                raise DataError(f"This model was trained without the {name} of a study; please leave it out.")
+                raise DataError(f"This model was trained without the {name} of a study; please remove it.")
             if len(text) > most:
                 raise DataError(f"The {name} is too long: at most {most} characters are accepted.")
         return context

@@ -18,25 +18,25 @@ def limits(facts: RunFacts) -> list[str]:
     found = list(_of_data(facts))
     own = next((one for one in facts.evaluations if one.record.data is None), None)
     if own is None:
-        return [*found, "Its reports have not been scored: nothing is known about how often they are right."]
+        return [*found, "Its reports have not been scored; their accuracy is unknown."]
     return found + list(_of_scores(own))
 
 
 def _of_data(facts: RunFacts) -> Iterator[str]:
     train = facts.data.splits["train"]
     if facts.settings.data.data == PHANTOM:
-        yield "The phantom is drawn by a program. A model trained on it cannot read the X-ray of a person."
+        yield "The phantom is synthetic. A model trained on it is useless on X-rays of patients."
     else:
         yield (
-            f"It knows {train.studies:,} training studies of one collection ({facts.data.name}) and no other: images of "
-            "other machines, projections, ages and hospitals may be read wrongly without a sign of it."
+            f"It was trained on {train.studies:,} studies of one collection ({facts.data.name}). On images of other "
+            "machines, projections, ages and hospitals it may fail without warning."
         )
     if not facts.options.model.prior:
-        yield "It was trained without the patients' earlier studies: it sees no change, and what it says of change is a guess."
+        yield "It was trained without prior studies: it cannot detect change, and any change that a report mentions is a guess."
     elif not train.followed:
-        yield "No training study had an earlier one of its patient: it has learned nothing about change."
+        yield "No training study had a prior study: it has learned nothing about change."
     yield (
-        "A retrieved report is another person's: what the model copies from it need not be true of the image. The disease "
+        "Retrieved reports belong to other patients: statements copied from them may be false for the image. The disease "
         "probabilities are not calibrated."
     )
 
@@ -53,13 +53,13 @@ def _of_scores(evaluation: EvaluationFacts) -> Iterator[str]:
     absent = [one["finding"] for one in diseases["per_finding"] if not one["support"]]
     few = [_named(one) for one in findings if one["support"] < FEW]
     if never:
-        yield f"It never wrote these findings, although studies had them: {'; '.join(never)}."
+        yield f"Its reports never mention these findings, although studies have them: {'; '.join(never)}."
     if missed:
-        yield f"It missed these in more than half of the studies that had them: {'; '.join(missed)}."
+        yield f"Its reports miss these in more than half of the studies that have them: {'; '.join(missed)}."
     if absent:
-        yield f"Nothing is known about {', '.join(absent)}: no study of the split had them."
+        yield f"Nothing is known about {', '.join(absent)}: no study of the split has them."
     if few:
-        yield f"Fewer than {FEW} studies of the split had these, so that their scores say little: {'; '.join(few)}."
+        yield f"Fewer than {FEW} studies of the split have these, so their scores are unreliable: {'; '.join(few)}."
     yield from _beside_baselines(evaluation)
 
 
@@ -72,12 +72,12 @@ def _beside_baselines(evaluation: EvaluationFacts) -> Iterator[str]:
     own = evaluation.model["clinical_13"]
     score, lowest = own["micro"]["f1"] or 0.0, (own["micro_f1_interval"] or [0.0])[0]
     reached = {
-        "its own on other patients' images" if name == SHUFFLED_ROW else name: scores["clinical_13"]["micro"]["f1"] or 0.0
+        "the model with other patients' images" if name == SHUFFLED_ROW else name: scores["clinical_13"]["micro"]["f1"] or 0.0
         for name, scores in evaluation.others.items()
     }
     as_good = [f"{name} ({other:.2f})" for name, other in reached.items() if other >= lowest]
     if as_good:
         yield (
             f"Its micro-F1 over the 13 diseases ({score:.2f}, lower end of the interval {lowest:.2f}) is not clearly above "
-            f"these: {', '.join(as_good)}. At such figures its reports say little about the image."
+            f"these: {', '.join(as_good)}. With these scores its reports contain little information from the image."
         )

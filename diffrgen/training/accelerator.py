@@ -23,8 +23,8 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
         raise DataError("precision fp16 needs a GPU and none is visible; use --precision bf16 or fp32 on a CPU")
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         raise DataError(
-            "accelerate was told to shard the weights (FSDP), and the weights of a run are not written from shards; "
-            "start every process with a whole copy: torchrun --nproc-per-node N -m diffrgen.train"
+            "accelerate is configured to shard the weights (FSDP), but a run is not written from shards; "
+            "start every process with a complete copy: torchrun --nproc-per-node N -m diffrgen.train"
         )
     check_trackers(options.track)
     return Accelerator(

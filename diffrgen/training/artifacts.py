@@ -75,7 +75,7 @@ def _resumable(run: RunFolder, path: Path, stop: StopRequest, *, what: str) -> I
         with stop.noted():
             yield checkpoint
     except FitStopped as stopped:
-        go_on = f"go on with: python -m diffrgen.train --resume --output {run.path}"
+        go_on = f"continue with: python -m diffrgen.train --resume --output {run.path}"
         raise TrainingStopped(stop.number, f"stopped: {stopped}, which is saved; {go_on}") from stopped
     checkpoint.discard()
 

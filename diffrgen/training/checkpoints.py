@@ -164,9 +164,9 @@ def newest_whole(folder: Path) -> Path | None:
         fault = find_fault(path)
         if fault is None:
             return path
-        warnings.warn(f"{path}: this checkpoint is broken and passed over: {fault}", stacklevel=2)
+        warnings.warn(f"{path}: this checkpoint is damaged and skipped: {fault}", stacklevel=2)
     if found:
-        raise DataError(f"{folder}: needed a whole checkpoint to resume, got {len(found)} broken; start anew")
+        raise DataError(f"{folder}: needed a complete checkpoint to resume, got {len(found)} damaged; start a new run")
     return None
 
 
@@ -183,7 +183,7 @@ def find_fault(checkpoint: Path) -> str | None:
         if not path.is_file():
             return f"{name} is missing"
         if file_digest(path) != digest:
-            return f"{name} is not as it was written"
+            return f"{name} has changed since it was written"
     return None
 
 

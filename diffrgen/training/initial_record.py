@@ -49,8 +49,8 @@ class Initialisation:
         lines = [f"start: {self.start}; taken: {', '.join(parts)}"]
         lines += [f"new: {one.part} ({_named(one.names)}): {one.reason}" for one in self.new]
         if self.unused:
-            lines.append(f"of the start not used: {_named(self.unused)}")
-        return [*lines, "made of the training split: index, prior of Eq. 9"]
+            lines.append(f"not used from the initial run: {_named(self.unused)}")
+        return [*lines, "built from the training split: index, prior of Eq. 9"]
 
 
 def write_record(

@@ -147,8 +147,8 @@ def _changed(
 def _check_findings(options: TrainOptions, config: DiffRGenConfig, findings: int) -> None:
     if findings != config.findings:
         raise DataError(
-            f"--init {options.init}: needed data with the start's {config.findings} findings, got labels of {findings}; give "
-            f"labels of {config.findings} findings, or train without --init"
+            f"--init {options.init}: needed data with the {config.findings} findings of the initial run, got labels "
+            f"of {findings}; give labels of {config.findings} findings, or train without --init"
         )
 
 

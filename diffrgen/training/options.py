@@ -217,7 +217,7 @@ class TrainOptions:
         # Before hours of training, not after them.
         self.generation.token_limits(self.text.max_tokens)
         if self.init is not None and Path(self.init).resolve() == self.output.resolve():
-            raise DataError(f"--init {self.init}: is the --output too; a run is not written over the one that it starts from")
+            raise DataError(f"--init {self.init}: is also the --output; choose another --output")
         widths = (self.model.width, self.retriever.embedding_width)
         own = self.retriever_path is None and self.model.retrieved == "embeddings"
         if self.model.variant == "promptmrg" and own and widths[0] != widths[1]:
@@ -227,20 +227,20 @@ class TrainOptions:
             )
         if (self.extra_labelled is None) != (self.extra_images is None):
             raise DataError(
-                f"--extra-labelled and --extra-images belong together, got {self.extra_labelled} and {self.extra_images}"
+                f"--extra-labelled and --extra-images must be given together, got {self.extra_labelled} and {self.extra_images}"
             )
         if self.extra_labelled is not None and not self.pretrain.epochs:
-            raise DataError("--extra-labelled needs --pretrain.epochs of at least 1, got 0: its images would not be used")
+            raise DataError("--extra-labelled requires --pretrain.epochs of at least 1, got 0")
         if self.pretrain.epochs and self.init is not None:
-            raise DataError("--pretrain.epochs trains an encoder that --init brings already; give one of both")
+            raise DataError("expected either --pretrain.epochs or --init, which has a trained encoder, got both")
         pretrained = self.init is not None or self.pretrain.epochs or self.model.encoder not in RANDOM_ENCODERS
         if self.freeze == "encoder" and not pretrained:
             raise DataError(
-                f"--freeze encoder needs a pretrained --model.encoder or --pretrain.epochs, got {self.model.encoder!r} with "
+                f"--freeze encoder requires a pretrained --model.encoder or --pretrain.epochs, got {self.model.encoder!r} with "
                 "random weights"
             )
         if self.freeze == "encoder" and self.retriever_path is not None:
             raise DataError(
-                "--freeze encoder fits a retriever on the frozen encoder's features and takes no --retriever-path, got "
-                f"{self.retriever_path}"
+                "--freeze encoder fits a retriever on the features of the frozen encoder and does not accept "
+                f"--retriever-path, got {self.retriever_path}"
             )

@@ -171,7 +171,7 @@ def fitted(
             found[name] = _by_word(found[name], own[name], tokenizer)
     found[TYPES] = torch.zeros_like(own[TYPES])
     more = len(tokenizer) - len(tensors[WORDS])
-    new = [NewTensors("decoder", (WORDS,), f"its last {more} rows, prompts that tell of an earlier study: absent")]
+    new = [NewTensors("decoder", (WORDS,), f"its last {more} rows, prompts of a prior study: absent")]
     width, findings = model.image_encoder.width, model.config.findings
     head, bias = (_by_finding(tensors[name], findings) for name in (HEAD, "classifier.head.bias"))
     if model.memory is None and tensors["memory.vision_proj.weight"].shape[1] == width:

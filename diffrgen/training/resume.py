@@ -30,7 +30,7 @@ def check_resumable(stored: TrainOptions, asked: TrainOptions) -> None:
         found.append(f"--precision (was {stored.precision}, got {asked.precision}; fp16 stays fp16)")
     if found:
         raise DataError(
-            f"{asked.output}: a training cannot go on as another one; changed: {', '.join(found)}. Leave them out to resume, "
+            f"{asked.output}: options that change the training cannot be resumed: {', '.join(found)}. Leave them out to resume, "
             "or start another run with another --output"
         )
 

@@ -86,7 +86,7 @@ def _fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tup
 
 def _stopped_before_training(run: RunFolder) -> str:
     return (
-        "stopped while the run was prepared; what was finished is kept. Go on with: "
+        "stopped while the run was prepared; finished parts are kept. Continue with: "
         f"python -m diffrgen.train --resume --output {run.path}"
     )
 
@@ -121,12 +121,12 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
     may be overwritten. Resuming starts a run where there is none, so that a job can be given the same command again.
     """
     if resume and overwrite:
-        raise DataError(f"{path}: needed --resume to go on or --overwrite to start anew, got both")
+        raise DataError(f"{path}: needed either --resume or --overwrite, got both")
     if (path / REINFORCED).is_file():
         raise DataError(f"{path}: holds a run of diffrgen.reinforce, which this command would replace; choose another --output")
     if (path / OPTIONS).is_file():
         if not (resume or overwrite):
-            advice = "pass --resume to go on, --overwrite to start anew, or another --output"
-            raise DataError(f"{path}: holds a run already; {advice}")
+            advice = "pass --resume to continue, --overwrite to replace it, or another --output"
+            raise DataError(f"{path}: already holds a run; {advice}")
     elif not is_vacant(path):
-        raise DataError(f"{path}: holds something else than a run; choose another --output")
+        raise DataError(f"{path}: holds files other than a run; choose another --output")

@@ -140,7 +140,7 @@ def _without_missing_priors(options: TrainOptions, source: StudySource, log: Cal
     if not options.model.prior:
         return options
     count = sum(study.prior_id is not None for study in source.splits.train)
-    log(f"prior studies: {count} of {len(source.splits.train)} training studies have one")
+    log(f"prior studies: {count} of {len(source.splits.train)} training studies have a prior")
     return options if count else replace(options, model=replace(options.model, prior=False))
 
 

@@ -85,6 +85,6 @@ def check_agrees(options: TrainOptions, start: TrainOptions) -> None:
     ]
     if found:
         raise DataError(
-            f"--init {options.init}: the start fixes tokenizer, text rules, images, retriever and network; "
+            f"--init {options.init}: the initial run fixes tokenizer, text rules, images, retriever and network; "
             f"contradicting: {', '.join(found)}. Leave them out, or train without --init"
         )

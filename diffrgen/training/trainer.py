@@ -207,7 +207,7 @@ class Trainer:
 
     def _advice(self) -> str:
         return (
-            f"stopped after step {self.progress.step} of {self.steps}, which is saved; go on with: "
+            f"stopped after step {self.progress.step} of {self.steps}, which is saved; continue with: "
             f"python -m diffrgen.train --resume --output {self.run.path}"
         )
 
@@ -268,7 +268,7 @@ class Trainer:
             bar.write(
                 f"step {progress.step}: validation loss {scores['loss']:.3f}, language {scores['language_loss']:.3f}, "
                 f"micro-F1 of the reports {scores['micro_f1']:.3f}; "
-                f"{self.timer.last_share:.1%} of the steps' time was waiting for data"
+                f"{self.timer.last_share:.1%} of the training time spent waiting for data"
             )
         # What has no finite loss is not called best, whatever its reports are.
         better = all_finite(scores["loss"]) and scores["micro_f1"] > progress.best

@@ -39,8 +39,8 @@ EDITED = DraftReport(
     (NotMentioned("pneumothorax", 0.87),),
     struck=1,
 )
-CHANGES = "Edited by a reader who is not named: of 4 generated sentences 1 changed, 1 left out."
-LEFT_OUT = "Not mentioned, though the classifier is sure: pneumothorax (87%)"
+CHANGES = "Edited by an unnamed reader: of 4 generated sentences 1 changed, 1 removed."
+LEFT_OUT = "Not mentioned, although the classifier is confident: pneumothorax (87%)"
 # PS3.3 table A.35.1-2: what may follow from what in a Basic Text SR.
 CONTENT = {"TEXT", "CODE", "DATETIME", "DATE", "TIME", "UIDREF", "PNAME", "IMAGE", "WAVEFORM", "COMPOSITE"}
 RELATIONSHIPS = {
@@ -180,7 +180,7 @@ def test_a_report_whose_sentences_are_all_struck_says_so(tmp_path, strict_dicom)
     assert [item.TextValue for item in sr.ContentSequence[-1].ContentSequence] == [struck.changes]
     report = diagnostic_report(sources, struck, ORIGIN, now=NOW)
     assert "conclusion" not in report
-    assert "of 2 generated sentences 0 changed, 2 left out." in report["text"]["div"]
+    assert "of 2 generated sentences 0 changed, 2 removed." in report["text"]["div"]
 
 
 def test_two_views_are_evidence_by_series(tmp_path, strict_dicom):

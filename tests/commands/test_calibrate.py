@@ -69,7 +69,7 @@ def test_the_calibration_is_kept_with_its_cross_fitted_scores(calibrated_run):
 def test_a_calibration_is_not_replaced_unasked(calibrated_run, capsys):
     before = (calibrated_run / FILE).read_bytes()
     assert run_command(lambda: calibrate.main([str(calibrated_run), *GREEDY])) == 2
-    assert "calibrated already; pass --overwrite" in capsys.readouterr().err
+    assert "already calibrated; pass --overwrite" in capsys.readouterr().err
     assert (calibrated_run / FILE).read_bytes() == before
 
 
@@ -97,7 +97,7 @@ def test_evaluation_says_that_it_scores_what_the_calibration_was_fitted_on(calib
     if rated:
         assert metrics["confidence"]["sentences"] == len(rated)
         assert metrics["confidence"]["fitted_on_these_studies"]
-        assert "the scores flatter" in " ".join(capsys.readouterr().out.split())
+        assert "the scores are optimistic" in " ".join(capsys.readouterr().out.split())
         assert (folder / "confidence.png").stat().st_size > 5_000
 
 
@@ -136,7 +136,7 @@ def test_hospital_files_mark_doubtful_sentences_and_name_what_is_not_mentioned(
     assert generate.main(command) == 0
     said = json.loads(capsys.readouterr().out)["confidence"]
     words = [f"doubtful: {one['probability']:.0%} likely to be true" if one["doubtful"] else "" for one in said]
-    words_left_out = "Not mentioned, though the classifier is sure: fracture (75%)"
+    words_left_out = "Not mentioned, although the classifier is confident: fracture (75%)"
     (document,) = (pydicom.dcmread(path) for path in (tmp_path / "sr").iterdir())
     *items, comment = document.ContentSequence[-1].ContentSequence
     assert comment.TextValue == words_left_out
@@ -158,7 +158,7 @@ def test_a_threshold_that_is_no_probability_is_refused(abstain):
 def test_sentences_of_a_run_without_calibration_cannot_be_marked(finished_run, capsys):
     image = str(finished_run.parent / "data" / "16.png")
     assert run_command(lambda: generate.main([str(finished_run), image, "--abstain", "0.5"])) == 2
-    assert "--abstain needs a calibrated run; calibrate this one with: python -m diffrgen.calibrate" in capsys.readouterr().err
+    assert "--abstain requires a calibrated run; calibrate this run with: python -m diffrgen.calibrate" in capsys.readouterr().err
 
 
 def test_new_weights_end_a_calibration(calibrated_run, tmp_path):

@@ -158,13 +158,13 @@ def test_an_indication_changes_the_report_and_is_attended_to(
 
 def test_what_a_run_does_not_take_is_refused(told_run: Path, finished_run: Path) -> None:
     image = told_run.parent / "studies" / "0.png"
-    with pytest.raises(DataError, match=r"trained without the indication of a study, and takes no such text; leave it out"):
+    with pytest.raises(DataError, match=r"trained without the indication of a study and accepts no such text; remove it"):
         generate.main([str(finished_run), str(image), "--indication", "Cough."])
-    with pytest.raises(DataError, match="trained without the technique of a study, and takes indication and history"):
+    with pytest.raises(DataError, match="trained without the technique of a study and accepts indication and history"):
         list(Reporter(told_run).write([image], context=[Sections(technique="PA.")]))
-    with pytest.raises(DataError, match="--history needs a text with a word, got ' '"):
+    with pytest.raises(DataError, match="--history requires a text with a word, got ' '"):
         generate.main([str(told_run), str(image), "--history", " "])
-    with pytest.raises(DataError, match="--indication and --history need one image or study, whose they are, got 20"):
+    with pytest.raises(DataError, match="--indication and --history require one image or study, got 20"):
         generate.main([str(told_run), str(image.parent), "--history", "COPD."])
     with pytest.raises(DataError, match=r"needed a run that was trained with --model\.context for --shuffled-context"):
         evaluate.main([str(finished_run), "--split", "val", "--shuffled-context"])
@@ -270,7 +270,7 @@ def test_the_page_asks_for_what_its_run_takes_and_passes_it_on(told_run: Path, f
             assert f"probability that {name} is present: {probability:.2f}" in shown
     assert "The history is too long: at most 5000 characters are accepted." in answer(told, history="x" * 5001)
     refused = answer(service(finished_run), indication="Cough.")
-    assert "This model was trained without the indication of a study; please leave it out." in refused
+    assert "This model was trained without the indication of a study; please remove it." in refused
     asks = [(f'id="{name}"' in page(("indication",))) for name in ("indication", "history")]
     assert asks == [True, False]
     assert 'id="known-title"' not in page(("technique",))

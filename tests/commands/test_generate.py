@@ -163,9 +163,9 @@ def test_a_prior_belongs_to_one_image(tiny_run, images, tmp_path, capsys):
     assert len(prior["differences"]) == 3
     assert prior["states"]["edema"] == "negative"
     assert generate(tiny_run, image, "--html", tmp_path / "pages", "--prior", told) == 0
-    assert "Earlier study" in (tmp_path / "pages" / "17.html").read_text(encoding="utf-8")
+    assert "Prior study" in (tmp_path / "pages" / "17.html").read_text(encoding="utf-8")
     assert generate(tiny_run, image, earlier, "--prior", told) == 2
-    assert "--prior needs one image" in capsys.readouterr().err
+    assert "--prior requires one image" in capsys.readouterr().err
     assert generate(tiny_run, image, "--prior", tmp_path / "absent.png") == 2
     assert "absent.png" in capsys.readouterr().err
 

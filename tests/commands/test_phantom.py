@@ -280,11 +280,11 @@ def test_fp16_without_a_gpu_is_a_clear_error(tmp_path):
 
 
 def test_output_that_holds_something_is_not_overwritten(run, tmp_path):
-    with pytest.raises(DataError, match="holds a run already; pass --resume"):
+    with pytest.raises(DataError, match="already holds a run; pass --resume"):
         train(parse(run))
     (tmp_path / "notes.txt").write_text("mine")
     for flags in ((), ("--overwrite",)):
-        with pytest.raises(DataError, match="holds something else than a run"):
+        with pytest.raises(DataError, match="holds files other than a run"):
             train(parse(tmp_path, *flags))
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

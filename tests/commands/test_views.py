@@ -135,7 +135,7 @@ def test_each_folder_is_a_study(data, run, capsys, tmp_path):
     ("arguments", "message"),
     [
         ([], "needed at least one image (PNG, JPG or DICOM), folder or pattern, or --study, got none"),
-        (["a.png", "--study", "b.png"], "needed images that get a report each, or those of --study, got both"),
+        (["a.png", "--study", "b.png"], "needed either IMAGES or --study, got both"),
         (["--study", "absent.png"], "expected an image file, got absent.png, which does not exist"),
         (["--study", "0.png", "1.png", "2.png", "3.png", "4.png"], "needed 1 to 4 images of a study, got 5: "),
     ],
@@ -173,17 +173,17 @@ def test_the_page_reports_an_image_with_its_second_view(data, run):
     service = ReportService(Explainer(Reporter(run)), (), UploadLimits(), options)
     alone = ask(service, image=held(service, frontal))
     both = ask(service, image=held(service, frontal), second_image=held(service, lateral))
-    pictures = [answer.count('as the network saw it: grey, scaled and cropped"') for answer in (alone, both)]
+    pictures = [answer.count('as the network input: grey, scaled and cropped"') for answer in (alone, both)]
     assert pictures == [1, 2]
     assert len(service.held) == 0
-    assert "A second view needs an image of yours" in ask(service, example=0, second_image=held(service, lateral))
+    assert "A second view requires a first image" in ask(service, example=0, second_image=held(service, lateral))
 
 
 def test_the_page_of_a_run_of_one_image_refuses_a_second_view(data, one_image_run):
     frontal, lateral, _ = studies_of(data.parent)
     service = ReportService(Explainer(Reporter(one_image_run)), (), UploadLimits(), GenerationOptions())
     answer = ask(service, image=held(service, frontal), second_image=held(service, lateral))
-    assert "This model takes one image of a study; please leave the second view out." in answer
+    assert "This model accepts one image per study; please remove the second view." in answer
     assert len(service.held) == 0
 
 
@@ -235,5 +235,5 @@ def test_a_run_from_before_there_were_views_takes_one_image(data, one_image_run,
     assert settings.data_options(reporter.model.config).views == "first"
     assert len(next(reporter.write([studies_of(data.parent)[0]], GenerationOptions(beams=1))).report) > 0
     several = StudyImages(tuple(studies_of(data.parent)))
-    with pytest.raises(DataError, match=r"this run's network takes 1 image\(s\) of a study, got 3: .*17.png, .*17-LATERAL.png"):
+    with pytest.raises(DataError, match=r"this run's network accepts 1 image\(s\) per study, got 3: .*17.png, .*17-LATERAL.png"):
         list(reporter.write([several], GenerationOptions()))

@@ -77,7 +77,7 @@ def test_states_of_other_studies_are_refused():
 
 
 @pytest.mark.usefixtures("no_java")
-@pytest.mark.filterwarnings("ignore:METEOR is left out")
+@pytest.mark.filterwarnings("ignore:METEOR is not scored")
 def test_language_scores_are_given_with_marks_and_without():
     said = ["the heart is normal .", "there is no effusion ."]
     true = ["the XXXX heart is normal .", "___ there is no effusion ."]

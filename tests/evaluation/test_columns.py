@@ -165,7 +165,7 @@ def test_references_of_another_file_must_belong_to_the_reports(tmp_path: Path) -
         read(Dump(public_dumps.cxrmate2(tmp_path).predictions, other))
     with pytest.raises(DataError, match="got none for 3, such as a report without an id"):
         read(Dump(dump.predictions, other))
-    with pytest.raises(DataError, match="--references and --data both bring the references"):
+    with pytest.raises(DataError, match="expected either --references or --data"):
         ScoreOptions(dump.predictions, references=short, data=short)
 
 

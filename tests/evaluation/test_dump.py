@@ -104,7 +104,7 @@ def test_missing_references_and_training_reports_are_said(tmp_path):
         score_predictions(ScoreOptions(path, protocol="r2gen-iu"))
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs a Java runtime")
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR requires a Java runtime")
 def test_published_scores_from_the_published_dump(shared):
     folder = shared / "iu_xray"
     published = json.loads((folder / "golden_nlg.json").read_text())["published"]

@@ -89,7 +89,7 @@ def test_explained_reports_hold_where_each_finding_is_seen(tiny_run):
 def test_the_page_shows_present_and_uncertain_findings_alone():
     heat = np.array([[0.1, 0.7], [0.1, 0.1]])
     report = explained_report()
-    assert "Where each finding is seen" not in render_page(report, title="chest")
+    assert "Location of each finding" not in render_page(report, title="chest")
     seen = tuple(SeenFinding(name, heat, (0.3, 0.7)) for name in ("edema", "fracture", "lung lesion"))
     html = render_page(type(report)(**{**vars(report), "seen": seen}), title="chest")
     assert "Where edema is seen: most in the upper right of the picture" in html

@@ -96,7 +96,7 @@ def test_compressed_pixels_are_the_same_and_the_name_does_not_matter(tmp_path: P
     [
         ({"NumberOfFrames": 2}, "expected one picture, got 2 frames"),
         ({"Rows": 20_000, "Columns": 20_000}, "20000 x 20000 pixels are over the limit of 89478485"),
-        ({"Rows": 3}, "expected 18 bytes in the attribute PixelData, as the tags say, got 12"),
+        ({"Rows": 3}, "expected 18 bytes in the attribute PixelData, as in the tags, got 12"),
         ({"PhotometricInterpretation": "HSV"}, "a.dcm: expected a photometric inter.* MONOCHROME1, .*, got another"),
     ],
 )

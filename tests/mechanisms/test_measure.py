@@ -129,7 +129,7 @@ def test_a_run_is_measured(tiny_run, tmp_path, capsys):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     output = tmp_path / "mechanisms.json"
     assert main([str(run), "--split", "val", "--batch-size", "4", "--output", str(output)]) == 0
-    assert "nats lost" in capsys.readouterr().out
+    assert "loss increase in nats" in capsys.readouterr().out
     measured = json.loads(output.read_text())
     assert measured["studies"] > 0
     assert set(measured["added"]) == set(changes.CHANGES) - {"nothing", changes.OTHER_ROWS}

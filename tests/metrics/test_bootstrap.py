@@ -15,7 +15,7 @@ from diffrgen.metrics import clinical_scores, corpus_scores, interval_row, markd
 from diffrgen.metrics.bootstrap import bootstrap_interval, mean_interval
 from diffrgen.metrics.meteor import meteor_score
 
-java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs a Java runtime")
+java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR requires a Java runtime")
 WORDS = ["the", "heart", "is", "large", "no", "edema", "or", "effusion", "seen", ".", "lungs", "clear"]
 RESAMPLES, SEED = 12, 3
 

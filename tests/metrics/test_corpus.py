@@ -16,7 +16,7 @@ from diffrgen.metrics import corpus_scores, meteor
 from diffrgen.text import clean_report
 
 NAMES = {"bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"}
-java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs a Java runtime")
+java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR requires a Java runtime")
 
 
 def quiet_scores(hypotheses, references):

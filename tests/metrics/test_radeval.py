@@ -52,7 +52,7 @@ def test_scores_have_radevals_names_and_sides():
 
 @pytest.mark.usefixtures("stand_in")
 def test_what_cannot_be_computed_has_a_reason_and_no_number():
-    with pytest.warns(RuntimeWarning, match="green is left out of the scores: OSError: cannot reach the hub"):
+    with pytest.warns(RuntimeWarning, match="green is not scored: OSError: cannot reach the hub"):
         scores = radeval_scores(["a"], ["a"], ["green", "radgraph"])
     assert scores["green"] == "OSError: cannot reach the hub"
     assert scores["radgraph_simple"] == 1.0
@@ -74,7 +74,7 @@ def test_without_the_package_the_reason_says_what_to_install(no_java_once, monke
     (tmp_path / "a.jsonl").write_text('{"id": 1, "hypothesis": "no edema", "reference": "edema"}\n')
     output = tmp_path / "scores.json"
     arguments = ["--predictions", str(tmp_path / "a.jsonl"), "--output", str(output), "--radeval", "radgraph"]
-    with pytest.warns(RuntimeWarning, match="radgraph is left out"):
+    with pytest.warns(RuntimeWarning, match="radgraph is not scored"):
         assert main(arguments) == 0
     assert json.loads(output.read_text())["radeval"] == {
         "radgraph": 'radeval is not installed: pip install "diffrgen[radeval]"'

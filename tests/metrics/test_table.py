@@ -37,7 +37,7 @@ def test_markdown(row):
         "ours", "0.750", "0.750", "0.667", "0.400", "0.123", "- (1)", "0.250", "0.667", "0.750",
     ]  # fmt: skip
     assert lines[3] == ""
-    assert lines[4].startswith("- (1) METEOR needs a Java runtime")
+    assert lines[4].startswith("- (1) METEOR requires a Java runtime")
     assert len(lines) == 5
 
 
@@ -49,7 +49,7 @@ def test_terminal_shows_the_same(row):
     out = io.StringIO()
     Console(file=out, width=160).print(terminal_table({"[ours]": row}, title="Table 1"))
     text = out.getvalue()
-    for piece in ("Table 1", "[ours]", "METEOR", "0.123", "- (1)", "(1) METEOR needs a Java runtime"):
+    for piece in ("Table 1", "[ours]", "METEOR", "0.123", "- (1)", "(1) METEOR requires a Java runtime"):
         assert piece in text
 
 
@@ -75,7 +75,7 @@ def test_published_rows_are_marked():
 
 
 def test_rows_for_iu_x_ray_say_that_their_models_were_trained_on_mimic_cxr():
-    note = "whose IU X-Ray rows are of models trained on MIMIC-CXR and tested on the whole of IU X-Ray"
+    note = "whose IU X-Ray rows evaluate models trained on MIMIC-CXR on all of IU X-Ray"
     assert note in markdown_table(published_rows("iu-xray"))
     assert "trained on MIMIC-CXR" not in markdown_table(published_rows("mimic-cxr"))
     with Console(width=80, record=True, file=io.StringIO()) as console:

@@ -115,8 +115,8 @@ def test_page_tells_everything_in_words():
     assert "Half of it on 1 of 4 patches, most in the upper right" in text
     assert re.search(r"1 s0 .*similarity 0\.90 distance furthest of 3 3\.00 direction as usual 0\.50", text)
     assert "inner product (not used) closest of 3 9.00" in text
-    assert "Earlier study" in text
-    assert "What was there, as its report says: edema absent, fracture present. The new report" in text
+    assert "Prior study" in text
+    assert "Findings in its report: edema absent, fracture present. These states also prompted the new report." in text
     assert "windows of 3 x 3 patches" in text
     assert all(image["alt"] for image in page.named("img"))
     bars = [svg["aria-label"] for svg in page.named("svg")]
@@ -169,7 +169,7 @@ def test_a_report_without_sentences_neighbours_or_layers_has_a_page():
         differences=(),
         routes=(),
     )
-    assert "wrote no sentence" in Page(render_page(empty, title="chest.png")).text
+    assert "generated no sentence" in Page(render_page(empty, title="chest.png")).text
 
 
 def test_strongest_are_the_fewest_patches_that_hold_half():
@@ -196,9 +196,10 @@ def test_sentences_are_spaced_as_one_writes_them():
 
 def test_equal_weights_are_called_so():
     equal, clear = layer_routes(((0.34, 0.33, 0.33), (0.1, 0.1, 0.8)), layers=2, grid=(7, 7), reports=21)
-    assert route_words(equal) == "Nearly equal weights. Most weight: the whole image."
+    assert route_words(equal) == "Nearly equal weights. Most weight: the complete image."
     assert route_words(clear) == (
-        "Most weight: windows of 5 x 5 patches. Drawn is that of retrieved report 17, round the patch in row 3, column 3."
+        "Most weight: windows of 5 x 5 patches. The image shows the window of retrieved report 17, around the patch in row 3, "
+        "column 3."
     )
 
 
@@ -233,11 +234,11 @@ def test_each_view_is_shown_and_its_share_of_the_heat():
     page = Page(render_page(report, title="study"))
     described = [image["alt"] for image in page.named("img")]
     assert described[:2] == [
-        f"The X-ray, {kind} view, as the network saw it: grey, scaled and cropped" for kind in ("lateral", "frontal")
+        f"The X-ray, {kind} view, as the network input: grey, scaled and cropped" for kind in ("lateral", "frontal")
     ]
     words = "half of it on 1 of 8 patches, most in the upper right of the frontal view"
     assert described[2:4] == [f"Attention to the {kind} view for sentence 1: {words}" for kind in ("lateral", "frontal")]
-    assert "What the network saw: lateral view, frontal view, 32" in page.text
+    assert "Input of the network: lateral view, frontal view, 32" in page.text
     assert report.to_dict()["views"] == ("lateral", "frontal")
     assert np.array(report.to_dict()["sentences"][0]["heat"]).shape == (2, 2, 2)
 
@@ -333,7 +334,7 @@ def test_sentences_are_marked_by_how_sure_the_run_is_in_words_too():
     said = page.texts["small"]
     assert [text for text in said if "%" in text] == ["83% likely to be true", "20% likely to be true"]
     assert "likely: 80% to 100%" in page.text
-    assert "Not mentioned, though the classifier is sure: pneumothorax (87%)" in page.text
+    assert "Not mentioned, although the classifier is confident: pneumothorax (87%)" in page.text
     assert [sure_words(p) for p in (1.0, 0.8, 0.79, 0.5, 0.49, 0.0)] == ["likely"] * 2 + ["uncertain"] * 2 + ["unlikely"] * 2
 
 
@@ -343,4 +344,4 @@ def test_a_sentence_without_findings_and_a_run_without_calibration_have_no_mark(
     html = render_fragment(explained_report())
     assert not any((item.get("class") or "").startswith("sure-") for item in Page(html).named("li"))
     assert "likely to be true" not in html
-    assert "Not mentioned, though" not in html
+    assert "Not mentioned, although" not in html

@@ -247,7 +247,7 @@ def test_a_run_without_the_input_refuses_a_prior(data, tmp_path):
     assert not list(folder.index_path.glob("priors-*"))
     reporter = Reporter(folder.path)
     assert not reporter.takes_priors
-    with pytest.raises(DataError, match="trained without earlier studies"):
+    with pytest.raises(DataError, match="trained without prior studies"):
         list(reporter.write(["x.png"], GREEDY, [PriorStudy(report="Large.")]))
 
 
@@ -258,7 +258,7 @@ def test_data_without_earlier_studies_make_a_network_without_that_input(data, tm
     alone = data.parent / "alone.json"
     alone.write_text(json.dumps(content))
     assert train_command.main(arguments(alone, tmp_path / "run", *STEPS)) == 0
-    assert "0 of 16 training studies have one" in capsys.readouterr().out
+    assert "0 of 16 training studies have a prior" in capsys.readouterr().out
     assert not RunFolder(tmp_path / "run").model().config.prior
 
 

@@ -41,5 +41,5 @@ def test_a_signal_to_the_process_group_stops_training_in_words_wherever_a_worker
     assert [line for line in done.stdout.splitlines() if line.isdigit()] == ["143", "143", "143", "0"], said
     assert "Traceback" not in done.stderr, said
     assert "stopped: the retriever is fitted to step 1 of 1, which is saved" in done.stderr, said
-    assert "stopped while the run was prepared; what was finished is kept" in done.stderr, said
+    assert "stopped while the run was prepared; finished parts are kept" in done.stderr, said
     assert "stopped after step 1 of 3, which is saved" in done.stderr, said

@@ -167,7 +167,7 @@ def test_what_chexpert_plus_cannot_be_is_refused(tmp_path: Path) -> None:
     write_chexpert(root, [*CHEXPERT, CHEXPERT[0]])
     chexpert(root, tmp_path / "twice")
     assert summary_of(tmp_path / "twice")["dropped"]["images"] == {
-        "image a second time": {"count": 1, "examples": ["train/patient00001/study2/view1_frontal.png"]}
+        "duplicate image": {"count": 1, "examples": ["train/patient00001/study2/view1_frontal.png"]}
     }
     with pytest.raises(DataError, match=r"needed report_fixed\.json .*--labels report"):
         chexpert(root, tmp_path / "labels", labels="report")
@@ -223,12 +223,12 @@ def test_rexgradient_by_date_with_views_and_sections(tmp_path: Path) -> None:
     ]
     assert [len(content[split]) for split in ("val", "test")] == [0, 1]
     assert summary_of(tmp_path / "out")["dropped"]["studies"] == {
-        "study a second time": {"count": 1, "examples": ["p7_a71_s1.2.71"]},
+        "duplicate study": {"count": 1, "examples": ["p7_a71_s1.2.71"]},
         "report without findings": {"count": 1, "examples": ["p8_a81_s1.2.81"]},
     }
     table = rexgradient(write_rexgradient(tmp_path / "t", REXGRADIENT, table=True), tmp_path / "table")
     assert table["train"][0] == {key: value for key, value in first.items() if key not in ("view", "views")}
-    assert "the views are not known" in summary_of(tmp_path / "table")["notes"][0]
+    assert "the views are unknown" in summary_of(tmp_path / "table")["notes"][0]
 
 
 def write_tar(root: Path, images: dict[str, bytes], *, parts: int = 3) -> bytes:

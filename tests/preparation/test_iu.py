@@ -70,7 +70,7 @@ def test_openi_reports_become_records(tmp_path: Path, packed: bool) -> None:
         "report without findings": {"count": 1, "examples": ["CXR2"]},
         "study with fewer than 1 image(s) of the wanted views": {"count": 1, "examples": ["CXR5"]},
     }
-    assert summary["notes"][-1] == "whole data set: every study is in test"
+    assert summary["notes"][-1] == "complete data set: every study is in test"
     splits = read_annotation(tmp_path / "out" / "annotation.json", images=archive / summary["files"]["images"])
     assert [study.id for study in splits.test] == ["CXR1", "CXR3", "CXR4"]
     assert splits.test[1].sections == Sections(findings="Effusion.", indication="Cough")

@@ -160,7 +160,7 @@ def test_views_are_kept_by_name_or_group(archive: Path, tmp_path: Path) -> None:
     assert ids("lateral", "lateral") == ["aaaa-lat", "bbbb-lat"]
     assert ids("named", "ll", "unknown") == ["aaaa-lat", "cccc"]
     dropped = summary_of(tmp_path / "frontal")["dropped"]["studies"]
-    assert dropped["study without an image of the wanted views"] == {"count": 1, "examples": ["s50000003"]}
+    assert dropped["study without an image of the requested views"] == {"count": 1, "examples": ["s50000003"]}
 
 
 def test_base_frequencies_count_entries(archive: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_image_files_are_looked_for_only_when_asked(archive: Path, tmp_path: Pat
     checked = prepare(archive, tmp_path / "checked", check_images=True)
     assert [record["id"] for record in checked["train"]] == ["aaaa-lat", "bbbb-pa", "bbbb-lat", "cccc"]
     dropped = summary_of(tmp_path / "checked")["dropped"]
-    assert dropped["images"] == {"image file not there": {"count": 2, "examples": ["aaaa-ap", "eeee"]}}
+    assert dropped["images"] == {"image file missing": {"count": 2, "examples": ["aaaa-ap", "eeee"]}}
     assert dropped["studies"]["study without an image file"] == {"count": 1, "examples": ["s52000001"]}
 
 
@@ -286,7 +286,7 @@ def test_a_cut_off_file_is_named(archive: Path, tmp_path: Path) -> None:
 
 
 def test_two_versions_and_nothing_left_are_refused(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)nothing is left.*image of the wanted views"):
+    with pytest.raises(DataError, match=r"(?s)nothing is left.*image of the requested views"):
         prepare(archive, tmp_path / "out", views=("SWIMMERS",))
     copy = archive / "copy" / "mimic-cxr-2.0.0-split.csv.gz"
     copy.parent.mkdir()

@@ -174,11 +174,11 @@ def test_a_table_that_cannot_be_used_is_named(tmp_path: Path, text: str, message
 
 
 def test_options_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(DataError, match="belong together"):
+    with pytest.raises(DataError, match="must be given together"):
         TrainOptions(extra_labelled=Path("labels.csv"))
-    with pytest.raises(DataError, match="would not be used"):
+    with pytest.raises(DataError, match=r"requires --pretrain\.epochs of at least 1"):
         TrainOptions(extra_labelled=Path("labels.csv"), extra_images=Path("images"))
-    with pytest.raises(DataError, match="give one of both"):
+    with pytest.raises(DataError, match=r"expected either --pretrain\.epochs or --init"):
         TrainOptions(init="runs/a", pretrain=PretrainOptions(epochs=1))
     with pytest.raises(DataError, match=r"--pretrain\.epochs"):
         TrainOptions(freeze="encoder")

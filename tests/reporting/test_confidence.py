@@ -294,7 +294,7 @@ def test_each_sentence_of_a_page_says_how_sure_the_run_is():
     assert confidence_words(effusion, below=0.5) == "doubtful: 40% likely to be true"
     assert confidence_words(replace(effusion, probability=0.9982)) == "more than 99% likely to be true"
     assert confidence_words(replace(effusion, probability=0.0018)) == "less than 1% likely to be true"
-    assert confidence_words(bones, below=1.0) == "names no finding, so it is not rated"
+    assert confidence_words(bones, below=1.0) == "mentions no finding, so it is not rated"
 
 
 @pytest.mark.parametrize("beams", [1, 3])

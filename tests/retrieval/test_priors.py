@@ -130,7 +130,7 @@ def test_an_earlier_study_of_another_split_counts_and_an_unknown_one_does_not(re
 
 def test_a_study_is_never_its_own_earlier_one(retriever, studies, tmp_path):
     wrong = (replace(studies[0], prior_id="0"), *studies[1:])
-    with pytest.raises(DataError, match="study '0': needed an earlier study as its prior, got itself"):
+    with pytest.raises(DataError, match="study '0': needed another study as its prior, got itself"):
         priors(retriever, wrong, tmp_path)
 
 

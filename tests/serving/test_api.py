@@ -138,7 +138,7 @@ def test_two_patients_in_one_request_are_refused(client, tmp_path):
     mine, theirs = dicom(tmp_path / "a.dcm"), dicom(tmp_path / "b.dcm", PatientID="SOMEBODY-ELSE")
     files = [("images", ("a", mine)), ("prior_image", ("b", theirs))]
     answer = client.post("v1/reports", files=files)
-    check_problem(answer, 422, expected="an earlier study of the same patient", got="several")
+    check_problem(answer, 422, expected="a prior study of the same patient", got="several")
     assert "SOMEBODY" not in answer.text
     same = dicom(tmp_path / "c.dcm", StudyInstanceUID=generate_uid())
     assert client.post("v1/reports", files=[("images", ("a", mine)), ("prior_image", ("b", same))]).status_code == 200

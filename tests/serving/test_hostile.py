@@ -125,7 +125,7 @@ def test_a_model_without_earlier_studies_says_so():
     example = Example(Path("a.png"), "a", "", "")
     service = ReportService(explainer, [example], UploadLimits(), GenerationOptions())
     answer = asyncio.run(service.answer({"example": 0, "prior_report": "The heart is large."}, "client"))
-    assert "trained without earlier studies" in answer
+    assert "trained without prior studies" in answer
 
 
 def test_a_token_is_good_once(visitor, film):

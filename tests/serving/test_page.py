@@ -291,7 +291,7 @@ def test_a_service_that_dies_while_it_writes_is_noticed(browser, tiny_run, tmp_p
         page.find_element(By.CSS_SELECTOR, "[data-example]").click()
         os.kill(server.pid, signal.SIGSTOP)
         write(page)
-        assert page.find_element(By.CSS_SELECTOR, ".status").text == "Writing the report ..."
+        assert page.find_element(By.CSS_SELECTOR, ".status").text == "Generating the report ..."
         os.kill(server.pid, signal.SIGKILL)
         assert problem(page) == "The service cannot be reached."
         assert page.find_element(By.CSS_SELECTOR, ".status").text == ""

@@ -115,7 +115,7 @@ def test_an_edit_is_text_beside_what_was_written_and_goes_into_the_files(page, d
     before = sentences(page)
     written(page, SCRIPT)
     assert sentences(page) == [SCRIPT, *before[1:]]
-    assert found(page, "#answer .as-written").text == f"As written: {before[0]}"
+    assert found(page, "#answer .as-written").text == f"As generated: {before[0]}"
     time.sleep(0.3)
     assert page.title != "run"
     assert page.find_elements(By.CSS_SELECTOR, "#answer .said *") == []
@@ -124,13 +124,13 @@ def test_an_edit_is_text_beside_what_was_written_and_goes_into_the_files(page, d
     assert "Research use only" in notice
     assert kept == "\n".join([SCRIPT, *before[1:]])
     assert said == (
-        f"Edited by a reader who is not named: of {len(before)} generated sentences 1 changed, 0 left out.\n"
+        f"Edited by an unnamed reader: of {len(before)} generated sentences 1 changed, 0 removed.\n"
         f"Sentence 1, as generated: {before[0]}\n"
     )
     html = downloaded(page, downloads, "page", ".html").decode()
     assert "&lt;script&gt;" in html
     assert "<script" not in html
-    assert f"As written: {before[0]}" in html
+    assert f"As generated: {before[0]}" in html
     assert "<textarea" not in html
     assert "<canvas" not in html
     assert html.count("<img") == len(page.find_elements(By.CSS_SELECTOR, "#answer article img"))
@@ -144,7 +144,7 @@ def test_a_struck_sentence_is_kept_out_of_the_files_and_an_accepted_one_says_so(
     assert control(page, "Strike sentence 1").get_attribute("aria-pressed") == "true"
     *kept, said = downloaded(page, downloads, "text", ".txt").decode().split("\n\n")[1:]
     assert kept == ["\n".join(before[1:])] * (len(before) > 1)
-    assert said == f"Edited by a reader who is not named: of {len(before)} generated sentences 0 changed, 1 left out.\n"
+    assert said == f"Edited by an unnamed reader: of {len(before)} generated sentences 0 changed, 1 removed.\n"
     control(page, "Strike sentence 1").click()
     assert page.find_elements(By.CSS_SELECTOR, "#answer .struck") == []
 
@@ -166,7 +166,7 @@ def test_hospital_formats_hold_the_corrected_report_of_the_uploaded_study(page, 
     *items, changes = findings.ContentSequence
     assert [item.TextValue for item in items] == ["No pneumothorax.", *before[1:]]
     assert [child.TextValue for child in items[0].ContentSequence if child.ValueType == "TEXT"] == [before[0]]
-    edited = f"Edited by a reader who is not named: of {len(before)} generated sentences 1 changed, 0 left out."
+    edited = f"Edited by an unnamed reader: of {len(before)} generated sentences 1 changed, 0 removed."
     assert changes.TextValue == edited
     assert sr.ContributingEquipmentSequence[0].DeviceSerialNumber == run_origin(tiny_run).digest
     report = json.loads(downloaded(page, downloads, "fhir", ".json"))
@@ -215,7 +215,7 @@ def origin(element):
 
 def test_the_attention_of_a_sentence_lies_over_the_image(page):
     reading = json.loads(found(page, "#answer .result").get_attribute("data-reading"))[0]["heat"][0]
-    control(page, "Show where the writer looked for sentence 1").click()
+    control(page, "Show where the decoder looked for sentence 1").click()
     shown, grid = pixels(page), np.array(reading)
     warm = shown[..., 0] - shown[..., 2]
     rows, columns = grid.shape
@@ -265,7 +265,7 @@ def test_an_edited_sentence_is_no_longer_rated_on_the_page_or_in_its_files(brows
     browser.get((tmp_path / "page.html").as_uri())
     found(browser, "#answer .controls")
     items = browser.find_elements(By.CSS_SELECTOR, "#answer .sentences li")
-    left_out = "Not mentioned, though the classifier is sure: pneumothorax (87%)\n"
+    left_out = "Not mentioned, although the classifier is confident: pneumothorax (87%)\n"
     assert [item.get_attribute("class") for item in items] == ["sure-likely", "sure-unlikely"]
     text = downloaded(browser, downloads, "text", ".txt").decode()
     assert text.endswith(f"Sentence 1: 83% likely to be true\nSentence 2: 20% likely to be true\n{left_out}")
@@ -274,7 +274,7 @@ def test_an_edited_sentence_is_no_longer_rated_on_the_page_or_in_its_files(brows
     assert "83%" not in items[0].text
     text = downloaded(browser, downloads, "text", ".txt").decode()
     assert text.split("\n\n", 2)[2] == (
-        "Edited by a reader who is not named: of 2 generated sentences 1 changed, 0 left out.\n"
+        "Edited by an unnamed reader: of 2 generated sentences 1 changed, 0 removed.\n"
         f"Sentence 1, as generated: The heart is normal.\nSentence 2: 20% likely to be true\n{left_out}"
     )
     html = downloaded(browser, downloads, "page", ".html").decode()
@@ -333,8 +333,8 @@ def test_confidence_and_what_is_left_out_leave_with_a_draft_without_control_char
     answer = export(server, [dicom.read_bytes()], report)
     assert answer.status_code == 200, answer.text
     clean, sure = "Clear\ufffd\ufffd[2J lungs.", "doubtful: 31% likely to be true"
-    left_out = "Not mentioned, though the classifier is sure: edema (75%)"
-    changes = "Edited by a reader who is not named: of 3 generated sentences 0 changed, 1 left out."
+    left_out = "Not mentioned, although the classifier is confident: edema (75%)"
+    changes = "Edited by an unnamed reader: of 3 generated sentences 0 changed, 1 removed."
     if kind == "fhir":
         written = answer.json()
         assert written["conclusion"] == f"{clean} An effusion. [{sure}]"

@@ -46,7 +46,7 @@ def test_text_holds_data_training_and_the_table_with_intervals(finished_run):
     manifest = read(finished_run / "index" / "manifest.json")
     assert "| train | 16 | 16 | 8 | 16 | 8 | data |" in card
     assert "| val | 4 | 4 | 2 | 4 | 2 | data |" in card
-    assert f"{weights:,} numbers" in card
+    assert f"{weights:,} parameters" in card
     assert f"holds {manifest['texts']} distinct reports of 16 training studies" in card
     assert f"{training['steps']} steps of 4 studies, fp32, seed 0" in card
     assert all(f"{name} {version}" in card for name, version in training["versions"].items())
@@ -103,7 +103,7 @@ def test_scores_of_other_weights_are_left_out(own_run):
     assert facts.evaluations == ()
     assert "Its reports have not been scored" in limits(facts)[-1]
     assert write_card(own_run)
-    assert "No evaluation is in the run" in (own_run / "README.md").read_text()
+    assert "The run has no evaluation" in (own_run / "README.md").read_text()
 
 
 def test_scores_on_other_data_are_named_and_not_in_the_metadata(own_run):
@@ -139,10 +139,10 @@ def test_limits_follow_from_the_scores(own_run):
     data["splits"]["train"]["followed"] = 0
     (own_run / "data.json").write_text(json.dumps(data))
     said = " ".join(limits(RunFacts.read(own_run)))
-    assert "never wrote these findings, although studies had them: fracture (of 40)." in said
-    assert "more than half of the studies that had them: edema (of 40), 0.20 found." in said
+    assert "never mention these findings, although studies have them: fracture (of 40)." in said
+    assert "more than half of the studies that have them: edema (of 40), 0.20 found." in said
     assert "Nothing is known about lung lesion" in said
-    assert "say little: pneumonia (of 3)." in said
+    assert "unreliable: pneumonia (of 3)." in said
     assert f"is not clearly above these: {others[0]} (0.41)." in said
     assert "learned nothing about change" in said
     assert "cardiomegaly" not in said

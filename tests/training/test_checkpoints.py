@@ -113,7 +113,7 @@ def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_resumed_run_equals_the
         before_step(patch, 6, lambda: os.kill(os.getpid(), number))
         assert start(data, run, "--checkpoint-every", "3") == 128 + number
     assert (
-        f"step 6 of {STEPS}, which is saved; go on with: python -m diffrgen.train --resume" in capsys.readouterr().err
+        f"step 6 of {STEPS}, which is saved; continue with: python -m diffrgen.train --resume" in capsys.readouterr().err
     )
     assert names(run)[-1] == "step-00000006"
     assert start(data, run) == 0

@@ -160,7 +160,7 @@ def test_what_is_no_run_is_refused_and_so_are_broken_weights(own_run, data, tmp_
     with pytest.raises(SystemExit) as ended:
         train.main(command(own_run, data, own_run, "--overwrite"))
     assert ended.value.code == 2
-    assert "is the --output too" in " ".join("".join(capsys.readouterr()).replace("│", " ").split())
+    assert "is also the --output" in " ".join("".join(capsys.readouterr()).replace("│", " ").split())
     assert (own_run / "model.safetensors").is_file()
     weights = load_file(own_run / "model.safetensors")
     weights["classifier.head.bias"][3] = torch.nan

@@ -103,5 +103,5 @@ def test_one_process_gathers_and_weighs_nothing():
 
 def test_sharded_weights_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(DataError, match="told to shard the weights"):
+    with pytest.raises(DataError, match="configured to shard the weights"):
         make_accelerator(parse_options([]))

@@ -18,13 +18,13 @@ class Sentence(BaseModel):
 
     text: str
     findings: dict[str, str] = Field(
-        description='The findings that the sentence states: "positive", "negative" or "uncertain".'
+        description='The findings that the sentence mentions: "positive", "negative" or "uncertain".'
     )
     confidence: float | None = Field(
-        default=None, description="That the findings agree with the study, 0 to 1; absent where the run has no calibration."
+        default=None, description="Probability that the findings agree with the study, 0 to 1; absent without a calibration."
     )
     section: Literal["findings", "impression"] | None = Field(
-        default=None, description="The section of the sentence; absent where the run writes one text."
+        default=None, description="The section of the sentence; absent if the run generates one text."
     )
 
 
@@ -39,7 +39,7 @@ class Finding(BaseModel):
     """What the classifier reads from the images for one finding."""
 
     state: str = Field(description='"blank", "positive", "negative" or "uncertain".')
-    probability: float = Field(description="That the finding is present, 0 to 1.")
+    probability: float = Field(description="Probability that the finding is present, 0 to 1.")
 
 
 class ReportAnswer(BaseModel):
@@ -50,10 +50,10 @@ class ReportAnswer(BaseModel):
     sentences: list[Sentence]
     findings: dict[str, Finding]
     not_mentioned: list[NotMentionedFinding] | None = Field(
-        default=None, description="What the report leaves out; absent where the run has no calibration."
+        default=None, description="Findings that the report omits; absent without a calibration."
     )
-    views: list[str] = Field(description="The kind of each image's view, for a run that takes several.")
-    warnings: list[str] = Field(description="What to look at before the report or its images are passed on.")
+    views: list[str] = Field(description="The kind of view of each image, for a run with several views.")
+    warnings: list[str] = Field(description="Warnings to check before sharing the report or its images.")
     model: str = Field(description="The software and its version.")
     run: str = Field(description="SHA-256 of the run's weights.")
 

@@ -79,7 +79,7 @@ def _application(api: ReportApi, takes: TakenInputs) -> FastAPI:
             "security": [{"token": []}],
         },
     )(api.answer)
-    application.get("/healthz", summary="Whether the service answers")(_health)
+    application.get("/healthz", summary="Health check")(_health)
     application.get("/docs", include_in_schema=False, response_class=HTMLResponse)(_documentation)
     application.openapi_schema = application.openapi()
     application.openapi_schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -93,9 +93,9 @@ def _form_schema(takes: TakenInputs) -> dict[str, Any]:
         "images": {"type": "array", "items": FILE, "minItems": 1, "maxItems": takes.views, "description": images}
     }
     if takes.prior:
-        fields["prior_image"] = {**FILE, "description": "The patient's earlier image."}
-        fields["prior_report"] = {"type": "string", "description": "The patient's earlier report."}
-    texts = {"indication": "Why the study was asked for.", "history": "The patient's history."}
+        fields["prior_image"] = {**FILE, "description": "Image of the patient's prior study."}
+        fields["prior_report"] = {"type": "string", "description": "Report of the patient's prior study."}
+    texts = {"indication": "Indication of the study.", "history": "The patient's history."}
     fields |= {name: {"type": "string", "description": texts[name]} for name in CONTEXT if name in takes.context}
     return {"type": "object", "properties": fields, "required": ["images"], "additionalProperties": False}
 

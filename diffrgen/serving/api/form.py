@@ -71,12 +71,12 @@ async def read_form(
 async def _form(fields: FormData, limits: UploadLimits, takes: TakenInputs) -> StudyForm:
     for name in fields:
         if name not in FIELDS:
-            raise _wrong("There is a field that is not known.", f"the fields {', '.join(FIELDS)}", printable(name)[:80])
+            raise _wrong("The request has an unknown field.", f"the fields {', '.join(FIELDS)}", printable(name)[:80])
     context = Sections(**{name: _text(fields, name, limits) for name in CONTEXT})
     for name in context.to_record():
         if name not in takes.context:
             raise _wrong(
-                f"This run was trained without the {name} of a study; leave the field out.",
+                f"This run was trained without the {name} of a study; remove the field.",
                 f"a request without the field {name}",
                 f"a text in the field {name}",
             )
@@ -86,17 +86,17 @@ async def _form(fields: FormData, limits: UploadLimits, takes: TakenInputs) -> S
         raise _wrong("Send the images of one study.", f"1 to {MAX_VIEWS} files in the field images", f"{len(images)} files")
     if len(images) > takes.views:
         raise _wrong(
-            f"This run takes {takes.views} image{'s' if takes.views > 1 else ''} of a study.",
+            f"This run accepts {takes.views} image{'s' if takes.views > 1 else ''} of a study.",
             f"at most {takes.views} in the field images",
             f"{len(images)} files",
         )
     if len(prior_images) > 1:
-        raise _wrong("Send one earlier image.", "at most 1 file in the field prior_image", f"{len(prior_images)} files")
+        raise _wrong("Send one prior image.", "at most 1 file in the field prior_image", f"{len(prior_images)} files")
     if (prior_images or prior_report) and not takes.prior:
         raise _wrong(
-            "This run was trained without earlier studies; leave the earlier one out.",
+            "This run was trained without prior studies; remove the prior study.",
             "neither prior_image nor prior_report",
-            "an earlier study",
+            "a prior study",
         )
     return StudyForm(tuple(images), prior_images[0] if prior_images else None, prior_report, context)
 

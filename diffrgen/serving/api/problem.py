@@ -7,14 +7,14 @@ from pydantic import BaseModel, Field
 
 # The codes of an answer without a report, and when each comes.
 STATUSES = {
-    400: "The body is damaged, or no client of the API sends such a request.",
+    400: "The body is damaged or the request is malformed.",
     401: "The token is missing or wrong.",
     404: "There is nothing at this address.",
     405: "The address takes another method.",
     408: "The body took too long to arrive.",
     413: "The body, an image or a text is too long.",
     415: "The body is not multipart/form-data.",
-    422: "A field or an image is not what it should be.",
+    422: "A field or an image is invalid.",
     429: "Too many requests of this client are open.",
     500: "Something went wrong in the service.",
     503: "Too many requests wait.",
@@ -25,9 +25,9 @@ RETRY_SECONDS = 30
 class Problem(BaseModel):
     """Why there is no report: what was expected, and what came. Values of an upload's tags are never quoted."""
 
-    error: str = Field(description="What is wrong, in words.")
-    expected: str = Field(description="What the service takes.")
-    got: str = Field(description="What came instead.")
+    error: str = Field(description="The fault.")
+    expected: str = Field(description="The expected input.")
+    got: str = Field(description="The received input.")
 
 
 class RefusedError(Exception):

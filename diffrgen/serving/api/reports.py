@@ -136,7 +136,7 @@ class ReportApi:
             uploads = [*images, *([] if prior_image is None else [prior_image])]
             check_one(uploads, "patient")
         except DataError as error:
-            expected = "images of one study, and an earlier study of the same patient"
+            expected = "images of one study, and a prior study of the same patient"
             raise RefusedError(422, str(error), expected=expected, got="images of several, by their tags") from None
         if prior_image is None and not form.prior_report:
             return study, None, uploads

@@ -96,7 +96,7 @@ form.addEventListener("submit", async (event) => {
     const request = { prior_image: earlier, second_image: view, prior_report: priorReport ? priorReport.value : "" };
     for (const field of [indication, history]) if (field) request[field.id] = field.value;
     trigger("submit", file ? { ...request, image: await send(file) } : { ...request, example, example_prior: !earlier && Boolean(examplePrior && examplePrior.checked) });
-    say("Writing the report ...");
+    say("Generating the report ...");
   } catch (error) {
     complain(error instanceof TypeError ? GONE : error.message);
   }

@@ -35,7 +35,7 @@ class Sentence {
     this.strike = tool("Strike", `Strike sentence ${number}`, () => this.set("struck"));
     this.controls = make("div", { class: "controls", role: "group", "aria-label": `Sentence ${number}` },
       tool("Edit", `Edit sentence ${number}`, () => this.edit()), this.accept, this.strike,
-      tool("Look", `Show where the writer looked for sentence ${number}`, () => viewer.look(number - 1)));
+      tool("Look", `Show where the decoder looked for sentence ${number}`, () => viewer.look(number - 1)));
     this.said.addEventListener("click", () => this.edit());
     item.append(this.note, this.word, this.controls);
     this.show();
@@ -62,7 +62,7 @@ class Sentence {
     const edited = this.edited;
     this.said.textContent = this.text;
     this.note.hidden = !edited;
-    this.note.textContent = edited ? `As written: ${this.written}` : "";
+    this.note.textContent = edited ? `As generated: ${this.written}` : "";
     this.remarks.forEach((each) => { each.hidden = edited; });
     if (this.sure) this.item.classList.toggle(this.sure, !edited);
     const words = [edited ? "edited" : "", this.state].filter(Boolean);
@@ -143,7 +143,7 @@ class Viewer {
 
   look(sentence) {
     this.sentence = sentence;
-    this.told.textContent = sentence === null ? "" : `Attention for sentence ${sentence + 1}: this is where the writer looked, not why.`;
+    this.told.textContent = sentence === null ? "" : `Attention for sentence ${sentence + 1}: it shows where the decoder looked, not why.`;
     this.draw();
     if (sentence !== null) this.canvas.scrollIntoView({ block: "nearest" });
   }
@@ -268,7 +268,7 @@ function wholePage(article) {
 function remarks(article, sentences) {
   const kept = sentences.filter((each) => each.kept);
   const [edited, struck] = [kept.filter((each) => each.edited).length, sentences.length - kept.length];
-  const lines = edited || struck ? [`Edited by a reader who is not named: of ${sentences.length} generated sentences ${edited} changed, ${struck} left out.`] : [];
+  const lines = edited || struck ? [`Edited by an unnamed reader: of ${sentences.length} generated sentences ${edited} changed, ${struck} removed.`] : [];
   kept.forEach((each, place) => {
     if (each.edited) lines.push(`Sentence ${place + 1}, as generated: ${each.written}`);
     else if (each.probability !== null) lines.push(`Sentence ${place + 1}: ${each.confidence.textContent}`);
@@ -278,7 +278,7 @@ function remarks(article, sentences) {
 }
 
 async function exported(format, sentences, files, missing) {
-  if (!files.length) throw new Error("This format needs the DICOM image (CR, DX or RG) that the report is about; this report is of another image.");
+  if (!files.length) throw new Error("This format requires the DICOM image (CR, DX or RG) of the report; this report has another image.");
   const form = new FormData();
   files.forEach((file) => form.append("images", file, "image.dcm"));
   const kept = sentences.filter((each) => each.kept);
