@@ -25,7 +25,7 @@ def run_command(main: Callable[[], int]) -> int:
 
     2 as well for a file that the system will not read or write: the disk is full, or its permissions do not allow it.
     What a message quotes of a file is made printable: a terminal obeys none of it.
-    141, as a shell says it, where standard output was closed by its reader.
+    141, as in a shell, if the reader of standard output closed it.
     """
     warnings.showwarning = _show_warning
     try:
@@ -49,7 +49,7 @@ def run_command(main: Callable[[], int]) -> int:
 
 
 def _named(error: OSError) -> str:
-    """Return what the system says of which file."""
+    """Return the message of the system with the file."""
     if error.filename is None:
         return f"{error.strerror or error}"
     return f"{os.fsdecode(error.filename)}: {error.strerror}"

@@ -1,4 +1,4 @@
-"""Hashes that tell whether a stored result belongs to the weights and arrays at hand."""
+"""Hashes that identify whether a stored result belongs to the current weights and arrays."""
 
 from __future__ import annotations
 

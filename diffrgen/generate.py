@@ -33,7 +33,7 @@ SOME_FAILED, ALL_FAILED = 1, 2
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """Write reports for X-ray images with a trained run, and say why. Research use only, not for diagnosis.
+    """Generate reports for X-ray images with a trained run, and explain them. Research use only, not for diagnosis.
 
     Each image gets a report of its own; --study names images that are views of one study. An image that cannot be read is
     named on standard error, and the others go on. Exit status: 0, 1 where some images failed, 2 where all did or the
@@ -124,7 +124,7 @@ def error_line(names: Mapping[str, object], error: str) -> str:
 
 
 def _marked(explained: ExplainedReport, abstain: float | None) -> dict[str, object]:
-    """Return a report's JSON; with `abstain` each entry of its "confidence" says whether the sentence is doubtful."""
+    """Return a report's JSON; with `abstain` each entry of its "confidence" marks doubtful sentences."""
     content = explained.to_dict()
     if abstain is None:
         return content

@@ -26,7 +26,7 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 
 
 class Taken(Exception):
-    """Another process holds the lock; the text says which, as far as it said so itself."""
+    """Another process holds the lock; the message names the process if it is known."""
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _images_folder(options: Any, summary: Summary) -> object:
-    """Return where the images of the annotation file are, FOLDER where nothing tells."""
+    """Return where the images of the annotation file are, FOLDER if unknown."""
     images = summary.files.get("images")
     if images is None:
         return "FOLDER"

@@ -20,7 +20,7 @@ GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "S
 def leave_signals_to_the_main_process(_: int = 0) -> None:
     """Have a worker read on when its process group gets Ctrl-C: training then still takes its last step.
 
-    A worker ends when its main process tells it to, or is gone (`end_workers_at_exit`).
+    A worker exits when its main process requests it, or is gone (`end_workers_at_exit`).
     """
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

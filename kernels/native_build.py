@@ -1,4 +1,4 @@
-"""The optional C++ and CUDA extension: a part that cannot be built is skipped, and the package says why.
+"""The optional C++ and CUDA extension: a part that cannot be built is skipped, and the package reports the reason.
 
 Both distributions build it: `diffrgen` from the repository's root and `diffrgen-kernels` from this folder.
 DIFFRGEN_CUDA=0 leaves the CUDA kernels out; DIFFRGEN_CUDA_ARCHS="80;90" names the compute capabilities they are for.

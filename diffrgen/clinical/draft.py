@@ -1,4 +1,4 @@
-"""A draft report as it leaves for hospital software: what it says now, what the run generated, and how sure the run is of it."""
+"""A draft report for hospital software: its current text, the generated text, and the confidence of the run."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class DraftReport:
 
     @property
     def remarks(self) -> list[str]:
-        """All that is to be said beside the sentences, a line each; a sentence is named by its number."""
+        """The notes beside the sentences, one per line; a sentence is named by its number."""
         lines = [self.changes]
         for number, sentence in enumerate(self.sentences, 1):
             if sentence.generated is not None:

@@ -43,7 +43,7 @@ def diagnostic_report(
     identifier, its study the imaging study, its accession number an identifier. `meta` marks it as asserted by artificial
     intelligence and names the SHA-256 of the run's weights. Where the run writes an impression, that is the conclusion, else the
     whole report. A report that a reader edited stays preliminary, as nobody has
-    signed it: notes say that it was edited, give each changed sentence as generated, how sure the run is of each sentence
+    signed it: notes state that it was edited, give the original of each changed sentence, how sure the run is of each sentence
     and what is not mentioned, as the narrative and the attachment do. now: when it was generated, with its time zone.
 
     Raises:
@@ -94,7 +94,7 @@ def _checked(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 def _views(sources: Sequence[SourceImage]) -> tuple[str, str]:
-    """LOINC's code and name for the views that the images say they are; a general one where they say something else."""
+    """LOINC's code and name for the views of the images; a general one for other views."""
     positions = [source.text("ViewPosition").upper() for source in sources]
     kinds = frozenset("LATERAL" if position in LATERAL else position for position in positions)
     return VIEWS.get(kinds, ONE_VIEW if len(sources) == 1 else SEVERAL_VIEWS)
@@ -109,7 +109,7 @@ def _attachment(report: DraftReport) -> str:
 
 
 def _narrative(report: DraftReport, origin: ReportOrigin) -> str:
-    """The report as XHTML: each sentence, below it in italics what is to be said of it, then of the whole."""
+    """The report as XHTML: each sentence with its notes in italics, then the notes of the report."""
     parts = [f"<p>{_notice(report)} {escape(origin.software)}</p>"]
     section = None
     for sentence in report.sentences:
@@ -142,6 +142,6 @@ def _uid(uid: str) -> dict[str, str]:
 
 
 def _date(date: str) -> str:
-    """A DICOM date, YYYYMMDD, as FHIR's; a time would need its time zone, which the study does not tell."""
+    """A DICOM date, YYYYMMDD, as FHIR's; a time would require a time zone, which the study does not contain."""
     found = re.fullmatch(r"(\d{4})\.?(\d{2})\.?(\d{2})", date)
     return "-".join(found.groups()) if found else ""

@@ -1,4 +1,4 @@
-"""What generated a report, and what every file says of it."""
+"""The origin of a report, as stated in every file."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class Poller:
         return count
 
     def _tried(self, study: str, name: str, images: Sequence[StoredImage]) -> bool:
-        """Report a study, or say by its digest why there is no report; one that is refused is not tried again."""
+        """Report a study, or log the reason under its digest; a refused study is not tried again."""
         try:
             self._report(study, images)
         except RefusedStudyError as error:

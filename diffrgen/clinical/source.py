@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MODALITIES = ("CR", "DX", "RG")
-# What ViewPosition says of a lateral view.
+# Values of ViewPosition for a lateral view.
 LATERAL = frozenset({"LL", "RL", "LATERAL", "LAT"})
 # Which image a report is about.
 IMAGE = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")

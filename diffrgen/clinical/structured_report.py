@@ -32,7 +32,7 @@ def basic_text_sr(sources: Sequence[SourceImage], report: DraftReport, origin: R
     "Findings": a TEXT item "Finding" a sentence, each inferred from the source images, which are of one study; where the run
     writes an impression, also the section "Impressions", likewise. A sentence that a reader changed is also inferred from
     the TEXT "As generated"; one that the run rates has the property "Certainty of Finding" (as TEXT: a Basic Text SR holds
-    no numbers). Comments say what was changed and what is not mentioned. Patient and study of the images are repeated;
+    no numbers). Comments list the changes and the findings not mentioned. Patient and study of the images are repeated;
     software, run and notice are contributing equipment, and so is the page that a report was edited on. now: when it was
     generated, local time.
     """
@@ -141,7 +141,7 @@ def _equipment(origin: ReportOrigin, now: datetime) -> Dataset:
 
 
 def _editor(report: DraftReport, origin: ReportOrigin, now: datetime) -> Dataset:
-    """The page that a reader changed the report on: nobody says who that was, so there is no observer or verifier."""
+    """The page on which a reader edited the report: the reader is unknown, so there is no observer or verifier."""
     from pydicom import Dataset
     from pydicom.sr.codedict import codes
 

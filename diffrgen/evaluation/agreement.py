@@ -1,4 +1,4 @@
-"""Does a report say what its prompt says? Findings told, denied and asserted, by the labeler, over the 13 diseases."""
+"""Agreement of a report with its prompt: findings mentioned, denied and asserted, by the labeler, over the 13 diseases."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class PromptAgreement:
     """The counts of each study, (n, len(COUNTS)) int64 in the order of COUNTS, of its prompt and its report.
 
         positive, negative      diseases whose prompt is positive, negative
-        told, denied            of the positive ones: those that the report says are there; are not there
-        asserted                of the negative ones: those that the report says are there
+        told, denied            of the positive ones: those that the report affirms; negates
+        asserted                of the negative ones: those that the report affirms
         contradicted_study      1 where any is denied or asserted
 
     A finding that the report leaves out or holds to be uncertain is neither told nor denied.
@@ -42,7 +42,7 @@ class PromptAgreement:
 
     @classmethod
     def of(cls, prompts: np.ndarray, reported: np.ndarray) -> PromptAgreement:
-        """Count the states that prompted reports against those that the reports say, both (n, C >= 13) of `State`.
+        """Count the agreement between the states that prompted reports and those of the reports, both (n, C >= 13) of `State`.
 
         Raises ValueError for different shapes.
         """

@@ -33,7 +33,7 @@ Columns = tuple[str, ...]
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """The fields of a prediction file, where its names do not say enough."""
+    """The fields of a prediction file, if its names are ambiguous."""
 
     hypothesis_column: tuple[str, ...] = ()
     """Field of the generated report; several fields are concatenated. Default: hypothesis, prediction,
@@ -108,7 +108,7 @@ def has_header(fields: Sequence[str], options: ColumnOptions) -> bool:
 
 
 def joined_text(texts: Iterable[str], sections: Sections | None) -> str:
-    """Return the texts joined, each without what does not belong to `sections` where headings tell.
+    """Return the texts joined, each reduced to `sections` if it has headings.
 
     >>> joined_text(["Findings: no edema. Impression: normal."], "impression")
     'normal.'

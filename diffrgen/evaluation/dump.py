@@ -58,7 +58,7 @@ def compare_predictions(options: ScoreOptions) -> Comparison:
     others = read_prediction_file(options.against, columns)
     print(f"{options.against}: {'; '.join(map(str, others.choices))}")
     scorer, hypotheses = Scorer.of(options, _predictions(options)).beside(others.predictions, options)
-    # One file under two names is told apart.
+    # Detects one file under two names.
     names = [options.predictions.name, options.against.name]
     if names[0] == names[1]:
         names[1] += " (against)"

@@ -24,7 +24,7 @@ NIH_CLASSES: Mapping[str, str] = {"effusion": "pleural effusion", "mass": "lung 
 FILE_IDS = (*IDS, "filename", "image index")
 LEAST_POSITIVES = 20
 VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0}
-# Values that say nothing: uncertain, or not mentioned.
+# Values that are not evaluated: uncertain, or not mentioned.
 UNKNOWN = {"", "-", "-1", "-1.0", "nan"}
 
 

@@ -58,7 +58,7 @@ def read_prediction_file(path: Path, columns: ColumnOptions | None = None) -> Pr
 
     JSON lines (.jsonl, .ndjson) or a JSON list of objects, or CSV or TSV. A JSON object maps ids to texts or to such
     objects (ReXrank), or is COCO's, with a list `annotations` of {image_id, caption}. A table of one column without a
-    known name has no header (R2Gen's res.csv). `ColumnOptions` says which fields are taken.
+    known name has no header (R2Gen's res.csv). `ColumnOptions` selects the fields.
 
     Raises:
         DataError: the file or a record is not as above, two fields qualify, an id comes twice, or there is no record.

@@ -126,7 +126,7 @@ def _study(
 
 
 def context_sections(context: object) -> Sections:
-    """Return what a record's context says before the images are read; nothing where it is no such text.
+    """Return the sections in a record's context; none if the text has no sections.
 
     >>> context_sections("Age:60-70.Gender:M.Indication: ___M with cough.Comparison: None.").to_record()
     {'indication': '___M with cough.', 'comparison': 'None.'}

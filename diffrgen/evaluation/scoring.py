@@ -1,4 +1,4 @@
-"""Scores of written reports: language, clinical findings, diversity; the run's own beside blind baselines."""
+"""Scores of generated reports: language, clinical findings, diversity; also of image-free baselines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PromptScores:
     """Over the 13 diseases, whether the classifier or the decoder is at fault where a report is wrong.
 
     classifier: its states, which prompt the decoder, against the truth; followed: the report against these states, so
-    that its recall is the share of the prompted diseases that the report tells; agreement: what the report denies of the
+    that its recall is the share of the prompted diseases that the report mentions; agreement: what the report denies of the
     states that prompted it.
     """
 
@@ -225,7 +225,7 @@ def score_beside_baselines(
     indicated: Sequence[str] | None = None,
     resamples: int = 1000,
 ) -> dict[str, Scores]:
-    """Score each named set of reports, then (unless not wanted) the blind baselines over the same studies.
+    """Score each named set of reports, then (by default) the image-free baselines over the same studies.
 
     indicated: the training report of the nearest context for each study, a further baseline.
 

@@ -1,4 +1,4 @@
-"""Which sentences of generated reports are true, by what the reference reports say of their findings.
+"""Truth of the sentences of generated reports, by the findings of the reference reports.
 
 A sentence is true if each of its findings agrees with the reference (`diffrgen.labels.agreement`): what it calls positive is
 positive there, what it calls negative is not named or negative, what it calls uncertain is uncertain or positive. A sentence

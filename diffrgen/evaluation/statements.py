@@ -1,4 +1,4 @@
-"""What reports of the phantom say of change, severity and rare diseases, and what they copy: counted against the truth."""
+"""Scores of change, severity, rare diseases and copying in reports of the phantom, against the ground truth."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ class Statements:
 
 @dataclass(frozen=True)
 class StatementTruth:
-    """What is true of phantom studies: what their reference reports tell, and whether each has an earlier study.
+    """Ground truth of phantom studies: the statements of their reference reports, and whether each has a prior study.
 
-    The grammar tells every finding of an image, and every one that has resolved, with its severity and change: what a
-    reference does not tell of these is not in the image. So its parse equals the annotation's `findings`, which need
-    not be read. Absence is the one thing that a report tells only at times: a finding that the reference does not
+    The grammar mentions every finding of an image and every resolved finding, with its severity and change: what a
+    reference does not mention of these is not in the image. So its parse equals the annotation's `findings`, which need
+    not be read. Only absence is mentioned irregularly: a finding that the reference does not
     mention counts as absent, as one does that it negates. None of this holds for other data than the phantom.
     """
 
@@ -114,14 +114,14 @@ class StatementTruth:
         )
 
     def score(self, reports: Sequence[str], retrieved: Sequence[Iterable[str]]) -> Statements:
-        """Count what `reports` say, one a study; `retrieved`: the neighbours' reports that each was written from.
+        """Count the statements of `reports`, one per study; `retrieved`: the neighbours' reports of each.
 
         A statement is a finding said to be positive, or a finding said to have changed in one of five ways (new,
         increased, decreased, unchanged, resolved). A finding is false where the image shows nothing of it: a subtle
         one, which a reference calls possible, is there. A false statement is copied if a neighbour's report makes it.
 
             change_right, _said, _true, _copied     pairs (finding, change): right, said, in the truth, copied
-            first, first_with_change                study without an earlier one; does its report tell of change?
+            first, first_with_change                study without a prior; does its report mention a change?
             severity_right, severity_told           of positive findings said positive: said severity right; all that have one
             rare_found, rare_true                   rare findings: said positive of the positive; positive
             finding_said, _false, _copied           findings said positive; false ones; copied ones
@@ -170,7 +170,7 @@ class StatementTruth:
 
 
 def changes_told(report: str) -> set[tuple[str, str]]:
-    """Return (finding, change) of all that `report` tells with a change, positive, possible or resolved."""
+    """Return (finding, change) of all mentions in `report` with a change, positive, possible or resolved."""
     return _changes(_parse(report))
 
 
@@ -189,5 +189,5 @@ def _findings(report: ParsedReport, *states: State) -> set[str]:
 
 
 def _changes(report: ParsedReport) -> set[tuple[str, str]]:
-    """Return (finding, change) of all that is told with a change, positive, possible or resolved."""
+    """Return (finding, change) of all mentions with a change, positive, possible or resolved."""
     return {(name, reading.change) for name, reading in report.findings.items() if reading.change is not None}

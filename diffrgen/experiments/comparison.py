@@ -81,7 +81,7 @@ def seed_interval(values: Sequence[float]) -> Interval | None:
 def paired_p_value(differences: Sequence[float]) -> float | None:
     """Return the two-sided p of the paired t-test over seeds; None for one seed, and where all differences are equal.
 
-    Seeds are the unit: each is one training of both networks, with the same order of the same studies. So p says whether
+    Seeds are the unit: each is one training of both networks, with the same order of the same studies. So p tests whether
     another training would show the difference, and the interval over studies whether other studies would.
     """
     if len(differences) < 2 or np.ptp(differences) == 0:

@@ -59,7 +59,7 @@ class Running:
     log: IO[bytes]
 
     def steps(self) -> int:
-        """Return the steps done so far, as the training's log tells."""
+        """Return the number of finished steps, from the log of the training."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)

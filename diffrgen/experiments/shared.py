@@ -1,4 +1,4 @@
-"""What all runs have in common, made once: tokenizer, retriever, index, the neighbours and earlier study of every study."""
+"""Parts shared by all runs, made once: tokenizer, retriever, index, the neighbours and prior study of every study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a report says what it says: attention, shared sentences, differences and routes, taken from the network's own pass."""
+"""Explanation of a report: attention, shared sentences, differences and routes, taken from the forward pass of the network."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class AttentionShares:
     """How much of the attention went to each part of what the decoder reads; the parts sum to 1.
 
     patches: the image; similar, difference: the retrieved reports' features S and D, the latter 0 where the
-    model has none; prior: the earlier study's rows of
+    model has none; prior: the prior study's rows of
     both, 0 where there is none; context: the sections known before, such as the indication, 0 where there is none.
     """
 

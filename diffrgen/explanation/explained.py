@@ -19,10 +19,10 @@ from diffrgen.reporting.writer import WrittenReport
 
 @dataclass(frozen=True)
 class ExplainedPrior:
-    """The patient's earlier study beside the image.
+    """The patient's prior study.
 
-    states: what prompted the writer beside the states now, by finding: told in the report, or else seen in the image.
-    image (S, S) uint8: cropped as the network's, or None; sentences: of the earlier report, those that the generated
+    states: the prior states in the prompt, by finding: those of the report, or else of the image.
+    image (S, S) uint8: cropped as the network's, or None; sentences: of the prior report, those that the generated
     report repeats marked; differences: the metrics of Eq. 1 of each of its rows, ranked among the retrieved reports:
     first the image where there is one, then the sentences of the report that the network takes.
     """
@@ -35,11 +35,11 @@ class ExplainedPrior:
 
 @dataclass(frozen=True)
 class ExplainedReport:
-    """A report and why: `written` says what, the rest where it comes from.
+    """A report (`written`) and its explanation (the other fields).
 
     images (V, S, S) uint8: the grey crop of each view that the network saw; sentences: of the report, in order;
     differences: the three metrics of Eq. 1 for each of `written.neighbours`; neighbour_sentences: their reports, shared
-    sentences marked; routes: one a layer; prior: the earlier study where one was given. position: which of the studies
+    sentences marked; routes: one a layer; prior: the prior study if one was given. position: which of the studies
     given it belongs to. seen: where in the main view each finding is seen, of a network with finding queries.
     """
 

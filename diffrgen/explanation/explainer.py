@@ -32,11 +32,11 @@ from diffrgen.text.sections import impression_id
 
 @dataclass(frozen=True)
 class Reasons:
-    """What one more pass over a batch tells, on the CPU.
+    """Results of one more pass over a batch, on the CPU.
 
     seen (B, C, m): where each finding is seen, None without finding queries.
     grid (gh, gw) of a view's patches; attention (B, T, memory); metrics (B, N, 3) of the retrieved reports; prior_metrics
-    (B, R, 3) of the earlier study's rows, None where no study of the batch has one.
+    (B, R, 3) of the prior study's rows, None if no study of the batch has one.
     """
 
     grid: tuple[int, int]

@@ -1,4 +1,4 @@
-"""A generated report sentence by sentence, and which retrieved reports say it word for word."""
+"""The sentences of a generated report, and the retrieved reports that contain them verbatim."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ReportSentence:
 
 @dataclass(frozen=True)
 class ToldSentence:
-    """A sentence of a retrieved or an earlier report; shared: whether the generated report says it, word for word."""
+    """A sentence of a retrieved or a prior report; shared: whether the generated report repeats it verbatim."""
 
     text: str
     shared: bool

@@ -21,7 +21,7 @@ DIGEST_LENGTH = 64
 
 
 class FitStopped(Exception):
-    """The fit of `what` was told to stop after `step` of `steps`, and has saved where it stands."""
+    """The fit of `what` was stopped after `step` of `steps`, and has saved its state."""
 
     def __init__(self, step: int, steps: int, what: str) -> None:
         super().__init__(f"the {what} is fitted to step {step} of {steps}")
@@ -30,7 +30,7 @@ class FitStopped(Exception):
 
 @dataclass
 class FitCheckpoint:
-    """Where a fit saves its state, every ten minutes and when `stop()` says so after a step; removed when it is done.
+    """Where a fit saves its state, every ten minutes and when `stop()` returns True after a step; removed when it is done.
 
     The file holds the SHA-256 of the rest as 64 hexadecimal digits, then tensors and numbers as torch saves them.
     """

@@ -16,7 +16,7 @@ Batch = TypeVar("Batch")
 
 
 class ResumableFit(Generic[Batch]):
-    """What is trained, the steps taken, and the loop over them; a subclass says what a batch is and what a step does.
+    """What is trained, the steps taken, and the loop over them; a subclass defines the batches and the step.
 
     steps: how many there are in all. parts: what has a state besides the model, such as the optimiser.
     """
@@ -46,7 +46,7 @@ class ResumableFit(Generic[Batch]):
         raise NotImplementedError
 
     def run(self, description: str, *, progress: bool, checkpoint: FitCheckpoint | None) -> None:
-        """Take the steps that are left, from where `checkpoint` stands; FitStopped when it says to stop."""
+        """Take the steps that are left, from where `checkpoint` stands; FitStopped if it requests a stop."""
         if checkpoint is not None:
             self.load(checkpoint.load(self.key))
         with tqdm(total=self.steps, initial=self.step, desc=description, unit="step", disable=not progress) as bar:

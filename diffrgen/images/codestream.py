@@ -1,4 +1,4 @@
-"""What a compressed picture says of itself, read before any decoder sees it: its size, scans, tiles and blocks.
+"""The header of a compressed image, read before any decoder runs: its size, scans, tiles and blocks.
 
 A JPEG, JPEG-LS, JPEG 2000 or PNG file of some kB may ask a decoder for gigabytes or minutes. Each walk here takes steps that
 grow with the number of segments, of which there are few in a healthy file, and ends with a DataError at the limits below.
@@ -37,7 +37,7 @@ SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture's size in pixels and its values a pixel, as a codestream says."""
+    """Size of an image in pixels and its values per pixel, from the codestream."""
 
     width: int
     height: int

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 INSTALL = 'DICOM needs pydicom and its decoders: pip install "diffrgen[dicom]"'
-# The bytes that tell whether a file has the mark of a DICOM file: its preamble, then the mark.
+# The bytes that identify a DICOM file: its preamble, then the mark.
 START = 132
 # How a data set begins that lacks the mark: with a tag of the group 0002 or 0008.
 UNMARKED = (b"\x02\x00", b"\x08\x00")
@@ -51,7 +51,7 @@ def has_dicom_mark(start: bytes) -> bool:
 def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
     """Return the picture of the DICOM file `file` as mode "L".
 
-    Grey values are shown as `diffrgen.images.display` says, padding black. Colour becomes luma, of the bits that it has.
+    Grey values are displayed by `diffrgen.images.display`, padding black. Colour becomes luma, of the bits that it has.
 
     Raises:
         DataError: pydicom or a decoder is missing, no picture or several frames, an attribute without which nothing can
@@ -92,7 +92,7 @@ class CountedReads:
         self.seek: Callable[..., int] = stream.seek
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes; EOFError, and `fault` says why, where a limit is reached."""
+        """Return the next bytes; EOFError if a limit is reached; `fault` is then the reason."""
         self._left -= 1
         if size < 0:
             self.fault = "expected pixel data that are at most compressed, got a deflated data set"
@@ -104,7 +104,7 @@ class CountedReads:
 
 
 def read_attributes(file: Path, names: Sequence[str], *, before_pixels: bool = False) -> Dataset:
-    """Return the attributes `names` of a DICOM file, those before its pixel data alone where told so.
+    """Return the attributes `names` of a DICOM file, optionally only those before its pixel data.
 
     Raises DataError where it has too many elements or is deflated, and whatever pydicom raises for a damaged one: call it
     in `silent_dicom`, and let no message quote what it raises.
@@ -199,7 +199,7 @@ def _checked_syntax(dataset: Dataset, file: Path, max_pixels: int) -> UID:
 
 
 def _check_length(dataset: Dataset, keyword: str, file: Path) -> None:
-    """Raise DataError where values that are not compressed are fewer than the tags say."""
+    """Raise DataError if there are fewer uncompressed values than in the tags."""
     values = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
         values = values * 2 // 3
@@ -209,7 +209,7 @@ def _check_length(dataset: Dataset, keyword: str, file: Path) -> None:
 
 
 def _check_codestream(dataset: Dataset, syntax: UID, file: Path) -> None:
-    """Compare the size that the compressed picture says with that of the tags: a decoder allocates what the picture says."""
+    """Compare the size in the compressed image with that of the tags: a decoder allocates the former."""
     from pydicom.encaps import get_frame
     from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 

@@ -13,7 +13,7 @@ from diffrgen.records import ViewKind, view_kind
 
 @dataclass(frozen=True)
 class DicomStudy:
-    """What the tags of one file say: its study's and its patient's identifier, "" where there is none, and its view."""
+    """Tags of one file: the identifiers of its study and patient, "" where there is none, and its view."""
 
     study: str = field(repr=False)
     patient: str = field(repr=False)
@@ -21,7 +21,7 @@ class DicomStudy:
 
 
 def dicom_study(file: Path) -> DicomStudy | None:
-    """Return what a DICOM file's tags say of its study; None for any other file, and where the tags cannot be read.
+    """Return the tags of a DICOM file about its study; None for any other file, and if the tags cannot be read.
 
     No fault is raised here: reading the picture names it.
     """

@@ -141,7 +141,7 @@ def _table(item: Dataset, stored: int, signed: bool, dataset: Dataset) -> Table 
         return None
     most = int(values.max())
     if not 1 <= bits < 16:
-        # A table of 12-bit values is often called one of 16, which would be shown nearly black; 0 and 99 say nothing.
+        # A table of 12-bit values is often called one of 16, which would be shown nearly black; 0 and 99 are ignored.
         bits = max(depth_of(most), min(stored, 16) if stored < 16 else 0)
     return Table(values, first, max(most, (1 << bits) - 1))
 

@@ -43,7 +43,7 @@ def encoder_config(preset: str, *, channels: int | None = None) -> ResNetConfig:
 
 
 def layout_of(config: PretrainedConfig | dict[str, Any] | None) -> PretrainedConfig:
-    """Return the layout that a saved configuration holds; ResNet's where it does not say whose, as in version 0.1."""
+    """Return the layout of a saved configuration; ResNet's if it does not name one, as in version 0.1."""
     if isinstance(config, PretrainedConfig):
         return config
     fields = dict(config or {})

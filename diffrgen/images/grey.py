@@ -32,7 +32,7 @@ DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Inde
 
 
 def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
-    """Return the PNG or JPEG file `path` as mode "L", upright as its EXIF orientation says.
+    """Return the PNG or JPEG file `path` as mode "L", upright by its EXIF orientation.
 
     8-bit grey, RGB, palette and CMYK are converted by Pillow's luma; what is transparent becomes black.
     16-bit grey v is scaled to round(255 v / (2^b - 1)), b the least of 8, 10, 12, 14, 16 with max(v) < 2^b.
@@ -40,7 +40,7 @@ def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
     at_least: where given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side
         keeps this many pixels, which saves time where the image is made smaller anyway.
 
-    A DICOM file is shown as `diffrgen.images.dicom.read_dicom` says.
+    A DICOM file is displayed by `diffrgen.images.dicom.read_dicom`.
 
     DataError names the file and what came: missing, a folder, empty, no image, another format, damaged, over `MAX_PIXELS`
     pixels or the limits of `diffrgen.images.codestream`.
@@ -134,11 +134,11 @@ def _other_format(file: Path) -> str:
 
 
 def _is_dicom(file: Path) -> bool:
-    """Whether a file says so: by the mark behind its preamble, or by its name where it lacks the mark."""
+    """Whether a file is DICOM: by the mark behind its preamble, or by its name where it lacks the mark."""
     try:
         start = _start(file, START)
     except OSError:
-        return False  # `_opened` says what is wrong with it
+        return False  # `_opened` reports the fault
     return has_dicom_mark(start) or (start != b"" and file.suffix.lower() in {".dcm", ".dicom"})
 
 
@@ -182,7 +182,7 @@ def _narrowed(image: Image.Image, file: Path) -> Image.Image:
 
 
 def _upright(grey: Image.Image, image: Image.Image, file: Path) -> Image.Image:
-    """Return `grey` turned as the EXIF orientation of `image` says."""
+    """Return `grey` rotated by the EXIF orientation of `image`."""
     # ImageMagick writes EXIF into a PNG's texts as hexadecimal digits.
     if len(image.info.get("Raw profile type exif", "")) > 2 * MAX_EXIF:
         raise DataError(f"{file}: the PNG's EXIF block is over the limit of {MAX_EXIF:,} bytes")

@@ -1,4 +1,4 @@
-"""What a report says of each finding: the 14 findings, their states, and the labeler that reads them."""
+"""Labels of reports: the 14 findings, their states, and the labelers."""
 
 from __future__ import annotations
 

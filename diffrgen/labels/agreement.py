@@ -1,6 +1,6 @@
-"""When what a sentence says of a finding agrees with what is the case.
+"""When the state of a finding in a sentence agrees with the true state.
 
-    the sentence says    it agrees with
+    sentence             agrees with
     positive             positive
     uncertain            uncertain, positive
     negative             negative, blank (a report that does not name a finding takes it as absent)

@@ -25,7 +25,7 @@ class CheXbertLabeler:
     """Callable of the protocol `Labeler`.
 
     Texts are read as the release reads them: white space made single blanks, BERT's lower-case tokens, the first 510
-    kept. NOTE: so is a text without a word, as [CLS] [SEP] alone; the release gives it whatever the network says.
+    kept. NOTE: so is a text without a word, as [CLS] [SEP] alone; the release gives it the output of the network.
     """
 
     def __init__(

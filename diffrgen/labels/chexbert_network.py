@@ -87,7 +87,7 @@ def _weights(path: Path, content: object) -> dict[str, Tensor]:
 
 
 def _layout(path: Path, sizes: Mapping[str, tuple[int, ...]]) -> BertConfig:
-    """Return the BERT whose tensors have these sizes, as far as they tell; heads are 64 wide as in every BERT."""
+    """Return the BERT configuration implied by these sizes; heads are 64 wide as in every BERT."""
 
     def size(name: str) -> tuple[int, int]:
         shape = sizes.get(name)

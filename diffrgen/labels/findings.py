@@ -40,7 +40,7 @@ COMMON: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "edem
 
 
 class State(IntEnum):
-    """What a report says of one finding (PromptMRG's coding)."""
+    """State of one finding in a report (PromptMRG's coding)."""
 
     BLANK = 0
     POSITIVE = 1
@@ -48,7 +48,7 @@ class State(IntEnum):
     UNCERTAIN = 3
 
 
-# Stands for the states of an earlier study where there is none.
+# Stands for the states of a prior study if there is none.
 NO_STUDY = -1
 
 

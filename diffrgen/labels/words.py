@@ -1,4 +1,4 @@
-"""Words that say more of a finding than that it is there: how much of it, on which side, where, and what has changed."""
+"""Words that describe a finding: its severity, side, zone and change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLASS_OF = {word: name for name, words in WORDS.items() for word in words}
 
 
 def word_class(word: str) -> str:
-    """Return the class of a word, one of CLASSES, whatever it is said of.
+    """Return the class of a word, one of CLASSES, regardless of the finding.
 
     >>> [word_class(word) for word in ("Moderate", "left", "bibasilar", "unchanged", "effusion")]
     ['severity', 'side', 'zone', 'change', 'other']

@@ -26,7 +26,7 @@ class StudyLosses:
         word = -log p(token)
         which = -log( p(token) / sum_{w in its class} p(w) )
 
-    `which` asks for the right word where one of its class is said; word - which is what it costs that one is said at all.
+    `which` is the loss of the word given its class; word - which is the loss of the class.
     """
 
     language: np.ndarray

@@ -23,7 +23,7 @@ class PrecisionRecallF1:
 
 @dataclass(frozen=True, slots=True)
 class FindingScore:
-    """One finding's scores; `support` studies have it, in `predicted` studies it was said."""
+    """One finding's scores; `support` studies have it, in `predicted` studies it was predicted."""
 
     finding: str
     support: int

@@ -57,7 +57,7 @@ def score_corpus(
 
     Returns:
         bleu_1, bleu_2, bleu_3, bleu_4, rouge_l, meteor in 0..1 and cider in 0..10. `meteor` is absent, with one
-        RuntimeWarning that says why, where Java cannot run it. CIDEr weighs words by their rarity among the references
+        RuntimeWarning with the reason if Java cannot run it. CIDEr weighs words by their rarity among the references
         and is therefore 0 for a single study.
 
     Raises:

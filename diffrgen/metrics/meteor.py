@@ -24,7 +24,7 @@ TIMEOUT_VARIABLE = "DIFFRGEN_METEOR_TIMEOUT"
 
 
 class MeteorUnavailable(RuntimeError):
-    """METEOR cannot be computed here; the message says what is missing."""
+    """METEOR cannot be computed here; the message names the missing requirement."""
 
 
 class Meteor(NamedTuple):
@@ -48,7 +48,7 @@ def meteor_score(
     take 2 s.
 
     pycocoevalcap's own wrapper keeps its process until it is collected, and waits for ever when the process dies or a
-    text holds a line break. Here the process ends with the call, and before it when it says nothing for `timeout` seconds:
+    text holds a line break. Here the process ends with the call, and before it after `timeout` seconds without output:
     what counts is the time since its last answer, so that a large corpus takes as long as it takes. Default: 120 s and a
     hundredth of a second a text, since all are summed up at once in the end, times the processes that wait for each core of
     this machine (`patience`); or the environment variable DIFFRGEN_METEOR_TIMEOUT.
@@ -72,7 +72,7 @@ def meteor_score(
 
 
 def patience(texts: int) -> float:
-    """Return how many seconds METEOR may say nothing for: by the number of `texts` and by how busy the machine is now.
+    """Return the seconds that METEOR may be without output, by the number of `texts` and the current load of the machine.
 
     Raises:
         ValueError: DIFFRGEN_METEOR_TIMEOUT is set and is no number above 0.
@@ -91,7 +91,7 @@ def patience(texts: int) -> float:
 
 
 class Watchdog:
-    """Kills a process that has given no answer for as long as `limit` says, which is asked anew when the time is up."""
+    """Kills a process without an answer for `limit` seconds; `limit` is evaluated again when the time is up."""
 
     def __init__(self, process: subprocess.Popen[str], limit: Callable[[], float]) -> None:
         self.killed_after: float | None = None
@@ -120,7 +120,7 @@ class Watchdog:
 
 
 class Answers:
-    """The lines that METEOR writes; each is told to the watchdog."""
+    """The lines that METEOR writes; each resets the watchdog."""
 
     def __init__(self, stream: IO[str], watchdog: Watchdog) -> None:
         self._stream, self._watchdog = stream, watchdog

@@ -83,7 +83,7 @@ class CoAttentionRouting(nn.Module):
             alpha_i = sigma_g(MLP(APool(F) + z_i));   centre_i = argmax_l of `attention`, over the views' sum, no gradient
 
         NOTE: not in the paper, where alpha is the image's and row i's window lies round patch i mod m, a place that has
-        nothing to do with what the row says.
+        nothing to do with the content of the row.
         """
         if self.row_routing:
             route = route._replace(alpha=self.router(route.image.patches, route.temperature, route.image.mask, z))

@@ -27,7 +27,7 @@ from diffrgen.model.choices import (
 )
 from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, check_values, types_of
 
-# What a configuration written by version 0.1 means where it says nothing, for there was no such choice.
+# The values that a configuration of version 0.1 implies for options that it does not have.
 VERSION_0_1: Mapping[str, Any] = MappingProxyType({"difference": "scalars"})
 
 
@@ -36,7 +36,7 @@ class DiffRGenConfig(PretrainedConfig):
 
     Symbols as in the paper: d = `width`, H = `heads`, p_k = `masks_per_layer[k]` (K = its length), N = `neighbours`,
     lambda = `disease_weight`, gamma = `contrast_weight`, tau = `contrast_temperature`. `prior`: the network takes the
-    patient's earlier study, embeddings of width `prior_width` (default: `retrieved_width`). A value out of range, a wrong
+    patient's prior study, embeddings of width `prior_width` (default: `retrieved_width`). A value out of range, a wrong
     word and a wrong combination raise ValueError with what was expected and what came. A saved configuration that lacks a
     choice means what the network did before there was one (`VERSION_0_1`).
 

@@ -22,7 +22,7 @@ class ContextRows(nn.Module):
     P projects as the retrieved reports are projected where those are embeddings too; m_f is a learned mark of the section.
 
     NOTE: not in the paper, whose network knows nothing of a patient but the image. The classifier learns from the rows,
-    because its states prompt the decoder, which hardly looks elsewhere for what a prompt tells.
+    because its states prompt the decoder, which hardly uses other inputs for the content of a prompt.
     """
 
     initial_std: ClassVar[Mapping[str, float]] = MappingProxyType({"mark": 1.0, "readout": 0.0})
@@ -41,7 +41,7 @@ class ContextRows(nn.Module):
         return (self.projection or report_projection)(context) + self.mark
 
     def logits(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Return what rows (B, F, d), of which mask (B, F) says which are there, add to the disease logits (B, 4, C)."""
+        """Return what rows (B, F, d), with mask (B, F) of existing rows, add to the disease logits (B, 4, C)."""
         weights = mask.to(rows).unsqueeze(-1)
         mean = (rows * weights).sum(1) / weights.sum(1).clamp_min(1)  # (B, d)
         return torch.einsum("bd,csd->bsc", mean, self.readout.to(rows))

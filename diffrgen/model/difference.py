@@ -34,7 +34,7 @@ class ContentDifference(nn.Module):
 
         f_k = concat over heads of softmax_l( Q z_k . K F_l / sqrt(D) ) V F_l
 
-    NOTE: not in the paper, whose three metrics tell how far a report is from the image, but not in what. With the metrics
+    NOTE: not in the paper, whose three metrics measure how far a report is from the image, but not what differs. With the metrics
     alone the decoder gained nothing from D in four of five runs on the phantom; with the content 0.009 to 0.030 nats a
     token in each of four.
     """

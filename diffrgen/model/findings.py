@@ -22,7 +22,7 @@ class FindingQueries(nn.Module):
         classifier:  logits_sc += w_sc . r_c                                         w starts at 0
         decoder:     e_c += sigmoid(g_c) rms(e_c) x_c,  x_c = W r_c, standardised    g starts at 0
 
-    where e_c is the embedding of the prompt token that tells finding c's state: the decoder finds what is known of a
+    where e_c is the embedding of the prompt token for the state of finding c: the decoder finds what is known of a
     finding in one place. The row has at most the size of the embedding, whose state it must not drown.
 
     NOTE: not in the paper, whose rows are reports: no row asks where a finding is.

@@ -208,7 +208,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         patches: Tensor,
         patch_mask: Tensor | None,
     ) -> Tensor:
-        """Return Eq. 1 of the retrieved reports (B, N, d) and of an earlier study's rows (B, R, d) against F (B, V m, d)."""
+        """Return Eq. 1 of the retrieved reports (B, N, d) and of a prior study's rows (B, R, d) against F (B, V m, d)."""
         difference = eq1(reports, patches, patch_mask)
         if earlier is None:
             return difference
@@ -342,7 +342,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor:
         """Return the decoder's first tokens (B, 1 + C): the start token, then one prompt token a disease.
 
-        A token tells the state (B, C) and, where there is an earlier study, the one in that study (B, C) too.
+        A token encodes the state (B, C) and, if there is a prior study, the state in that study (B, C).
         """
         ids = torch.tensor([self.config.prompt_token_ids, *self.config.prior_prompt_token_ids], device=states.device)
         # The first row is for NO_STUDY.

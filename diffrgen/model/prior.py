@@ -1,4 +1,4 @@
-"""The patient's earlier study as further references beside the retrieved reports."""
+"""The patient's prior study as additional references beside the retrieved reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffrgen.model.config import DiffRGenConfig
 
 
 class PriorReferences(nn.Module):
-    """Rows of the earlier study at the width of Z: the first of its image, the others of its report, a sentence each.
+    """Rows of the prior study at the width of Z: the first for its image, the others for the sentences of its report.
 
     NOTE: not in the paper, which sees one study at a time and so cannot know what its reference reports call new,
     larger or unchanged.
@@ -34,5 +34,5 @@ class PriorReferences(nn.Module):
         return (self.projection or report_projection)(prior)
 
     def mark(self, rows: Tensor) -> Tensor:
-        """Add to rows (B, R, d) what says "earlier image" (the first) and "earlier report" (the others)."""
+        """Add to rows (B, R, d) the learned vectors for "prior image" (first row) and "prior report" (other rows)."""
         return rows + torch.cat([self.kind[:1], self.kind[1:].expand(rows.shape[1] - 1, -1)])

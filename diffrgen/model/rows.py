@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def given_or_true(mask: Tensor | None, tokens: Tensor) -> Tensor:
-    """Return `mask`, or where there is none one (B, N) that says that all tokens (B, N, d) are real."""
+    """Return `mask`, or by default a mask (B, N) of ones for all tokens (B, N, d)."""
     return tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
 
 

@@ -15,7 +15,7 @@ from diffrgen.model.config import DiffRGenConfig
 from diffrgen.records import VIEW_KINDS
 
 UNKNOWN = VIEW_KINDS.index("unknown")
-# The kinds that a recogniser tells apart follow one another.
+# The kinds that a recogniser distinguishes are consecutive.
 RECOGNISED = (VIEW_KINDS.index("frontal"), VIEW_KINDS.index("lateral"))
 IGNORED_KIND = -100
 

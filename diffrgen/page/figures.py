@@ -34,7 +34,7 @@ def picture(image: np.ndarray, *, inches: float = INCHES) -> str:
 def heat_pictures(images: np.ndarray, heat: np.ndarray) -> list[str]:
     """Return each view (V, S, S) with its part of heat (V, gh, gw); lines enclose the fewest patches that hold half of it.
 
-    The lines say in print and without colour what the colour says on a screen. Colour begins where a patch gets more
+    The lines replace the colour in print and for readers who do not see colours. Colour begins where a patch gets more
     than an even share of the heat of all views, and is full at FULL even shares: heat that is spread evenly shows as none.
     """
     even = heat.sum() / heat.size

@@ -47,7 +47,7 @@ class PageFolder:
         return page
 
     def write_index(self, faults: list[str]) -> Path | None:
-        """Write the index where there are several pages; faults: what to say of the images that have none."""
+        """Write the index if there are several pages; faults: messages for images without a page."""
         if len(self._entries) < 2:
             return None
         page = self.path / INDEX

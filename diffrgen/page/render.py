@@ -1,4 +1,4 @@
-"""HTML of an explained report, by the templates beside this file; whatever a report or a name says is escaped."""
+"""HTML of an explained report, by the templates beside this file; the text of reports and names is escaped."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class IndexEntry:
 
 
 def render_index(entries: Sequence[IndexEntry], faults: Sequence[str]) -> str:
-    """Return an HTML page of links to pages; faults: what to say of the images that have none."""
+    """Return an HTML page of links to pages; faults: messages for images without a page."""
     content = {"entries": entries, "faults": faults, "notice": NOTICE, "policy": POLICY, "style": _style()}
     return _templates().get_template("index.html").render(content)
 

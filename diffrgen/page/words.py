@@ -139,6 +139,6 @@ def route_words(route: LayerRoute) -> str:
 
 
 def prior_row_names(prior: ExplainedPrior) -> list[str]:
-    """Name the rows of the earlier study that `prior.differences` compares."""
+    """Name the rows of the prior study that `prior.differences` compares."""
     image = [] if prior.image is None else ["the prior image"]
     return [*image, *(sentence.text for sentence in prior.sentences)]

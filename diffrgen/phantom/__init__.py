@@ -1,6 +1,6 @@
 """A procedural chest radiograph phantom: images, exact states and changes, reports by a grammar, a parser.
 
-`patients` draws the truth; `drawing` makes a film of it and `language` a report, neither knows the other; `write` puts
+`patients` draws the truth; `drawing` makes an image from it and `language` a report, independently of each other; `write` puts
 the data set on disk.
 """
 

@@ -13,7 +13,7 @@ from diffrgen.phantom.write import Record, make_patient, split_patients
 def draw_examples(folder: Path, options: PhantomOptions, patients: int) -> list[list[Record]]:
     """Draw the first `patients` patients of the test split; return the records of each, in the order of their days.
 
-    Images go to `folder`, which must exist. Every second patient has an earlier study, as far as the split has such.
+    Images go to `folder`, which must exist. Every second patient has a prior study, if the split has enough of them.
     """
     counts = study_counts(options)
     test = [index for index, split in enumerate(split_patients(counts, options.seed)) if split == "test"]

@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 
 from diffrgen.ranges import Share, check_fields
 
-# Of what a data set holds: 2 since reports tell findings in one order, 3 since records have an impression.
+# Of what a data set holds: 2 since reports list findings in one order, 3 since records have an impression.
 FORMAT_VERSION = 3
 
 
@@ -19,7 +19,7 @@ class PhantomOptions:
 
     `studies` is their exact number, `follow_ups` the expected share of them that are a patient's later
     study. `size` is the side of the square images in pixels (64..1024). `contrast` scales how strongly
-    findings change the film (1 is the default, smaller is harder), `noise` scales quantum noise and lung
+    findings change the image (1 is the default, smaller is harder), `noise` scales quantum noise and lung
     texture. `variety` is the share of all wordings that reports are written with (1 is all of them, smaller is easier to
     learn). DataError for a value outside its range.
     """

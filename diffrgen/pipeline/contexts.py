@@ -20,7 +20,7 @@ HIDE_SECTION = 0.3
 
 @dataclass(frozen=True)
 class Contexts:
-    """The sections of n studies: `rows` says where each is among the `embeddings`, -1 where a study has none.
+    """The sections of n studies: `rows` is the index of each in `embeddings`, -1 if a study has none.
 
     A text that many studies have is embedded once.
     """

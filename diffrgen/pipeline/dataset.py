@@ -54,7 +54,7 @@ class StudyDataset(Dataset[Example]):
 
     An example holds the V views of a study, pixel_values (V, C, S, S) and view_kinds (V,) int64; retrieved (N, E) and
     retrieved_mask (N,) bool; with `priors`, prior (R, E), prior_mask (R,) bool and prior_states (C,) int64 of the
-    patient's earlier study; with `contexts`, context (F, E) and context_mask (F,) bool; states (C,) int64; labels (T,) int64,
+    patient's prior study; with `contexts`, context (F, E) and context_mask (F,) bool; states (C,) int64; labels (T,) int64,
     report tokens and the end token. `neighbours`, `priors` and `contexts` have one row a study. Augmentation, of the images,
     the prior and the context, is drawn from (seed, epoch, study), so that an example does not depend on the number
     of workers or on where training was resumed.
@@ -106,7 +106,7 @@ class StudyDataset(Dataset[Example]):
         self._epoch.number = number
 
     def shuffle_images(self, seed: int) -> None:
-        """Give each study the images, and so the neighbours and the prior, of another: a blind model passes this control."""
+        """Give each study the images, neighbours and prior of another: an image-free model passes this control."""
         self.pictured = moved(len(self.studies), seed)
 
     def shuffle_contexts(self, seed: int) -> None:
@@ -177,7 +177,7 @@ def moved(count: int, seed: int) -> list[int]:
 
 
 def prior_states(labels: Sequence[int] | None, findings: int) -> Tensor:
-    """Return the states (findings,) int64 of an earlier study from its labels; of none, NO_STUDY.
+    """Return the states (findings,) int64 of a prior study from its labels; without a prior study, NO_STUDY.
 
     Data may bring labels of 14 findings or of 18: one that they do not hold is not mentioned, one too many is left out.
     """

@@ -29,7 +29,7 @@ PRESETS: Mapping[DecodingPreset, TokenLimits] = MappingProxyType(
 )
 
 
-# What applies where neither the options nor the run's own decoding say anything.
+# Defaults if neither the options nor the run's decoding set a value.
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {
         "beams": 3,

@@ -1,4 +1,4 @@
-"""Hiding a part of the earlier study in training, so that its image or its report alone is enough later."""
+"""Dropping a part of the prior study in training, so that its image or its report alone is enough in inference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HIDE_IMAGE = HIDE_REPORT = 0.2
 def hide_rows(mask: Tensor, generator: torch.Generator) -> Tensor:
     """Return the prior mask (R,) bool with the image's row (the first) hidden, or those of the report, or neither.
 
-    Never both, and neither where the other is absent: a report that tells of change always has something to tell it
+    Never both, and neither where the other is absent: a report that mentions a change always has a prior to infer it
     from.
     """
     draw = torch.rand((), generator=generator).item()

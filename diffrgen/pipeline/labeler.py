@@ -25,7 +25,7 @@ VOCABULARY = ("google-bert/bert-base-uncased", "vocab.txt")
 
 @dataclass(frozen=True)
 class NamedLabeler:
-    """A labeler, callable as `Labeler` says, and its name for the results."""
+    """A labeler with the call of `Labeler`, and its name for the results."""
 
     name: LabelerName
     read: Labeler

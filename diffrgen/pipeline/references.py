@@ -1,4 +1,4 @@
-"""What the studies of a split are read beside: the retrieved reports and the patient's earlier study."""
+"""The references of the studies of a split: the retrieved reports and the patient's prior study."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def find_references(
 ) -> References:
     """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
 
-    prior: also the earlier studies, of any split of `source`. context: the sections to embed, each time anew.
-    Every process of a `group` calls this: they look the neighbours up together, and the first one embeds the earlier studies.
+    prior: also the prior studies, of any split of `source`. context: the sections to embed, each time anew.
+    Every process of a `group` calls this: they look the neighbours up together, and the first one embeds the prior studies.
     Commands that ask for references of one run at once take turns.
     """
     folder = cache or index.folder

@@ -24,7 +24,7 @@ OURS = {
     *("no_repeat_ngram_size", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache"),
     *("transformers_version", "_from_model_config", "output_attentions", "output_hidden_states"),
 }
-# The field of config.json that says what the weights were trained with.
+# The field of config.json with the parts that the weights were trained with.
 MADE_WITH, SHOWN = "made_with", 5
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
@@ -130,7 +130,7 @@ def note_weights(folder: Path) -> None:
 
 
 def check_weights(run: Path, config: DiffRGenConfig) -> None:
-    """Raise DataError where the weights are not those that config.json was saved with; one of 0.1 says nothing of them."""
+    """Raise DataError where the weights are not those that config.json was saved with (0.1 does not record them)."""
     noted = _made_with(config, run).get("weights")
     if not isinstance(noted, dict):
         return

@@ -65,7 +65,7 @@ class RunSettings:
         return DataOptions(data=data, images=images, views=views)
 
     def labeler_options(self, asked: LabelerOptions, *, same_data: bool) -> LabelerOptions:
-        """Return what `asked` says, completed by the run's labeler where that fits the data.
+        """Return `asked`, completed by the run's labeler if that fits the data.
 
         same_data: the data are the run's; of a labeler for other data only CheXbert is kept.
         """
@@ -122,7 +122,7 @@ class RunFolder:
 
     @property
     def references_path(self) -> Path:
-        """Where neighbours and earlier studies, found once, are kept: beside the index; for a fetched run, and for one that
+        """Where precomputed neighbours and prior studies are stored: beside the index; for a fetched run, and for one that
         may not be written, in the cache.
         """
         if self.name is not None:
@@ -133,7 +133,7 @@ class RunFolder:
 
     @property
     def evaluation_path(self) -> Path:
-        """Where evaluations go unless told otherwise: into the run, for a fetched one below the working directory."""
+        """The default folder of evaluations: into the run, for a fetched one below the working directory."""
         return self.path / "evaluation" if self.name is None else Path("evaluation") / self.name.repository
 
     @property
@@ -219,7 +219,7 @@ class RunFolder:
     ) -> StudyDataset:
         """Return the evaluation examples of `studies`, their references looked up on `device` and kept under `key`.
 
-        prior: with the earlier studies, of any split of `source`. Raises DataError where a study that is not of the
+        prior: with the prior studies, of any split of `source`. Raises DataError where a study that is not of the
         training split stands in the index.
         """
         sources = self.sources(config, settings, read=source.read_image)

@@ -61,7 +61,7 @@ def load_source(
 ) -> StudySource:
     """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
 
-    Every image is opened once: decoded for a transform that resizes to `resize` and kept as `cache` says, or only
+    Every image is opened once: decoded for a transform that resizes to `resize` and stored in `cache`, or only
     checked where nothing is kept; the phantom's are not checked. Where a study brings no labels, the labeler reads them
     out of its report. sections: a report is the study's findings, then its impression, and the studies' `sections` have
     both. Raises DataError naming file and record; with `skip_broken`, broken records are left out and counted in a warning.
@@ -131,7 +131,7 @@ def _with_sections(splits: StudySplits, *, is_phantom: bool) -> StudySplits:
 
 
 def _readable(splits: StudySplits, broken: dict[Path, str], *, skip_broken: bool) -> StudySplits:
-    """Fail naming the images that cannot be read, or leave them and the studies of no other out and say how many."""
+    """Fail naming the images that cannot be read, or exclude them, and studies without another image, and print their number."""
     if not skip_broken:
         raise_broken(splits, broken, source=splits.source)
     splits = without_images(splits, broken)

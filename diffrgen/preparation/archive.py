@@ -62,7 +62,7 @@ class Archive:
         return None
 
     def need(self, names: Sequence[str], purpose: str) -> Path:
-        """Return `find(names)`; DataError that says what the file is for where there is none."""
+        """Return `find(names)`; DataError with the purpose of the file if there is none."""
         path = self.find(names)
         if path is None:
             there = ", ".join(sorted(self.files)[:8]) or "no file"

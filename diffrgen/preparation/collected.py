@@ -23,7 +23,7 @@ SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
 class CollectedStudy:
     """One study of a collection.
 
-    order: of the patient's studies, a day or a running number, None where nothing tells; day: the day since year 1.
+    order: of the patient's studies, a day or a running number, None if unknown; day: the day since year 1.
     images: paths below the images folder, with their views. age in years; sex F or M. labels: 14 states. more: further
     fields of the record.
     """

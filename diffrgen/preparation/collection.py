@@ -27,7 +27,7 @@ class PackedImages(Protocol):
     """The images of a collection in the files that its host packs them in."""
 
     def names(self) -> Collection[str] | None:
-        """Return the images that the files hold; None where only reading all of them would tell."""
+        """Return the images that the files hold; None if that requires reading all of them."""
         ...
 
     def unpack(self, wanted: Collection[str], folder: Path, *, progress: bool) -> Iterator[tuple[str, str]]:
@@ -162,7 +162,7 @@ def _image_faults(
 
 
 def _priors(kept: Mapping[str, Kept]) -> dict[str, str]:
-    """Return the patient's latest earlier study for each study that has one."""
+    """Return the patient's prior study (the latest of an earlier day) for each study that has one."""
     ids = PriorIds()
     ordered = sorted(kept.items(), key=lambda item: (item[1].patient, item[1].order or 0.0, item[0]))
     found = ((name, ids.next(study.patient, study.order, name)) for name, study in ordered)

@@ -30,7 +30,7 @@ class ListedStudy:
 
 @dataclass(frozen=True, slots=True)
 class IuSplits:
-    """The split of each study by number, `listed` where a file says it, and a sentence that says which it is."""
+    """The split of each study by number, `listed` if it comes from a file, and a sentence that describes it."""
 
     split_of: Mapping[str, Split]
     listed: Mapping[str, ListedStudy]

@@ -15,7 +15,7 @@ STUDY_ID = re.compile(r"(?:CXR)?([0-9]{1,9})(?:_.*)?")
 
 @dataclass(frozen=True, slots=True)
 class IuStudy:
-    """One study, which is also one patient: IU X-Ray does not tell which studies are of one patient.
+    """One study, which is also one patient: IU X-Ray does not identify patients with several studies.
 
     `number` is Open-i's and Kaggle's (uId CXR1 -> "1"); texts are single-spaced, "" where a section is missing;
     image names are file names.

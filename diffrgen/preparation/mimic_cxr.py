@@ -33,7 +33,7 @@ def prepare_mimic_cxr(options: MimicCxrOptions, *, progress: bool = False) -> Su
     Image paths are p10/p10000032/s50414267/DICOM.jpg, below the archive's files/. A record holds `id`, `study_id`,
     `patient_id`, `report`, `image_path`, and where known `labels` (14 states), `study_date` (YYYY-MM-DD), `days`
     (day since year 1, the time of day as its fraction), `view`, `views` and `prior_id` (the first record of the patient's
-    latest earlier study), and the sections of the report that are there, by name (`Sections`).
+    prior study), and the sections of the report that are there, by name (`Sections`).
     DataError names the file, what was needed and what came.
     """
     archive = Archive.scan(options.archive, without=options.out)

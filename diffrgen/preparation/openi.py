@@ -39,7 +39,7 @@ def openi_source(archive: Archive) -> Path | None:
 def read_openi(source: Path, views: Mapping[str, str], *, progress: bool = False) -> list[IuStudy]:
     """Return the studies of the tarball or folder `source`, by number.
 
-    views: the view of an image by its key (`image_key`); the XML does not tell it. DataError names the file (and
+    views: the view of an image by its key (`image_key`); the XML does not contain it. DataError names the file (and
     the member of a tarball) that is no report, damaged, or declares entities, and a study that is there twice.
     """
     files = _members(source) if source.is_file() else _unpacked(source)

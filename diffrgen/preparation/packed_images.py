@@ -138,7 +138,7 @@ class TarredImages:
         self._parts, self._name = parts, name
 
     def names(self) -> None:
-        """Return None: only reading the file to its end would tell."""
+        """Return None: the answer requires reading the complete file."""
         return None
 
     def unpack(self, wanted: Collection[str], folder: Path, *, progress: bool) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,10 @@
-"""The id of each patient's latest earlier study, for studies that come by patient, then time."""
+"""The id of the prior study of each study, for studies sorted by patient, then time."""
 
 from __future__ import annotations
 
 
 class PriorIds:
-    """The id of each patient's latest earlier study, studies coming by patient, then time."""
+    """The id of the prior study of each study, for studies sorted by patient, then time."""
 
     def __init__(self) -> None:
         self._patient = ""

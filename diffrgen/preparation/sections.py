@@ -1,4 +1,4 @@
-"""The sections of a MIMIC-CXR report: findings, impression and what was known before, told from headings and asides.
+"""The sections of a MIMIC-CXR report: findings, impression and clinical context, identified by their headings.
 
 The rules follow PhysioNet's own section parser (MIT-LCP/mimic-cxr, txt/section_parser.py): a section starts at a
 heading in capitals at the start of a line, a heading that names views is a report's title and its text counts as

@@ -15,7 +15,7 @@ LATERAL_VIEWS = (LATERAL, "LL")
 
 
 class ViewedImage(NamedTuple):
-    """One image: its name in the archive and its view, "" where the archive does not tell it."""
+    """One image: its name in the archive and its view, "" if the archive does not contain it."""
 
     name: str
     view: str
@@ -59,5 +59,5 @@ def _rank(view: str) -> int:
         return FRONTAL_VIEWS.index(view)
     if view in LATERAL_VIEWS:
         return len(FRONTAL_VIEWS) + 2
-    # The decubitus views (AP LLD, PA RLD, ...) are frontal films too.
+    # The decubitus views (AP LLD, PA RLD, ...) are frontal radiographs too.
     return len(FRONTAL_VIEWS) + (0 if view.startswith(("PA ", "AP ")) else 1)

@@ -1,4 +1,4 @@
-"""Trains an image encoder to tell the findings of labelled images, before it is used for reports."""
+"""Trains an image encoder to classify the findings of labeled images, before it is used for reports."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def known_loss(logits: Tensor, truth: Tensor) -> Tensor:
 class FitSettings:
     """How an encoder is trained on labels: the options of it, and what else the caller decides.
 
-    checkpoint: where the state is saved when the fit is told to stop, and goes on from.
+    checkpoint: where the state is saved on a stop request, and loaded to continue.
     """
 
     options: PretrainOptions

@@ -34,7 +34,7 @@ NIH: MappingProxyType[str, str | None] = MappingProxyType(
         NORMAL: None,
     }
 )
-# What its labels say nothing of.
+# The findings that its labels do not cover.
 NOT_IN_NIH = frozenset({"enlarged cardiomediastinum", "fracture", "support devices"})
 VALUES = MappingProxyType({"1": 1, "1.0": 1, "0": 0, "0.0": 0, "": 0, "-1": UNKNOWN, "-1.0": UNKNOWN})
 
@@ -63,7 +63,7 @@ def read_labelled(table: Path, images: Path) -> list[LabelledImage]:
     A row is an image: its path in a column `path`, `filename`, `image_path`, `file`, `image` or `Image Index`. Its labels
     are either in one column `Finding Labels`, names with | between (NIH ChestX-ray14), or in a column a finding: 1, 0, -1
     (uncertain, taken as unknown) or nothing (absent), as CheXpert's tables have them. A finding without a column is
-    unknown, and so is each that NIH's classes do not tell of. Names of columns and findings in any case.
+    unknown, as is each that NIH's classes do not cover. Names of columns and findings in any case.
 
     Raises DataError for a file that cannot be read or has no such columns, a label or value that is not known, and an
     image that is not there.

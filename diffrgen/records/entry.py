@@ -17,7 +17,7 @@ LABEL_VALUES = frozenset({0, 1, 2, 3})
 
 
 class EntryError(ValueError):
-    """A field of a record is not what the format asks for; the message says which and what came."""
+    """A field of a record is invalid; the message names the field and gives the received value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ PATIENT_FOLDER = re.compile(r"(?:^|/)p([0-9]{8})(?:/|$)")
 
 @dataclass
 class ViewOwners:
-    """The patient of each image that records have listed so far, where ids tell, and whether as one of several views."""
+    """The patient of each image listed so far, if ids identify the patient, and whether it is one of several views."""
 
     listed: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
     def fault(self, entry: Entry) -> str | None:
-        """Say which image of `entry` is another patient's; None where none is, or nothing tells.
+        """Return the image of `entry` that belongs to another patient; None if there is none or patients are unknown.
 
         The patient is named by `patient_id` of the records that list an image, and by MIMIC-CXR's folders. Studies of one
         image each may share it.

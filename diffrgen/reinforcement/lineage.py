@@ -18,7 +18,7 @@ from diffrgen.staging import remove, staged
 from diffrgen.training.initial_record import NETWORK
 
 RECORD = "lineage.json"
-# All that a run is used by, and what its card tells of its training. Its calibration is of its own weights.
+# The files required to use a run, and those described in its card. A calibration belongs to the weights of one run.
 COPIED = (
     *(name for name in NEEDED if name != "confidence.json"),
     *("index/[!.]*", "index/priors-*/*", "data.json", "data-digests.json", "train.json", "training.json", "retriever/fit.json"),

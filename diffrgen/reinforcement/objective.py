@@ -22,7 +22,8 @@ def group_advantages(rewards: Mapping[str, np.ndarray], weights: Mapping[str, fl
     rewards: r_k (B, G) by name. The standard deviation is the population's; a reward that is the same for a whole group
     adds 0.
 
-    NOTE: each reward is standardised before it is weighted, so that the weights say what counts, not the rewards' spreads.
+    NOTE: each reward is standardised before it is weighted, so that the weights determine the importance, not the rewards'
+    spreads.
     """
     total = np.zeros(next(iter(rewards.values())).shape)
     for name, values in rewards.items():

@@ -39,7 +39,7 @@ class Rewards:
     rouge_l     ROUGE-L
     cider       CIDEr; words are weighed by their rarity among the references of the training split
 
-    A quotient 0/0, such as the F1 of states where neither side has any, is 1: there was nothing to say, and nothing is said.
+    A quotient 0/0, such as the F1 of states where neither side has any, is 1: nothing was expected, and nothing is mentioned.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ SCALARS = ("loss", "reward", "kl", "clip_fraction", "distinct", "tokens")
 
 
 class NumberedStudies(StudyDataset):
-    """Examples that say which study they are, as `row`."""
+    """Examples with the index of their study, `row`."""
 
     def __getitem__(self, row: int) -> Example:
         """Return the example of study `row`."""

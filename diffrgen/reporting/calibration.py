@@ -110,7 +110,7 @@ class ConfidenceCalibration:
 
 
 def sentence_features(sentence: SentenceConfidence) -> tuple[float, ...]:
-    """Return the values of FEATURES of a sentence with findings; without retrieved reports, none says the same."""
+    """Return the values of FEATURES of a sentence with findings; without retrieved reports, the support is 0."""
     agreement = min(max(sentence.agreement or 0.0, SUREST), 1 - SUREST)
     return (
         sentence.mean_log_probability,

@@ -1,4 +1,4 @@
-"""Candidate reports of a study, and the choice among them: likely ones that say what their prompt says."""
+"""Candidate reports of a study, and the selection of a probable report that agrees with its prompt."""
 
 from __future__ import annotations
 

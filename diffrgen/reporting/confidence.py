@@ -19,7 +19,7 @@ class SentenceConfidence:
         three places; None for a sentence without findings, which no labeler can call true or false.
     mean_log_probability, min_log_probability: of its tokens, as the decoder generated them, at most 0.
     agreement: the classifier's probability that all of the findings are in states that agree, 0..1; None without findings.
-    support: the share of the retrieved reports that say the same, 0..1: all findings in the same states or, for a sentence
+    support: the share of the retrieved reports that agree, 0..1: all findings in the same states or, for a sentence
         without findings, the same words; None where nothing was retrieved.
     """
 
@@ -50,7 +50,7 @@ class NotMentioned:
 
 
 def percent(probability: float) -> str:
-    """Return a probability in whole percent; never 0% or 100%, which no calibration on finitely many sentences can tell.
+    """Return a probability in percent; never 0% or 100%, which no calibration on finitely many sentences supports.
 
     >>> percent(0.831), percent(0.998), percent(0.001)
     ('83%', 'more than 99%', 'less than 1%')

@@ -18,7 +18,7 @@ MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class PriorStudy:
-    """The earlier image (a file, or a grey picture, mode "L", or one decoded before), its report, or both; else DataError."""
+    """The prior image (a file, a grey image of mode "L", or a decoded image), its report, or both; else DataError."""
 
     image: Path | Image.Image | ResizedImages | None = None
     report: str | None = None
@@ -29,7 +29,7 @@ class PriorStudy:
 
 
 def read_prior(files: Sequence[Path]) -> PriorStudy:
-    """Return the earlier study in one or two files: an image, a report (.txt, UTF-8), or one of each.
+    """Return the prior study in one or two files: an image, a report (.txt, UTF-8), or one of each.
 
     Raises DataError for other numbers and for a report that cannot be read; the image is read later.
     """

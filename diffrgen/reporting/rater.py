@@ -72,7 +72,7 @@ class SentenceRater:
         )
 
     def _states(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the states (n, 13) that each text tells."""
+        """Return the states (n, 13) of each text."""
         return self.labeler(texts)[:, : len(DISEASES)]
 
     def _place(self, ids: Sequence[int], span: tuple[int, int], report: str) -> tuple[int, int]:
@@ -82,15 +82,15 @@ class SentenceRater:
 
 
 class Retrieved:
-    """The retrieved reports of a study, and how many of them say the same as a sentence."""
+    """The retrieved reports of a study, and how many of them agree with a sentence."""
 
     def __init__(self, states: np.ndarray, reports: Sequence[str]) -> None:
-        """`states`: (N, 13), what the reports tell."""
+        """`states`: (N, 13), of the reports."""
         self.states = states
         self.words = [{same_words(sentence) for sentence in report_sentences(report)} for report in reports]
 
     def support(self, said: np.ndarray, text: str) -> float | None:
-        """Return the share of the reports that say the same as a sentence with states `said` (13,); None without reports."""
+        """Return the share of the reports that agree with a sentence with states `said` (13,); None without reports."""
         if not self.words:
             return None
         named = said != State.BLANK

@@ -43,11 +43,11 @@ from diffrgen.retrieval.priors import embed_sentences, prior_sentences, stack_ro
 from diffrgen.retrieval.retriever import EvaluationTransform
 
 Unreadable = Callable[[int, DataError], None]
-"""Is told the position of a study that cannot be read, and why."""
+"""Called with the position of a study that cannot be read, and the reason."""
 
 
 class ReadPrior(NamedTuple):
-    """An earlier study as the network takes it: rows (R, E), which of them are real (R,) bool, disease states (C,) int64."""
+    """A prior study as input of the network: rows (R, E), which of them are real (R,) bool, disease states (C,) int64."""
 
     rows: Tensor
     mask: Tensor
@@ -94,7 +94,7 @@ class Reporter:
         """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
         options: how they are generated; what they leave open is as the run was trained with.
-        priors: the patient's earlier study for each study, None where there is none. context: what is known of each
+        priors: the patient's prior study for each study, None if there is none. context: what is known of each
         study before its images are read, such as `Sections(indication="Cough.")`. unreadable: is called for each study with a
         file that cannot be read, and the others go on.
 
@@ -144,7 +144,7 @@ class Reporter:
 
     @property
     def takes_priors(self) -> bool:
-        """Whether the run's model was trained with earlier studies."""
+        """Whether the run's model was trained with prior studies."""
         return self.model.config.prior
 
     @property
@@ -219,7 +219,7 @@ class Reporter:
 
     @cached_property
     def _labeler(self) -> NamedLabeler:
-        """The run's labeler, as `run_labeler` says."""
+        """The run's labeler; see `run_labeler`."""
         return run_labeler(self.settings.labeler)
 
     @cached_property
@@ -235,7 +235,7 @@ class Reporter:
         return [{name: state for name, state in row.items() if state != "blank" and name in DISEASES} for row in states]
 
     def _told_states(self, report: str) -> Tensor:
-        """Return the states (C,) that a report tells."""
+        """Return the states (C,) of a report."""
         return prior_states(self._labeler([report])[0].tolist(), self.sources.findings)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Writes reports with a trained network, and says what each is based on."""
+"""Generates reports with a trained network, with the data that each is based on."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def write_batch(
 
 
 def _rated(report: WrittenReport, rater: SentenceRater, generated: GeneratedReports, row: int) -> WrittenReport:
-    """Return a report with what the rater says of its sentences."""
+    """Return a report with the ratings of its sentences."""
     rating = rater.rate(generated, row, report.report, report.neighbour_reports)
     return replace(report, confidence=rating.confidence, not_mentioned=rating.not_mentioned)
 

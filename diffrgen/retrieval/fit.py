@@ -61,10 +61,10 @@ def fit_dual_encoder(
     """Fit `model` in place on `train`; one process, the same weights for a seed on one machine, whatever its workers.
 
     Batches are padded with the text tower's pad token; the last, smaller batch of a pass is left out. `checkpoint`: where
-    the fit saves its state when it is told to stop, and goes on from.
+    the fit saves its state on a stop request and continues from there.
 
     Raises DataError when there are fewer pairs than 2 and when the losses are not finite any more, FitStopped when
-    `checkpoint` says to stop.
+    `checkpoint` requests a stop.
     """
     fit = _Fit(model, train, options, device)
     fit.run("fitting the retriever", progress=progress, checkpoint=checkpoint)
@@ -123,7 +123,7 @@ class _Fit(ResumableFit[PairBatch]):
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         value, norm = loss.item(), torch.nn.utils.get_total_norm(gradients).item()
         self.losses.append(value)
-        # In fp16 a gradient that overflows tells the scaler to scale less: it leaves the step out by itself.
+        # In fp16 a gradient that overflows makes the scaler reduce its scale: it skips the step by itself.
         if all_finite(value) and (all_finite(norm) or self.scaler.is_enabled()):
             self.scaler.step(self.optimiser)
             self.guard.passed()

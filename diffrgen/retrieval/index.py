@@ -202,7 +202,7 @@ class RetrievalIndex:
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Memory-map an array; DataError when it is missing or not what the manifest says."""
+    """Memory-map an array; DataError if it is missing or differs from the manifest."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGED_ARRAY as error:

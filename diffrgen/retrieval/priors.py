@@ -1,4 +1,4 @@
-"""The earlier study of each study as rows of the retriever's embedding space, embedded once and kept beside the index."""
+"""The prior study of each study as rows of the retriever's embedding space, embedded once and stored beside the index."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IMAGES, SENTENCES, ROWS, KEY = "images.npy", "sentences.npy", "rows.npy", "key.j
 
 @dataclass(frozen=True)
 class Priors:
-    """The p earlier studies of n studies; `prior` says which is whose, -1 where a study has none.
+    """The p prior studies of n studies; `prior` is the index of each study's prior, -1 if a study has none.
 
     A sentence that many reports hold is embedded once: `rows` are those of each report's sentences in `sentences`, in
     the report's order, -1 behind the last one.
@@ -61,7 +61,7 @@ class Priors:
 
 
 def stack_rows(image: np.ndarray | None, sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return [image ; sentences] of an earlier study as (13, E) float32, and which rows are real (13,) bool.
+    """Return [image ; sentences] of a prior study as (13, E) float32, and which rows are real (13,) bool.
 
     image: (E,), or None where there is none; sentences: (<= 12, E). Absent rows are zero.
     """
@@ -74,7 +74,7 @@ def stack_rows(image: np.ndarray | None, sentences: np.ndarray) -> tuple[np.ndar
 
 
 def prior_sentences(report: str, *, rules: Rules) -> list[str]:
-    """Return what is embedded of an earlier report: its first 12 sentences, cleaned by the run's rules.
+    """Return the part of a prior report that is embedded: its first 12 sentences, cleaned by the run's rules.
 
     A sentence holds one finding with its severity and its side; one vector for the whole report would blur them.
     """
@@ -101,12 +101,12 @@ def priors_of_studies(
     progress: bool = True,
     read: ReadImage = read_resized,
 ) -> Priors:
-    """Return the embedded earlier study of each study that has one in `known`, studies by id, of any split.
+    """Return the embedded prior study of each study that has one in `known`, studies by id, of any split.
 
-    The result is kept as `priors-<split>/` in `folder`, memory-mapped, and used again while the earlier studies, their
+    The result is kept as `priors-<split>/` in `folder`, memory-mapped, and reused while the prior studies, their
     reports' sentences, their image files' names and contents, how images are decoded and the retriever are the same.
 
-    Raises DataError where a study is its own earlier study, and where the kept files are damaged.
+    Raises DataError if a study is its own prior study, and if the stored files are damaged.
     """
     before = [None if study.prior_id is None else known.get(study.prior_id) for study in studies]
     own = next((study.id for study, prior in zip(studies, before, strict=True) if prior and prior.id == study.id), None)

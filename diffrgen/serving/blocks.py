@@ -29,7 +29,7 @@ def make_page(
 ) -> gr.Blocks:
     """Return the blocks: what the form asks for goes to `service`.
 
-    takes_prior: whether the model uses an earlier study, so that the form asks for one. takes_views: the most images of a
+    takes_prior: whether the model uses a prior study, so that the form asks for one. takes_views: the most images of a
     study that it uses; the form asks for a second one where it uses several. takes_context: the sections that it uses,
     such as the indication, which the form asks for.
     """

@@ -1,4 +1,4 @@
-"""Connections that cannot be held by saying nothing: a time limit for headers, and room for whoever comes next."""
+"""Limits for idle connections: a time limit for headers, and a slot for the next client."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class Exporter:
         self._receiving = Turns(RECEIVED_AT_ONCE, per_client=1, waiting=WAITING)
 
     async def export(self, request: Request) -> Response:
-        """Return the file, or say why there is none."""
+        """Return the file, or the reason why there is none."""
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return PlainTextResponse("Reports are taken from this service's own page only.", 403)
         try:

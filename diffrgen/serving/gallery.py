@@ -17,7 +17,7 @@ THUMBNAIL = 160
 
 @dataclass(frozen=True)
 class Example:
-    """An image, the file of the earlier study and its report where there is one, and what a button of it shows.
+    """An image, the file of the prior study and its report if there is one, and the contents of its button.
 
     thumbnail: a data URI; preview: a larger one of the whole image; name: what the image is, for who cannot see it.
     """

@@ -22,7 +22,7 @@ OPEN = re.compile(
     r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|images|exports|reader\.js|(assets|static)/[\w./@-]+|"
     r"gradio_api/(info|startup-events|queue/(join|data)|cancel|reset|heartbeat/\w+))/?"
 )
-# A request without its images: a report of an earlier study and a few words.
+# A request without its images: a report of a prior study and a few words.
 MOST_BYTES = 100_000
 # Requests of one client that are being answered, event streams of open pages among them.
 MOST_PER_CLIENT = MOST_CONNECTIONS // 2
@@ -46,7 +46,7 @@ def plain_refusal(status: int, reason: str) -> tuple[bytes, bytes]:
 class Guard:
     """ASGI middleware: answers 404 beyond the addresses `opened`, 413 to a long body, 408 to a slow one, 400 to a strange one.
 
-    429 goes to a client with `MOST_PER_CLIENT` requests at once. Every answer tells the browser to call nobody else.
+    429 goes to a client with `MOST_PER_CLIENT` requests at once. Every response forbids the browser to contact other hosts.
     unbounded: paths whose handler bounds the body itself; refusal: makes its answers.
     """
 

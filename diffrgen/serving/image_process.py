@@ -39,7 +39,7 @@ NO_TAGS = DicomStudy("", "", "unknown")
 def main() -> None:
     """Answer file by file until standard input ends."""
     _end_with_parent()
-    with contextlib.suppress(ImportError):  # without it `read_dicom` says what to install
+    with contextlib.suppress(ImportError):  # without it `read_dicom` names the package to install
         import pydicom.pixels.decoders  # noqa: F401
     _bound_memory()
     _answer({"ready": True})

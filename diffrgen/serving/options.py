@@ -61,7 +61,7 @@ class UploadLimits:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Serve a trained run as a web page or as an API, on this machine only unless --host says otherwise."""
+    """Serve a trained run as a web page or as an API, on this machine only by default (--host)."""
 
     run: tyro.conf.Positional[Path]
     """Run folder of diffrgen.train."""

@@ -14,7 +14,7 @@ from diffrgen.serving.options import UploadLimits
 def for_visitors(limits: UploadLimits) -> Iterator[None]:
     """Turn the DataError of an image reader into one for the visitor: without a path or a value of the file.
 
-    What a decoder says about a DICOM file may quote the values that it stumbled over, which may name a patient.
+    The message of a decoder about a DICOM file may quote values that identify a patient.
     """
     try:
         yield

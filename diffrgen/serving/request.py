@@ -21,10 +21,10 @@ class SentImage(BaseModel):
 
 
 class ReportRequest(BaseModel):
-    """An uploaded image or an example of the gallery, and the patient's earlier study where the visitor has one.
+    """An uploaded image or an example of the gallery, and the patient's prior study if the visitor has one.
 
     second_image: another view of the study of an uploaded image, such as its lateral radiograph.
-    example_prior: take the earlier image that the example has. indication, history: what is known before the images are
+    example_prior: use the prior image of the example. indication, history: what is known before the images are
     read.
     """
 

@@ -59,7 +59,7 @@ def serve(options: ServeOptions) -> None:
 
 
 async def _run(server: EndingServer, listener: socket.socket, host: str) -> None:
-    """Run the server, and say where it is once it answers."""
+    """Run the server, and print its address once it answers."""
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not task.done():
         await asyncio.sleep(0.02)

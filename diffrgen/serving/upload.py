@@ -14,10 +14,10 @@ from diffrgen.reporting.study_images import StudyImages
 
 @dataclass(frozen=True)
 class Upload(ResizedImages):
-    """Pixels for each `resize` that the networks ask for, and what a DICOM file's tags say.
+    """Pixels for each `resize` that the networks ask for, and the tags of a DICOM file.
 
     patient, study: digests of the two identifiers, made with a key that nobody outside of the service has, "" where there
-    is no such tag; two of them can be compared and tell nothing else. view: the kind of view by its tag. text: where the image
+    is no such tag; two of them can be compared and reveal nothing else. view: the kind of view by its tag. text: where the image
     may have text burned in.
     """
 

@@ -1,1 +1,1 @@
-"""Sharing a run: the model card that tells what it is, and the upload of what may be shared."""
+"""Sharing a run: the model card, and the upload of the files that may be shared."""

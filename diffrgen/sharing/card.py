@@ -38,7 +38,7 @@ def write_card(run: Path) -> bool:
 
 
 def card_message(run: Path) -> str:
-    """Write the card where no person has edited it, and say which of both was the case."""
+    """Write the card unless a person has edited it, and print which was the case."""
     if write_card(run):
         return f"model card: {run / CARD}"
     return f"model card: {run / CARD} has been edited and is left as it is; move it away for a new one"
@@ -51,7 +51,7 @@ def is_untouched(card: bytes) -> bool:
 
 
 def _seal(text: bytes) -> bytes:
-    """Return the last line, which tells a card that nobody has edited."""
+    """Return the last line, which identifies an unedited card."""
     digest = hashlib.sha256(text).hexdigest()
     return (
         f"\n<!-- written by diffrgen; a card with other text above than sha256 {digest} "

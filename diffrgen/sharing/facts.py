@@ -1,4 +1,4 @@
-"""What the files of a run say about it: the facts that its model card is written from."""
+"""Facts from the files of a run, from which its model card is generated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 from diffrgen.training.summary import TrainingSummary
 
-# Where a run lies or goes on says nothing about what it is.
+# Locations and resuming do not describe the run.
 ABOUT_THE_START = ("output", "resume", "overwrite", "workers", "checkpoint_every", "track", "decoded.image_cache_folder")
 
 
@@ -45,13 +45,13 @@ class EvaluationFacts:
 
     @property
     def others(self) -> Mapping[str, Mapping[str, Any]]:
-        """The scores of the controls and the blind baselines by name."""
+        """The scores of the controls and the image-free baselines by name."""
         return {name: scores for name, scores in self.metrics.items() if name != MODEL_ROW}
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All that the files of a run say. changed: options that are not the preset's, by their names on the command line;
+    """All facts from the files of a run. changed: options that are not the preset's, by their names on the command line;
     parameters: numbers in the weights; retriever_fit: its steps, seconds and recall, None where it was not fitted here;
     evaluations: those of the weights that are in the run now, of the test split and the newest first; initialisation: what was
     taken of the run that the training started from, None where it started from none; lineage: of a run that was trained further

@@ -1,4 +1,4 @@
-"""What a run cannot do, as its own scores say it: the sentences of the model card's limits."""
+"""Limitations of a run, derived from its scores: the sentences of the model card's limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffrgen.evaluation.run import SHUFFLED_ROW
 from diffrgen.pipeline.options import PHANTOM
 from diffrgen.sharing.facts import EvaluationFacts, RunFacts
 
-# Half of the studies that have the finding; and fewer studies than these tell little.
+# Half of the studies that have the finding; and the number of studies below which scores are unreliable.
 OFTEN_MISSED, FEW = 0.5, 10
 
 
@@ -68,7 +68,7 @@ def _named(finding: Mapping[str, Any]) -> str:
 
 
 def _beside_baselines(evaluation: EvaluationFacts) -> Iterator[str]:
-    """Name the blind baselines, and the control with shuffled images, that the model's micro-F1 is not clearly above."""
+    """Name the image-free baselines, and the control with shuffled images, that the model's micro-F1 is not clearly above."""
     own = evaluation.model["clinical_13"]
     score, lowest = own["micro"]["f1"] or 0.0, (own["micro_f1_interval"] or [0.0])[0]
     reached = {

@@ -17,7 +17,7 @@ class ShareOptions:
 
     Whoever gets the run can use it by its name: python -m diffrgen.generate OWNER/NAME IMAGE. The retrieval index holds
     every training report, word for word, with its study and patient ids. Data under a data use agreement, MIMIC-CXR among
-    them, must not be passed on, so only runs trained on the phantom are uploaded unless told otherwise.
+    them, must not be passed on, so only runs trained on the phantom are uploaded by default.
     """
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")]

@@ -19,7 +19,7 @@ from diffrgen.sharing.facts import RunFacts
 from diffrgen.sharing.options import ShareOptions
 from diffrgen.sharing.privacy import WITH_FOLDERS, without_folders
 
-# What is told about a run besides. Predictions are not here: they hold the reference reports of the split.
+# Further files that describe a run. Predictions are not here: they hold the reference reports of the split.
 TOLD = (
     *(CARD, "curves.png", "train.json", "training.json", "data.json", "metrics.jsonl", "retriever/fit.json"),
     *("initialisation.json", "lineage.json"),
@@ -55,7 +55,7 @@ def _shared_files(run: Path, *, reports: bool) -> Iterator[SharedFile]:
 
 
 def check_may_share(facts: RunFacts, options: ShareOptions) -> None:
-    """Raise DataError where the run was trained on other data than the phantom and the options do not say what to do."""
+    """Raise DataError where the run was trained on other data than the phantom and the options do not confirm the upload."""
     if facts.settings.data.data == PHANTOM or options.i_may_share_the_reports or options.without_reports:
         return
     raise DataError(

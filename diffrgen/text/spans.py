@@ -1,4 +1,4 @@
-"""The sentences of a generated report as spans of its tokens, and when two sentences say the same."""
+"""The sentences of a generated report as spans of its tokens, and the equality of two sentences."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def token_spans(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> list[
 
 
 def same_words(sentence: str) -> tuple[str, ...]:
-    """Return what two sentences that say the same have in common: the words in order, whatever case and spacing.
+    """Return a normal form of a sentence, equal for equal sentences: the words in order, regardless of case and spacing.
 
     Nothing looser counts as shared: "no effusion" and "effusion" have nearly all words in common.
     """

@@ -14,7 +14,7 @@ from diffrgen.errors import DataError
 
 # Index = state (diffrgen.labels.State): blank, positive, negative, uncertain.
 PROMPT_TOKENS: tuple[str, ...] = ("[BLA]", "[POS]", "[NEG]", "[UNC]")
-# Row = state in the patient's earlier study, column = state now.
+# Row = state in the patient's prior study, column = current state.
 PRIOR_PROMPT_TOKENS: tuple[tuple[str, ...], ...] = tuple(
     tuple(f"{before[:-1]}>{now[1:]}" for now in PROMPT_TOKENS) for before in PROMPT_TOKENS
 )

@@ -30,7 +30,7 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
     return Accelerator(
         log_with=list(options.track) or None,
         project_config=ProjectConfiguration(logging_dir=str(options.output / FOLDER)) if options.track else None,
-        # Without a GPU accelerate takes no notice of other processes unless told that the CPU is meant.
+        # Without a GPU accelerate ignores other processes unless the CPU is requested.
         cpu=not torch.accelerator.is_available(),
         mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
         dynamo_backend="inductor" if options.compile else None,

@@ -68,7 +68,7 @@ def _train_encoder_on_labels(setup: RunSetup) -> None:
 def _resumable(run: RunFolder, path: Path, stop: StopRequest, *, what: str) -> Iterator[FitCheckpoint]:
     """Yield the checkpoint at `path` of a fit of `what`, which is removed when the block, the fit, is done.
 
-    Within it a signal is noted, so that the fit can save where it stands; TrainingStopped then tells how to go on.
+    Within it a signal is noted, so that the fit can save where it stands; TrainingStopped then names the command that continues.
     """
     checkpoint = FitCheckpoint(path, stop=lambda: bool(stop.number), what=what)
     try:

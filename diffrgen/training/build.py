@@ -64,7 +64,7 @@ def pretrained_encoder(options: TrainOptions) -> PatchEncoder | None:
 
 
 def frozen_where_asked(encoder: PatchEncoder, options: TrainOptions) -> PatchEncoder:
-    """Return `encoder`, frozen where the options say so."""
+    """Return `encoder`, frozen if the options request it."""
     return encoder.freeze() if options.freeze == "encoder" else encoder
 
 
@@ -98,7 +98,7 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
 
 @dataclass(frozen=True)
 class DataShape:
-    """What the data fix of a network: how many findings, how many views a study, whether views are told apart by a recogniser."""
+    """What the data fix of a network: how many findings, how many views a study, whether a recogniser classifies views."""
 
     findings: int
     views: int = 1
@@ -171,7 +171,7 @@ def build_model(
 
 
 def set_generation(model: DiffRGenForReportGeneration, options: TrainOptions) -> None:
-    """Have `model` write reports as the options say where nobody asks for something else."""
+    """Set the default decoding of `model` to the options."""
     model.generation_config.update(
         num_beams=options.generation.beams or DEFAULTS["beams"],
         max_new_tokens=options.generation.limits.most or options.text.max_tokens,
@@ -209,7 +209,7 @@ def _ids(tokenizer: PreTrainedTokenizerFast, tokens: Sequence[str]) -> tuple[int
 
 @torch.no_grad()
 def start_prompts_alike(model: DiffRGenForReportGeneration) -> None:
-    """Start each prompt token that also tells the state before as the one that tells the state now alone."""
+    """Initialise each prompt token that includes a prior state as the token of the current state alone."""
     words: Any = model.get_input_embeddings().weight
     now = list(model.config.prompt_token_ids)
     for row in model.config.prior_prompt_token_ids:

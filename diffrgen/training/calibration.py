@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffrgen.labels import NO_FINDING, State
 
-# How many times as often as in training a finding may be told.
+# Maximum ratio of the frequency of a prompted finding to its frequency in training.
 RATES = tuple(round(0.5 + 0.1 * step, 1) for step in range(26))
 NEVER = 2.0
 

@@ -15,7 +15,7 @@ from diffrgen.staging import replace_file
 from diffrgen.training.log_lines import read_log
 from diffrgen.training.validation import LOSSES
 
-# Okabe and Ito's colours, told apart by everybody; in grey print the marks tell the terms, and dashes are validation.
+# Okabe and Ito's colours for the colour-blind; in grey print the markers distinguish the terms, and dashes are validation.
 COLOURS = {"loss": "#000000", "language_loss": "#0072B2", "disease_loss": "#D55E00", "contrast_loss": "#009E73"}
 MARKS = {"loss": "o", "language_loss": "o", "disease_loss": "s", "contrast_loss": "^"}
 SCORE, RATE, TEMPERATURE = "#8E3A6B", "#0072B2", "#D55E00"

@@ -40,7 +40,7 @@ class FiniteSteps:
             worst = self.accelerator.gather(worst[None]).sum(0)
         total, gradient = worst.tolist()
         scaler = self.accelerator.scaler
-        # In fp16 a gradient that overflows tells the scaler to scale less: it leaves the step out by itself.
+        # In fp16 a gradient that overflows makes the scaler reduce its scale: it skips the step by itself.
         scaled = scaler is not None and scaler.get_scale() >= 1
         if all_finite(total) and (all_finite(gradient) or scaled):
             self.optimiser.step()

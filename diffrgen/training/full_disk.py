@@ -1,4 +1,4 @@
-"""A disk that is full or may not be written: one message that says what is safe, instead of a traceback."""
+"""A full or read-only disk: one message that lists what was saved, instead of a traceback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffrgen.training.checkpoints import list_checkpoints
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-# What libraries in C++ and Rust say instead of raising an OSError: torch, FAISS, and by number safetensors and tokenizers.
+# Messages of libraries in C++ and Rust that do not raise an OSError: torch, FAISS, and by number safetensors and tokenizers.
 WRITERS = ("PytorchStreamWriter", "inline_container", "write error in", "for writing")
 
 

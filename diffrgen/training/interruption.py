@@ -15,7 +15,7 @@ HANGUP = getattr(signal, "SIGHUP", None)
 
 
 class TrainingStopped(Exception):
-    """Training was told to stop and has saved where it stands; `status` is the exit status that says so."""
+    """Training was stopped by a signal and has saved its state; `status` is the corresponding exit status."""
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)

@@ -42,7 +42,7 @@ TrackerName = Literal["wandb", "mlflow", "tensorboard"]
 Preset = Literal["tiny", "paper", "iu"]
 # Layouts without pretrained weights.
 RANDOM_ENCODERS = ("tiny", "paper")
-# Fields of ModelOptions that say how the network is built, and are not in its configuration.
+# Fields of ModelOptions that determine how the network is built, and are not in its configuration.
 BUILD_ONLY = ("encoder", "decoder", "warm_start", "learn_marks")
 # Endings of files of PyTorch weights, which --init loads tensors from and nothing else.
 CHECKPOINTS = (".pth", ".pt")

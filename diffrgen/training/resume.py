@@ -1,4 +1,4 @@
-"""Which options a resumed training may change: those that say how it runs, not those that say what it is."""
+"""Which options a resumed training may change: those of its execution, not those of the training itself."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
     """Fit the retriever where it is missing, train, and evaluate the best weights on the test split.
 
     Returns how training went and the scores; None where the data have no test split or another process evaluates.
-    Raises DataError for unusable input, for an output folder that holds a run already unless told to resume or to
+    Raises DataError for unusable input, for an output folder that holds a run already unless it is to resume or to
     overwrite, and for a full disk; TrainingStopped after Ctrl-C or a termination signal.
     """
     run = RunFolder(options.output)

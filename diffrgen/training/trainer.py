@@ -192,7 +192,7 @@ class Trainer:
         return not begun and (self.steps == 0 or self.options.init is not None)
 
     def _save_and_stop(self, log: TrainingLog, *, always: bool) -> None:
-        """Write a checkpoint, always or where one is due; raise TrainingStopped where a process was told to stop."""
+        """Write a checkpoint, always or where one is due; raise TrainingStopped if a process received a signal to stop."""
         number, due = self.stop.number, self.checkpoints.due(self.progress.step)
         if self.accelerator.num_processes > 1:
             mine = torch.tensor([[number, due]], device=self.accelerator.device)

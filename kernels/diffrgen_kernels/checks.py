@@ -1,4 +1,4 @@
-"""What a call of the operator must look like; each ValueError says what was expected and what came.
+"""Checks of a call of the operator; each ValueError gives the expected and the received value.
 
 Options are checked by the public function, tensors inside the registered ops, so that a direct call of torch.ops is
 checked too.

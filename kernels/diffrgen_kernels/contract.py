@@ -74,7 +74,7 @@ def features_of(
 
 
 def lacking(features: frozenset[str], supported: Sequence[str] = ()) -> str | None:
-    """What a backend that has `supported` says of a call that uses `features`: None where it has all of them."""
+    """Why a backend with `supported` cannot compute a call that uses `features`: None if it supports all of them."""
     missing = [words for name, words in FEATURES.items() if name in features and name not in supported]
     return f"it has no kernels for {', '.join(missing)}" if missing else None
 

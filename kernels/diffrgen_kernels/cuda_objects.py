@@ -21,7 +21,7 @@ _ENTRY = re.compile(
 
 
 def cuda_kernels(arch: int) -> list[dict[str, Any]]:
-    """Compile csrc/cuda for one compute capability and say what each kernel needs.
+    """Compile csrc/cuda for one compute capability and report the resources of each kernel.
 
     Args:
         arch: compute capability without the point, as 80 or 90.
@@ -32,7 +32,7 @@ def cuda_kernels(arch: int) -> list[dict[str, Any]]:
         block; these kernels take their shared memory dynamically, at launch).
 
     Raises:
-        RuntimeError: nvcc or the sources are not there, or nvcc fails; says what is missing.
+        RuntimeError: nvcc or the sources are missing, or nvcc fails; names the missing requirement.
     """
     if not SOURCES.is_dir():
         raise RuntimeError(f"the CUDA sources are not at {SOURCES}: run this in a source checkout (pip install -e)")

@@ -56,7 +56,7 @@ def resolve(
     """The backend that computes a call; `features` are those of contract.FEATURES that it uses.
 
     Raises:
-        RuntimeError: the backend was named and cannot run or cannot compute the call; says what is missing.
+        RuntimeError: the named backend cannot run or cannot compute the call; names the missing requirement.
         ValueError: there is no backend of that name.
     """
     if name == "auto":

@@ -70,7 +70,7 @@ def cuda_rows(arch: int) -> list[Row]:
     """A row for each kernel of the CUDA extension.
 
     Raises:
-        RuntimeError: its objects cannot be made here; says why.
+        RuntimeError: its objects cannot be made here; gives the reason.
     """
     try:
         objects = importlib.import_module(f"{__package__}.cuda_objects")

@@ -43,7 +43,7 @@ def draw_breasts(scene: Scene) -> None:
 
 
 def draw_lungs(scene: Scene) -> None:
-    """Take the air of both lungs out of the trunk; the film is darkest where the lung is deepest."""
+    """Take the air of both lungs out of the trunk; the image is darkest where the lung is deepest."""
     for side in SIDES:
         outward = side * scene.x
         across = np.clip((outward - scene.medial) / (scene.half_width - scene.medial + 0.05), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Set up a film: chest wall, lungs, diaphragm and heart as borders in closed form."""
+"""Set up an image: chest wall, lungs, diaphragm and heart as borders in closed form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffrgen.phantom.patients.states import Acquisition, StudyState
 
 
 def open_scene(anatomy: Anatomy, study: StudyState, *, size: int, contrast: float) -> Scene:
-    """Return an empty film of `study`: coordinates, borders and masks, no density yet."""
+    """Return an empty image of `study`: coordinates, borders and masks, no density yet."""
     shape = shape_of(anatomy, study, contrast=contrast)
     x, y = _grid(study.acquisition, size)
     half_width = _half_width(y, shape)

@@ -32,7 +32,7 @@ def curve(points: list[Point], *, steps: int = 12) -> list[Point]:
 
 
 def tube_tip(centimetres: str) -> float:
-    """Return the height of an endotracheal tube's tip, in units of half the film."""
+    """Return the height of an endotracheal tube's tip, in units of half the image."""
     return CARINA - CENTIMETRE * float(centimetres)
 
 
@@ -132,7 +132,7 @@ DEVICE_KINDS: tuple[str, ...] = tuple(DRAWERS)
 
 
 def draw_devices(scene: Scene, devices: tuple[Device, ...], amount: float) -> None:
-    """Add every device on the film, radio-opaque."""
+    """Add every device in the image, radio-opaque."""
     for device in devices:
         strokes = Strokes(scene)
         DRAWERS[device.kind](scene, device, strokes, scene.rng(70 + DEVICE_KINDS.index(device.kind)))

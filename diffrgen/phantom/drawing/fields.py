@@ -22,7 +22,7 @@ def step(distance: np.ndarray, softness: float) -> np.ndarray:
 
 def blob(x: np.ndarray, y: np.ndarray, centre: Point, radius: Point) -> np.ndarray:
     """Return a Gaussian of unit height about `centre` with standard deviations `radius`."""
-    # Python floats: a NumPy float64 would turn the whole film to float64.
+    # Python floats: a NumPy float64 would turn the complete image to float64.
     across = (x - float(centre[0])) * (1.0 / float(radius[0]))
     down = (y - float(centre[1])) * (1.0 / float(radius[1]))
     return np.exp(-0.5 * (across * across + down * down))

@@ -1,4 +1,4 @@
-"""From density to film: scatter, Beer-Lambert, quantum noise, the film's curve, and the marker."""
+"""From density to image: scatter, Beer-Lambert, quantum noise, the film curve, and the marker."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from PIL import Image
 from diffrgen.phantom.drawing.scene import Scene
 from diffrgen.phantom.drawing.strokes import Strokes
 
-# How far above the window's white the film still shows differences, so that metal stands out from the heart.
+# Range above the white of the window in which differences stay visible, so that metal stands out from the heart.
 HEADROOM = 1.7
 
 
 def expose(scene: Scene, *, noise: float) -> np.ndarray:
-    """Return the film of `scene`, (S, S) uint8; dense tissue is bright.
+    """Return the image of `scene`, (S, S) uint8; dense tissue is bright.
 
     Photons I = exp(-k D), D the density after scatter, k = 1.1; counting makes D noisy by exp(k D / 2).
-    The film shows D windowed, its bright end compressed.
+    The image shows D windowed, its bright end compressed.
     """
     shot = scene.acquisition
     density = _scatter(np.maximum(scene.density, 0.0), scene.size)
@@ -39,7 +39,7 @@ def _scatter(density: np.ndarray, size: int) -> np.ndarray:
 
 
 def _marker(scene: Scene) -> np.ndarray:
-    """Draw the side marker, an L at the patient's left shoulder, placed anew on each film."""
+    """Draw the side marker, an L at the patient's left shoulder, placed at random in each image."""
     rng = np.random.default_rng((scene.acquisition.seed, 1))
     strokes = Strokes(scene)
     x, y = rng.uniform(0.80, 0.90), rng.uniform(-0.93, -0.84)

@@ -29,7 +29,7 @@ FAINT = {Grade.SUBTLE: 0.45, Grade.MILD: 1.0, Grade.MODERATE: 1.0, Grade.SEVERE:
 
 
 def place(scene: Scene, state: FindingState, side: int, rng: np.random.Generator) -> Point:
-    """Return where on `side` a finding of this zone sits, the same on each of the patient's films."""
+    """Return where on `side` a finding of this zone sits, the same in each of the patient's images."""
     t = ZONE_HEIGHT[state.zone] + rng.uniform(-0.04, 0.04)
     foot = scene.shape.dome[side] + 0.06
     y = scene.shape.top + 0.06 + t * (foot - scene.shape.top - 0.06)

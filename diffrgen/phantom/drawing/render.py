@@ -1,4 +1,4 @@
-"""Draw one study: anatomy, findings, devices, film, in the order that the beam and the borders ask for."""
+"""Draw one study: anatomy, findings, devices, exposure, in the order required by the beam and the borders."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def draw_scene(anatomy: Anatomy, study: StudyState, options: PhantomOptions) -> 
 
 
 def draw_study(anatomy: Anatomy, study: StudyState, options: PhantomOptions) -> np.ndarray:
-    """Return the film of one study, (size, size) uint8."""
+    """Return the image of one study, (size, size) uint8."""
     return expose(draw_scene(anatomy, study, options), noise=options.noise)

@@ -1,4 +1,4 @@
-"""Lines and outlines on the film: bones' ends, vessels, tubes and the side marker."""
+"""Lines and outlines in the image: ends of bones, vessels, tubes and the side marker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffrgen.phantom.drawing.scene import Scene
 
 
 class Strokes:
-    """Lines and outlines drawn at twice the film's size and read back in 0..1."""
+    """Lines and outlines drawn at twice the size of the image and returned in 0..1."""
 
     scale = 2
 
@@ -23,7 +23,7 @@ class Strokes:
         self.draw = ImageDraw.Draw(self.image)
 
     def line(self, points: Sequence[Point], *, width: float, value: float = 1.0) -> None:
-        """Draw a line through anatomical `points`; `width` in pixels of a 256-pixel film."""
+        """Draw a line through anatomical `points`; `width` in pixels of a 256-pixel image."""
         pixels = max(1, round(width * self.scale * self.scene.size / 256))
         fill = round(255 * min(1.0, value))
         self.draw.line(self.scene.pixels(points, self.scale), fill=fill, width=pixels, joint="curve")

@@ -27,7 +27,7 @@ CHANGES: tuple[Change, ...] = ("unchanged", "increased", "decreased", "new")
 
 @dataclass(frozen=True, slots=True)
 class Sense:
-    """What a whole sentence tells of each of `findings`; a neutral sentence tells of none."""
+    """The states of `findings` in a complete sentence; a neutral sentence mentions none."""
 
     findings: tuple[str, ...] = ()
     state: State = State.BLANK
@@ -37,7 +37,7 @@ class Sense:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a sentence tells of the noun phrases in it."""
+    """The state that a sentence gives to the noun phrases in it."""
 
     state: State
     change: Change | None = None

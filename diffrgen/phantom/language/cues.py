@@ -12,7 +12,7 @@ from diffrgen.phantom.language.mention import Mention, trim
 from diffrgen.phantom.patients.states import Change
 
 END_OF_DENIAL = frozenset({"but", "however", "with", "although"})
-# The first that a sentence has a cue for is the change that it tells.
+# The first change with a cue in a sentence is the change of that sentence.
 CHANGES: tuple[Change, ...] = ("resolved", "new", "increased", "decreased", "unchanged")
 Tokens = tuple[str, ...]
 

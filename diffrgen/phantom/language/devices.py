@@ -13,7 +13,7 @@ from diffrgen.phantom.patients.states import Device, FindingState, Grade
 
 
 def device_sentence(device: Device, words: Wordings, rng: np.random.Generator) -> str:
-    """Return the sentence that tells `device`, with its change in a later study."""
+    """Return the sentence that mentions `device`, with its change in a later study."""
     entry = words.devices[device.kind]
     tip_kind, names = _names(entry, device)
     name = pick(names, rng)

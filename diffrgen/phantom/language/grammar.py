@@ -61,8 +61,8 @@ TOPIC: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(PARENCHYMAL, LUNG),
     }
 )
-# NOTE: topics and findings come in one order, so that what was told and the states tell which finding is next. A sentence
-# tells severity and side before it names the finding: in an order of chance, a writer cannot know whose they are.
+# NOTE: topics and findings come in one order, so that the text so far and the states determine the next finding. A sentence
+# gives severity and side before the finding: in a random order, the decoder cannot know which finding they belong to.
 TOPICS = (HEART, LUNG, PLEURA, BONE, TUBES)
 # A topic and a sentence about it.
 Told = tuple[str, str]
@@ -70,14 +70,14 @@ Told = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A report and the states it tells, one a finding in the order of `FINDINGS`."""
+    """A report and its states, one per finding in the order of `FINDINGS`."""
 
     text: str
     labels: tuple[int, ...]
 
 
 def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator, *, variety: float = 1.0) -> Report:
-    """Write the report of `study`: each positive or uncertain finding is told, some absent ones negated.
+    """Write the report of `study`: each positive or uncertain finding is mentioned, some absent ones are negated.
 
     `variety` is the share of all wordings that reports are written with.
     """
@@ -148,7 +148,7 @@ def _pair(first: FindingState, second: FindingState, words: Wordings, rng: np.ra
 
 
 def finding_sentence(state: FindingState, words: Wordings, rng: np.random.Generator) -> str:
-    """Return one sentence that tells `state`, with its change when it has one."""
+    """Return one sentence that expresses `state`, with its change if it has one."""
     entry = words.findings[state.finding]
     if state.grade == Grade.ABSENT:
         return pick(words.frames["resolved"], rng).replace("{bare}", pick(entry["bare"], rng))

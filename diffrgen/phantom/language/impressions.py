@@ -15,7 +15,7 @@ MOST = 3
 def write_impression(study: StudyState, rng: np.random.Generator, *, variety: float = 1.0) -> str:
     """Return the impression of `study`: up to three of the findings in its image, the most severe first, a sentence each.
 
-    Of a study without any, it says that nothing acute is seen. It tells nothing that the study's report leaves out.
+    For a study without any, it states that nothing acute is seen. It adds nothing to the study's report.
     `variety` is the share of all wordings that it is written with.
     """
     words = load_wordings(variety)

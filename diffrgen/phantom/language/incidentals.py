@@ -1,4 +1,4 @@
-"""Sentences that carry no finding: technique, comparison, and what else the film shows."""
+"""Sentences that carry no finding: technique, comparison, and other content of the image."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def optional_sentences(
 
 
 def visible(anatomy: Anatomy, study: StudyState) -> list[str]:
-    """Return the keys of `normals.json` whose sentences are true of this film."""
+    """Return the keys of `normals.json` whose sentences are true of this image."""
     shot = study.acquisition
     truths = {
         "low_volumes": shot.low_volumes and not anatomy.hyperinflated,

@@ -1,4 +1,4 @@
-"""One finding told in one sentence: what the readers of sentences return."""
+"""One mention of a finding in one sentence: the result of the sentence parsers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffrgen.phantom.patients.states import SIDED, SUPPORT_DEVICES, ZONED, Chan
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """One finding told in one sentence."""
+    """One mention of a finding in one sentence."""
 
     finding: str
     state: State

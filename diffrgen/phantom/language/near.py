@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Tokens = tuple[str, ...]
 Meaning = TypeVar("Meaning")
-# Without one of these a wording would turn into its opposite or lose what it says.
+# Without one of these a wording would become its opposite or lose its content.
 DECISIVE = frozenset(
     [
         *("no", "not", "without", "nothing", "may", "could", "possible", "possibly", "borderline", "limits"),

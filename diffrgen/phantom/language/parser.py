@@ -22,7 +22,7 @@ _PRECEDENCE = (State.BLANK, State.NEGATIVE, State.UNCERTAIN, State.POSITIVE)
 
 @dataclass(frozen=True, slots=True)
 class FindingReading:
-    """What a report tells of one finding; severity only of a positive one."""
+    """The content of a report about one finding; severity only of a positive finding."""
 
     state: State
     severity: Severity | None = None
@@ -36,7 +36,7 @@ class ParsedReport:
     """A report's readings by finding (blank ones left out), its devices, and its sentences counted.
 
     `partial` counts sentences read clause by clause, nearly or by cues, `unmatched` those that no wording
-    matched and that told nothing.
+    matched and without content.
     """
 
     findings: Mapping[str, FindingReading]
@@ -66,7 +66,7 @@ class GrammarParser:
         return np.asarray(labels, dtype=np.int64).reshape(len(texts), len(FINDINGS))
 
     def parse(self, text: str) -> ParsedReport:
-        """Return everything that `text` tells."""
+        """Return all findings, devices and changes of `text`."""
         sentences = [part.strip() for part in _SENTENCES.split(text.lower()) if part.strip()]
         readings = [_read(sentence) for sentence in sentences]
         mentions = [mention for reading in readings for mention in reading.mentions]

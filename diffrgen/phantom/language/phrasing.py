@@ -44,7 +44,7 @@ def pick(options: Sequence[T], rng: np.random.Generator) -> T:
 
 
 def choose_template(wordings: list[str], state: FindingState | None, rng: np.random.Generator) -> Template:
-    """Return a wording that may tell this finding's severity."""
+    """Return a wording that can express this finding's severity."""
     templates = [parse_template(wording) for wording in wordings]
     severity = state.severity if state else None
     fitting = [template for template in templates if template.severity in (None, severity)]

@@ -23,7 +23,7 @@ Rests = dict[int, tuple[Mention, ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class SentenceReading:
-    """What a sentence tells; `exact` when the whole of it is one of the grammar's wordings."""
+    """The content of a sentence; `exact` if the complete sentence is one of the grammar's wordings."""
 
     mentions: tuple[Mention, ...]
     exact: bool
@@ -38,7 +38,7 @@ class Reduced:
 
 
 def read_sentence(sentence: str) -> SentenceReading:
-    """Return what `sentence` (no full stop) tells."""
+    """Return the content of `sentence` (no full stop)."""
     book = load_codebook()
     skeleton = book.reader(tokenise(sentence))
     exact = _read_exact(skeleton, book)

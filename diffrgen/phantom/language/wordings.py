@@ -76,7 +76,7 @@ def _first_of_each(wordings: Any, variety: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One wording taken apart: "severe|..." fixes the severity it may tell, a leading "~" marks a plural."""
+    """One wording taken apart: "severe|..." fixes the severity it expresses, a leading "~" marks a plural."""
 
     text: str
     severity: Severity | None

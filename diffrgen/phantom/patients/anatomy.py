@@ -1,4 +1,4 @@
-"""A patient's own body: what stays the same from film to film."""
+"""Anatomy of a patient: the properties that all of the patient's images share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """Proportions of one patient in half film sides; `seed` draws vessels and where findings sit."""
+    """Proportions of one patient in half image sides; `seed` draws vessels and where findings sit."""
 
     seed: int
     habitus: float

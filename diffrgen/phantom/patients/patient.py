@@ -66,7 +66,7 @@ def sample_patient(options: PhantomOptions, index: int, studies: int) -> Patient
 
 
 def sample_acquisition(devices: tuple[Device, ...], rng: np.random.Generator) -> Acquisition:
-    """Draw how a film is taken: intubated patients lie, others mostly stand."""
+    """Draw the acquisition of a radiograph: intubated patients lie, others mostly stand."""
     lying = any(device.kind in ("endotracheal tube", "nasogastric tube") for device in devices)
     portable = bool(rng.random() < (0.95 if lying else 0.3))
     rotated = rng.random() < (0.2 if portable else 0.06)

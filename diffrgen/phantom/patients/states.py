@@ -44,7 +44,7 @@ class FindingState:
 
     @property
     def state(self) -> State:
-        """Return what a report says: positive, uncertain when subtle, negative when resolved."""
+        """Return the state in the report: positive, uncertain if subtle, negative if resolved."""
         if self.grade == Grade.ABSENT:
             return State.NEGATIVE
         return State.UNCERTAIN if self.grade == Grade.SUBTLE else State.POSITIVE
@@ -56,7 +56,7 @@ class FindingState:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Return the sides as signs of x on the film: +1 the patient's left, -1 the right."""
+        """Return the sides as signs of x in the image: +1 the patient's left, -1 the right."""
         return {"left": (1,), "right": (-1,), "bilateral": (-1, 1), None: (-1, 1)}[self.side]
 
 
@@ -76,7 +76,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """How one film was taken: view, position, inspiration, exposure; `seed` draws its noise."""
+    """Acquisition of one radiograph: view, position, inspiration, exposure; `seed` draws its noise."""
 
     view: Literal["PA", "AP"]
     rotation: float
@@ -91,7 +91,7 @@ class Acquisition:
 
     @property
     def low_volumes(self) -> bool:
-        """Return whether the film was taken in poor inspiration, far enough to be told."""
+        """Return whether inspiration was poor enough to be mentioned."""
         return self.inspiration < -0.06
 
     @property
@@ -104,7 +104,7 @@ class Acquisition:
 
 @dataclass(frozen=True, slots=True)
 class StudyState:
-    """One study: its findings by name, present or resolved, its devices, and how the film was taken.
+    """One study: its findings by name, present or resolved, its devices, and the acquisition of the radiograph.
 
     `days` counts from the patient's first study, `interval` from the one before; 0 marks a first study.
     """
@@ -117,7 +117,7 @@ class StudyState:
 
     @property
     def follow_up(self) -> bool:
-        """Return whether the patient has an earlier study."""
+        """Return whether the patient has a prior study."""
         return self.interval > 0
 
     def grade(self, finding: str) -> Grade:
@@ -127,19 +127,19 @@ class StudyState:
 
     @property
     def present(self) -> tuple[FindingState, ...]:
-        """Return the findings drawn on this film, in the order of `DISEASES`."""
+        """Return the findings in this image, in the order of `DISEASES`."""
         return tuple(self.findings[name] for name in DISEASES if self.grade(name) > Grade.ABSENT)
 
     @property
     def device_state(self) -> State:
-        """Return what a report says of support devices: negative when all are removed, blank when there were none."""
+        """Return the state of support devices in the report: negative if all are removed, blank if there were none."""
         if not self.devices:
             return State.BLANK
         return State.POSITIVE if self.present_devices else State.NEGATIVE
 
     @property
     def present_devices(self) -> tuple[Device, ...]:
-        """Return the devices drawn on this film, without those removed since the last study."""
+        """Return the devices in this image, without those removed since the last study."""
         return tuple(device for device in self.devices if device.change != "resolved")
 
 

@@ -61,7 +61,7 @@ class ReportAnswer(BaseModel):
 def report_answer(
     explained: ExplainedReport, origin: ReportOrigin, read_findings: ReadFindings, warnings: Sequence[str] = ()
 ) -> ReportAnswer:
-    """Return what the API says of a report; read_findings: gives the findings of each sentence."""
+    """Return the API's answer for a report; read_findings: gives the findings of each sentence."""
     written = explained.written
     probabilities = [None if each is None else each.probability for each in explained.confidence]
     texts = [sentence.text for sentence in explained.sentences]

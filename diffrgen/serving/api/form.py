@@ -26,7 +26,7 @@ OVERHEAD = 1_000_000
 
 @dataclass(frozen=True)
 class StudyForm:
-    """What a client sent: the files of the study, of its earlier study where there is one, and what else is known of it."""
+    """What a client sent: the files of the study, of its prior study if there is one, and its context."""
 
     images: tuple[bytes, ...]
     prior_image: bytes | None = None
@@ -36,7 +36,7 @@ class StudyForm:
 
 @dataclass(frozen=True)
 class TakenInputs:
-    """What a run takes: the most images of a study, whether an earlier study, and the sections of its context."""
+    """Inputs of a run: the maximum number of images per study, whether it takes a prior study, and its context sections."""
 
     views: int
     prior: bool

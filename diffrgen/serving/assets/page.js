@@ -30,7 +30,7 @@ function show(source, text) {
   problem.textContent = "";
 }
 
-// An example brings its earlier study along; what the visitor wrote is left alone.
+// An example has a prior study; text that the visitor entered is kept.
 function offerPrior(told) {
   if (!examplePrior) return;
   const written = priorReport.value !== (priorReport.dataset.filled || "");
@@ -102,7 +102,7 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
-// Gradio does not tell when the service goes away while it writes: it waits for an answer for ever.
+// Gradio does not detect that the service is gone during generation: it waits for an answer for ever.
 setInterval(() => {
   if (form.getAttribute("aria-busy") === "true") fetch("robots.txt", { cache: "no-store" }).catch(() => complain(GONE));
 }, 3000);

@@ -23,7 +23,7 @@ class Sentence {
     this.number = number;
     this.probability = probability;
     this.confidence = item.querySelector(".confidence");
-    // What is said of the sentence as it was generated: how sure the run is, which retrieved reports hold it.
+    // Notes on the generated sentence: its confidence, and the retrieved reports that contain it.
     this.remarks = [...item.querySelectorAll("small")];
     this.sure = [...item.classList].find((name) => name.startsWith("sure-"));
     this.said = item.querySelector(".said");
@@ -47,7 +47,7 @@ class Sentence {
 
   get edited() { return this.text !== this.written; }
 
-  // What a file in a hospital's format says of it.
+  // The sentence as it is sent for a file in a hospital format.
   get content() {
     const [generated, probability] = this.edited ? [this.written, null] : [null, this.probability];
     return { text: this.text, generated, probability, section: this.section ?? null };
@@ -264,7 +264,7 @@ function wholePage(article) {
 `;
 }
 
-// What is said beside the sentences of a file: which are edited, struck or doubtful, and what none of them mentions.
+// Notes beside the sentences of a file: which are edited, struck or doubtful, and the findings not mentioned.
 function remarks(article, sentences) {
   const kept = sentences.filter((each) => each.kept);
   const [edited, struck] = [kept.filter((each) => each.edited).length, sentences.length - kept.length];
@@ -299,7 +299,7 @@ async function download(kind, article, sentences, files, missing) {
   else keep(await exported(kind, sentences, files, missing), "application/dicom", `${name}.dcm`);
 }
 
-// page.js tells that a report has come, and which files it is of.
+// page.js signals a new report and its files.
 document.addEventListener("diffrgen-report", (event) => {
   const result = document.querySelector("#answer .result");
   const article = result.querySelector("article");

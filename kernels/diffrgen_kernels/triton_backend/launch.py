@@ -98,7 +98,7 @@ class Launch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What Triton's compiler is told."""
+        """The options of Triton's compiler."""
         return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
 
     def run(self) -> None:

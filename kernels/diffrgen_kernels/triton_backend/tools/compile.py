@@ -60,7 +60,7 @@ def compile_launch(launch: Launch, arch: int) -> Compiled:
 
 
 def read_needs(code: str, shared: int) -> Compiled:
-    """What a kernel needs, from what `cuobjdump -res-usage -sass` says of it."""
+    """What a kernel needs, from the output of `cuobjdump -res-usage -sass`."""
     resources = _RESOURCES.search(code)
     assert resources is not None, code
     count: Counter[str] = Counter()
