@@ -104,7 +104,7 @@ def test_weights_are_the_networks_own_and_finite(action, named, own_run):
         ("config.json", {"width": 32}, "needed shape"),
         ("config.json", {"dropout": float("nan")}, "dropout: needed a number from 0 to 1, got nan"),
         ("config.json", {"model_type": "bert"}, "model_type: needed 'diffrgen', got 'bert'"),
-        ("config.json", {"auto_map": {"AutoModel": "evil.Evil"}}, "auto_map: names code of its own, which is never run"),
+        ("config.json", {"auto_map": {"AutoModel": "evil.Evil"}}, "auto_map: refers to custom code, which is never executed"),
         ("generation_config.json", {"num_beams": 0}, "num_beams: needed a number from 1"),
         ("generation_config.json", {"max_new_tokens": -5}, "max_new_tokens: needed a number from 1"),
         ("generation_config.json", {"max_new_tokens": 2.5}, "max_new_tokens: needed a whole number"),
@@ -170,7 +170,7 @@ def test_code_that_a_retriever_names_is_never_asked_for_and_never_run(file, kind
     change(folder / file, auto_map=dict.fromkeys(classes, "evil.Evil"))
     if kind == "clip":
         change(folder / "config.json", model_type="evil")
-    assert "auto_map: names code of its own, which is never run" in fault(own_run, "retriever")
+    assert "auto_map: refers to custom code, which is never executed" in fault(own_run, "retriever")
     assert not list(own_run.rglob("executed"))
 
 

@@ -256,7 +256,7 @@ def test_reporter_samples_by_seed_and_refuses_limits_that_the_run_lacks(tiny_run
     room = reporter.model.config.decoder.max_position_embeddings - 1 - FINDINGS
     with pytest.raises(DataError, match=f"expected at most {room}"):
         reports(max_tokens=room + 1)
-    with pytest.warns(UserWarning, match=f"up to {room} tokens were asked for, and this run was trained on at most 12"):
+    with pytest.warns(UserWarning, match=f"up to {room} tokens were requested, but this run was trained on at most 12"):
         assert len(reports(max_tokens=room, min_tokens=room - 1)) == 3
 
 

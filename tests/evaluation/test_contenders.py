@@ -185,7 +185,7 @@ def test_chexbert_comes_from_the_hub_only_when_asked(tmp_path: Path) -> None:
         hub.repositories["StanfordAIMI/RRG_scorers"] = Repository(False, {"chexbert.pth": checkpoint.read_bytes()})
         hub.repositories["google-bert/bert-base-uncased"] = Repository(False, {"vocab.txt": vocabulary})
         local = make_labeler(LabelerOptions("chexbert", checkpoint, folder), default="rule")
-        with pytest.raises(DataError, match="needs its published files, got no --chexbert"):
+        with pytest.raises(DataError, match="requires its published files, got no --chexbert"):
             make_labeler(LabelerOptions("chexbert"), default="rule")
         assert hub.requests == []
         fetched = make_labeler(LabelerOptions("chexbert", HUB), default="rule")

@@ -92,6 +92,6 @@ def test_the_page_shows_present_and_uncertain_findings_alone():
     assert "Location of each finding" not in render_page(report, title="chest")
     seen = tuple(SeenFinding(name, heat, (0.3, 0.7)) for name in ("edema", "fracture", "lung lesion"))
     html = render_page(type(report)(**{**vars(report), "seen": seen}), title="chest")
-    assert "Where edema is seen: most in the upper right of the picture" in html
-    assert "Where lung lesion is seen" in html
-    assert "Where fracture is seen" not in html
+    assert "Location of edema: mostly in the upper right of the image" in html
+    assert "Location of lung lesion:" in html
+    assert "Location of fracture" not in html

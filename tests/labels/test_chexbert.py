@@ -206,7 +206,7 @@ def test_predictions_are_scored_with_chexbert(no_java_once, files, labeler, tmp_
     path.write_text(json.dumps([{"hypothesis": said, "reference": true} for said, true in pairs]))
     flags = ["--labeler", "chexbert", "--chexbert", str(files[0]), "--chexbert-vocabulary", str(files[1])]
     assert main(["--predictions", str(path), "--output", str(output), *flags]) == 0
-    assert "states read by chexbert" in " ".join(capsys.readouterr().out.split())
+    assert "labeler: chexbert" in " ".join(capsys.readouterr().out.split())
     scores = json.loads(output.read_text())
     assert (scores["labeler"], scores["truth"]) == ("chexbert", "chexbert")
     said, true = (labeler(list(texts)) == State.POSITIVE for texts in zip(*pairs, strict=True))

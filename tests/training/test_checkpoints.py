@@ -170,7 +170,7 @@ def test_a_broken_checkpoint_is_named(damage, name, stopped):
 
 def test_the_next_older_checkpoint_is_taken_where_the_newest_is_broken(data, stopped, unbroken):
     truncate(list_checkpoints(stopped / "checkpoints")[-1] / "model.safetensors")
-    with pytest.warns(UserWarning, match=r"step-00000012-validated: this checkpoint is broken and passed over: model"):
+    with pytest.warns(UserWarning, match=r"step-00000012-validated: this checkpoint is damaged and skipped: model"):
         assert start(data, stopped) == 0
     assert names(stopped) == ["step-00000009", "step-00000012-validated"]
     assert not differences(stopped, unbroken)
@@ -181,8 +181,8 @@ def test_no_whole_checkpoint_is_an_error_and_nothing_is_trained_again(stopped, c
         truncate(path / MANIFEST)
     assert run_command(lambda: start(stopped, stopped)) == 2
     message = capsys.readouterr().err
-    assert "step-00000009: this checkpoint is broken and passed over" in message
-    assert "needed a whole checkpoint to resume, got 2 broken" in message
+    assert "step-00000009: this checkpoint is damaged and skipped" in message
+    assert "needed a complete checkpoint to resume, got 2 damaged" in message
 
 
 def test_a_checkpoint_is_due_after_so_many_steps_or_ten_minutes(tmp_path, monkeypatch):

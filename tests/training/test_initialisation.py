@@ -150,7 +150,7 @@ def test_a_start_with_other_findings_is_refused(finished_run, data, tmp_path, ca
     wide = data.parent / "wide.json"
     wide.write_text(json.dumps(splits))
     said = error_of(command(finished_run, wide, tmp_path / "run"), capsys)
-    assert "needed data with the start's 14 findings, got labels of 18" in said
+    assert "needed data with the 14 findings of the initial run, got labels of 18" in said
 
 
 def test_what_is_no_run_is_refused_and_so_are_broken_weights(own_run, data, tmp_path, capsys):
