@@ -232,8 +232,8 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         shape = (len(inputs), len(self.config.context))
         if inputs.context is None:
             empty = inputs.retrieved.new_zeros(*shape, self.config.prior_width)
-            return self.context(empty, self.report_projection), empty.new_zeros(shape, dtype=torch.bool)
-        rows = self.context(inputs.context, self.report_projection)
+            return self.context(empty), empty.new_zeros(shape, dtype=torch.bool)
+        rows = self.context(inputs.context)
         return rows, given_or_true(inputs.context_mask, rows)
 
     def forward(

@@ -39,6 +39,14 @@ class Contexts:
         features[there] = self.embeddings[rows[there]]
         return torch.from_numpy(features), torch.from_numpy(there)
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation (F, E) float32 over the studies that have a section; 0 where none has."""
+        found = [self.embeddings[section[section >= 0]].astype(np.float64) for section in self.rows.T]
+        mean, std = (
+            np.stack([of(rows, axis=0) if len(rows) else np.zeros(rows.shape[1]) for rows in found]) for of in (np.mean, np.std)
+        )
+        return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+
 
 def context_texts(sections: Sections, names: Sequence[ContextName], *, rules: Rules) -> list[str]:
     """Return the cleaned text of each section of `names`, "" where there is none."""

@@ -83,6 +83,9 @@ def assemble(
     model = _network(setup, start, encoder, tokenizer, retriever)
     note_parts(model.config, run.path, index)
     model.classifier.class_prior.copy_(initial_class_prior(train.states))
+    # A start's weights go with its own mean and deviation.
+    if model.context is not None and train.contexts is not None and not model.context.is_standardised:
+        model.context.standardise(*train.contexts.moments())
     return TrainingParts(settings, DataSummary.of(setup.options.data, setup.source), model, train, val, setup.source)
 
 

@@ -34,6 +34,7 @@ from diffrgen.reporting.writer import write_reports
 from diffrgen.text import apply_protocol
 
 SECTIONS = 2
+PROJECTION = tuple(f"projection.{layer}.{name}" for layer in (0, 1) for name in ("weight", "bias"))
 
 
 def with_context(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -46,14 +47,23 @@ def with_context(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_rows_of_the_memory_and_of_the_classifier_are_those_of_the_equations() -> None:
     network = tiny_network(context=("indication", "history"))
     batch = with_context(random_batch())
+    draw = torch.Generator().manual_seed(6)
+    mean, std = torch.randn(2, SECTIONS, RETRIEVED_WIDTH, generator=draw)
+    std = std.abs() + 0.1
+    std[1, 3] = 0.0
+    assert not network.context.is_standardised
+    network.context.standardise(mean, std)
+    assert network.context.is_standardised
     with torch.no_grad():
         encoded = network.encode(StudyInputs.of(batch))
         without = network.encode(StudyInputs.of(random_batch()))
-    linear, norm = network.report_projection
+    linear, norm = network.context.projection
     weight, bias, mark, readout = (
         part.detach().double() for part in (linear.weight, linear.bias, network.context.mark, network.context.readout)
     )
-    projected = batch["context"].double() @ weight.T + bias
+    divisor = std.double()
+    divisor[1, 3] = 1.0  # a component that does not vary
+    projected = (batch["context"].double() - mean.double()) / divisor @ weight.T + bias
     centred = projected - projected.mean(-1, keepdim=True)
     scaled = centred / (centred.pow(2).mean(-1, keepdim=True) + norm.eps).sqrt()
     rows = scaled * norm.weight.detach().double() + norm.bias.detach().double() + mark  # (3, 2, d)
@@ -78,7 +88,9 @@ def test_absent_sections_leave_the_network_that_takes_none() -> None:
     plain, taking = tiny_network(), tiny_network(context=("indication", "history"))
     shared = plain.state_dict()
     assert not any("context" in name for name in shared)
-    assert set(taking.state_dict()) - set(shared) == {"context.mark", "context.readout"}
+    assert set(taking.state_dict()) - set(shared) == {
+        f"context.{name}" for name in ("mark", "readout", "mean", "std", *PROJECTION)
+    }
     taking.load_state_dict(shared, strict=False)
     batch = with_context(random_batch())
     batch["context_mask"][:] = False
@@ -98,6 +110,10 @@ def test_texts_are_embedded_once_and_hidden_three_times_in_ten() -> None:
     features, mask = contexts.gather(1)
     assert features.tolist() == [[0, 0, 0], [0, 0, 1]]
     assert mask.tolist() == [False, True]
+    # The second section's are the second and the third row of the identity.
+    mean, std = contexts.moments()
+    assert mean.tolist() == [[1, 0, 0], [0, 0.5, 0.5]]
+    assert std.tolist() == [[0, 0, 0], [0, 0.5, 0.5]]
     asked = Contexts(np.eye(3, dtype=np.float32), np.array([[0, 2], [-1, 2], [0, 1], [-1, -1]]))
     # Cosines to the three studies: 1/2, 1/sqrt(2) and 0; then 0, 1, 0; 1, 0, 0; and nothing at all.
     assert nearest_contexts(contexts, asked).tolist() == [1, 1, 0, 0]
