@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import os
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -17,6 +16,7 @@ import pytest
 from iu_archive import write_openi
 from mimic_archive import write_archive
 from PIL import Image
+from warm_process import run_warm
 
 from diffrgen.errors import DataError
 from diffrgen.images import MAX_PIXELS, read_grey
@@ -45,10 +45,7 @@ def feed(folder: Path, shares: dict[str, int], *, seed: int = 0) -> list[dict]:
     """Run the worker; its findings, then a line a reader. A crash or a hang ends it before the last of those."""
     counts = [f"{name}={FILES * share // 100}" for name, share in shares.items()]
     command = [sys.executable, str(SUPPORT / "malformed_worker.py"), str(folder), str(seed), *counts]
-    paths = os.pathsep.join([str(SUPPORT), *sys.path])
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=1500, check=False, env=os.environ | {"PYTHONPATH": paths}
-    )
+    done = run_warm(command, timeout=1500)
     last = next((path.read_text() for path in sorted(folder.glob("*/case"), key=os.path.getmtime)[-1:]), "start")
     assert done.returncode == 0, f"ended with {done.returncode} at {last}: {done.stderr[-3000:]}"
     return [json.loads(line) for line in done.stdout.splitlines()]

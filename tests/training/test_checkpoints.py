@@ -8,7 +8,6 @@ import pickle
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import EPOCH, arguments, differences, log_lines, start, write_studies
+from warm_process import run_warm
 
 from diffrgen import train as train_command
 from diffrgen.command import run_command
@@ -314,7 +314,7 @@ def test_a_folder_that_is_removed_loses_its_name_first(tmp_path, monkeypatch):
 
 def test_killed_at_random_moments_training_loses_no_checkpoint_and_ends_the_same():
     script = Path(__file__).parents[1] / "support" / "kill_training.py"
-    done = subprocess.run([sys.executable, str(script), "--kills", "4"], capture_output=True, text=True, timeout=300)
+    done = run_warm([sys.executable, str(script), "--kills", "4"], timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills" in done.stdout
 
