@@ -55,7 +55,7 @@ def all_finite(*values: float) -> bool:
 
 
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first of (name, tensor) pairs that holds NaN or infinity; None where all are finite."""
+    """Return the name of the first of (name, tensor) pairs that holds NaN or infinity; None if all are finite."""
     for name, tensor in tensors:
         if (tensor.is_floating_point() or tensor.is_complex()) and not torch.isfinite(tensor).all():
             return name

@@ -155,7 +155,7 @@ def _found(options: GenerateOptions) -> StudyCollection:
 
 
 def _clinical_files(options: GenerateOptions, studies: Sequence[StudyImages]) -> ClinicalFiles | None:
-    """Return what exports the reports, None where that is not asked for; DataError for images that have no such report."""
+    """Return what exports the reports, None if that is not asked for; DataError for images that have no such report."""
     if options.dicom_sr is None and options.fhir is None:
         return None
     from diffrgen.clinical import ClinicalFiles, check_patients, read_study, run_origin
@@ -177,7 +177,7 @@ def _draft(explained: ExplainedReport, abstain: float | None) -> DraftReport:
 
 
 def _context(options: GenerateOptions, studies: int) -> list[Sections] | None:
-    """Return what is known of the one study, None where nothing is; DataError for several studies or a text without a word."""
+    """Return what is known of the one study, None if nothing is; DataError for several studies or a text without a word."""
     from diffrgen.records import Sections
     from diffrgen.records.entry import is_empty_report
 

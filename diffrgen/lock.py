@@ -81,7 +81,7 @@ def in_turn(path: Path, notice: str) -> Iterator[None]:
 
 
 def _flock(file: IO[str], *, wait: bool) -> None:
-    """Lock `file` for whoever opened it; BlockingIOError or PermissionError where it is taken and this does not wait."""
+    """Lock `file` for whoever opened it; BlockingIOError or PermissionError if it is taken and this does not wait."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         return

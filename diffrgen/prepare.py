@@ -62,7 +62,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> PrepareOptions:
 
 
 def prepare(options: PrepareOptions, *, progress: bool = False) -> Summary:
-    """Make the annotation file that `options` describe; DataError where the archive cannot be used."""
+    """Make the annotation file that `options` describe; DataError if the archive cannot be used."""
     return PREPARATIONS[type(options)](options, progress=progress)
 
 

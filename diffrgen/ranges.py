@@ -42,7 +42,7 @@ BOUNDS: Mapping[type, tuple[str, Callable[[Any, Any], bool], str]] = MappingProx
 
 
 def check_fields(options: Any, prefix: str = "") -> None:
-    """Raise DataError where a number of the dataclass `options` is out of its range, or a word is none of its type's.
+    """Raise DataError if a number of the dataclass `options` is out of its range, or a word is none of its type's.
 
     Floats must be finite. The message names the field behind `prefix`, as the command line spells it where that is
     dashes ("--model."), with the value that was expected and the one that came.

@@ -102,7 +102,7 @@ def remove(path: Path) -> None:
 
 
 def sampled_digest(path: Path) -> str:
-    """Return a hash of the size of `path` and of its first, middle and last 32 KB; OSError where it cannot be read.
+    """Return a hash of the size of `path` and of its first, middle and last 32 KB; OSError if it cannot be read.
 
     Of compressed images no two have these alike, and a large collection need not be read as a whole.
     """
@@ -117,7 +117,7 @@ def sampled_digest(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of the content of `path` in hexadecimal digits; OSError where it cannot be read."""
+    """Return the SHA-256 of the content of `path` in hexadecimal digits; OSError if it cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(DIGEST_PIECE):

@@ -85,7 +85,7 @@ def load_checked(
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in the JSON file `path`; DataError where it is missing or holds something else."""
+    """Return the object in the JSON file `path`; DataError if it is missing or holds something else."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -98,14 +98,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_code(content: Mapping[str, Any], path: Path) -> None:
-    """Raise DataError where a configuration names code of its own: it is never asked for, fetched or run."""
+    """Raise DataError if a configuration names code of its own: it is never asked for, fetched or run."""
     named = [name for name in ("auto_map", "custom_pipelines") if content.get(name)]
     if named:
         raise DataError(f"{path}: {named[0]}: refers to custom code, which is never executed; use a run without custom code")
 
 
 def read_config(kind: type[PretrainedConfig], folder: Path) -> PretrainedConfig:
-    """Return the configuration of type `kind` in `folder`; DataError where it is missing, of another type or out of range."""
+    """Return the configuration of type `kind` in `folder`; DataError if it is missing, of another type or out of range."""
     path = folder / CONFIG
     content = read_json(path)
     if content.get("model_type") != kind.model_type:

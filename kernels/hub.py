@@ -16,7 +16,7 @@ LEFT_OUT = shutil.ignore_patterns("_ops.py", "_native*", "__pycache__")
 
 
 def lay_out(folder: Path) -> None:
-    """Write the tree; FileExistsError where there is such a folder."""
+    """Write the tree; FileExistsError if there is such a folder."""
     folder.mkdir(parents=True)
     for name in ("build.toml", "flake.nix"):
         shutil.copy(HERE / name, folder)

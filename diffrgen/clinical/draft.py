@@ -16,7 +16,7 @@ class DraftSentence:
     """One sentence.
 
     text: as it stands. generated: as the run generated it, where a reader changed it. probability: that the generated
-    sentence is true, 0..1, by the run's calibration; None where it has none. doubtful: less probable than the user asks for.
+    sentence is true, 0..1, by the run's calibration; None if it has none. doubtful: less probable than the user asks for.
     section: which one it is of, None for a run that writes one text.
     """
 
@@ -28,7 +28,7 @@ class DraftSentence:
 
     @property
     def confidence(self) -> str:
-        """How sure the run is of the sentence, in words; empty where that is not known, as of one that a reader changed."""
+        """How sure the run is of the sentence, in words; empty if that is not known, as of one that a reader changed."""
         if self.probability is None or self.generated is not None:
             return ""
         return probability_words(self.probability, doubtful=self.doubtful)
@@ -116,7 +116,7 @@ class DraftReport:
 
     @property
     def changes(self) -> str:
-        """What a reader changed, in words; empty where nothing was.
+        """What a reader changed, in words; empty if nothing was.
 
         >>> DraftReport((DraftSentence("Clear.", "an effusion ."), DraftSentence("No edema.")), struck=1).changes
         'Edited by an unnamed reader: of 3 generated sentences 1 changed, 1 removed.'
@@ -129,7 +129,7 @@ class DraftReport:
 
     @property
     def left_out(self) -> str:
-        """The findings that the report leaves out, in words; empty where there are none."""
+        """The findings that the report leaves out, in words; empty if there are none."""
         named = not_mentioned_words(self.not_mentioned)
         return f"Not mentioned, although the classifier is confident: {named}" if named else ""
 

@@ -37,7 +37,7 @@ class ClinicalFiles:
         self._resources: list[dict[str, Any]] = []
 
     def write(self, position: int, report: DraftReport) -> None:
-        """Export the report of the study at `position`; DataError where it cannot be written."""
+        """Export the report of the study at `position`; DataError if it cannot be written."""
         sources, now = self._sources[position], datetime.now().astimezone()
         if self._fhir is not None:
             self._resources.append(diagnostic_report(sources, report, self._origin, now=now))

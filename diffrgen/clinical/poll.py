@@ -105,7 +105,7 @@ class Service:
 class Poller:
     """Looks for new studies and reports each once.
 
-    Raises DataError where the archive cannot be asked; what is wrong with one study is printed, and the others go on.
+    Raises DataError if the archive cannot be asked; what is wrong with one study is printed, and the others go on.
     """
 
     def __init__(self, options: PollOptions, archive: DicomWeb, service: Service) -> None:

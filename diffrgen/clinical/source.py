@@ -40,7 +40,7 @@ class SourceImage:
     tags: Dataset
 
     def text(self, keyword: str) -> str:
-        """Return a tag as text, empty where the file does not have it."""
+        """Return a tag as text, empty if the file does not have it."""
         value = self.tags.get(keyword)
         return "" if value is None else str(value)
 
@@ -80,7 +80,7 @@ def read_source(file: Path) -> SourceImage:
 
 
 def check_patients(sources: Iterable[SourceImage]) -> None:
-    """Raise DataError where images of one study name different patients, by their files."""
+    """Raise DataError if images of one study name different patients, by their files."""
     first: dict[str, SourceImage] = {}
     for source in sources:
         other = first.setdefault(source.text("StudyInstanceUID"), source)
@@ -96,7 +96,7 @@ def read_study(files: Sequence[Path]) -> tuple[SourceImage, ...]:
 
 
 def check_study(sources: Sequence[SourceImage]) -> None:
-    """Raise DataError where images of one report are of several patients or studies, by their files."""
+    """Raise DataError if images of one report are of several patients or studies, by their files."""
     check_patients(sources)
     for source in sources[1:]:
         if source.text("StudyInstanceUID") != sources[0].text("StudyInstanceUID"):

@@ -51,7 +51,7 @@ class FittedConfidence:
 def fit_confidence(features: np.ndarray, true: np.ndarray, study: np.ndarray) -> FittedConfidence:
     """Fit on n sentences: features (n, F), true (n,) bool, and the study (n,) that each belongs to.
 
-    Raises DataError where there are fewer than LEAST true or false sentences, or all of a kind are in one study.
+    Raises DataError if there are fewer than LEAST true or false sentences, or all of a kind are in one study.
     """
     counts = {"true": int(true.sum()), "false": int((~true).sum())}
     if min(counts.values()) < LEAST:

@@ -57,7 +57,7 @@ def evaluate_confidence(
     data: str | None,
     resamples: int,
 ) -> ConfidenceEvaluation | None:
-    """Score the confidence of reports that are rated by `calibration`; None where no sentence names a finding.
+    """Score the confidence of reports that are rated by `calibration`; None if no sentence names a finding.
 
     split, data: what is evaluated, data as in `ConfidenceCalibration`.
     """

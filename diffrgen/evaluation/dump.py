@@ -82,7 +82,7 @@ class Scorer:
 
     @classmethod
     def of(cls, options: ScoreOptions, predictions: list[Prediction]) -> Scorer:
-        """Join predictions with their references; DataError where they do not match or there are none."""
+        """Join predictions with their references; DataError if they do not match or there are none."""
         labeler = make_labeler(options.labeler, default="rule")
         training, labels = None, None
         if options.data is not None:

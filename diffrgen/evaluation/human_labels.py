@@ -37,10 +37,10 @@ class HumanLabels:
     labels: Mapping[str, Mapping[str, int]]
 
     def matrix(self, ids: Sequence[str]) -> np.ndarray:
-        """Return the labels of studies as (n, F) float64, NaN where nothing is known.
+        """Return the labels of studies as (n, F) float64, NaN if nothing is known.
 
         A study is found by its id, or by the part of its id before the first underscore: CXR12 for CXR12_IM-0345. Raises
-        DataError where no study is found.
+        DataError if no study is found.
         """
         rows = [self.labels.get(name, self.labels.get(name.partition("_")[0], {})) for name in ids]
         if not any(rows):
@@ -53,7 +53,7 @@ class HumanLabels:
 @dataclass(frozen=True)
 class HumanScores:
     """Against human labels: micro-F1 of the reports over `findings`, F1 of each, and of the classifier's probabilities the AUROC
-    of each finding with at least 20 positive studies, and their mean; None where there are no probabilities.
+    of each finding with at least 20 positive studies, and their mean; None if there are no probabilities.
     """
 
     studies: int

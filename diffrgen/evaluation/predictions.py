@@ -77,7 +77,7 @@ def read_references(path: Path, columns: ColumnOptions | None = None) -> Predict
 def with_references(predictions: list[Prediction], references: list[Prediction], path: Path) -> list[Prediction]:
     """Return `predictions` with the references of another file, joined by id, or by order where neither has ids.
 
-    Raises DataError where they do not belong together; `path` is that of the references.
+    Raises DataError if they do not belong together; `path` is that of the references.
     """
     if all(each.id is None for each in (*predictions, *references)):
         if len(predictions) != len(references):
@@ -168,7 +168,7 @@ def _prediction(record: Mapping[str, object], choice: Choice, place: str) -> Pre
 
 
 def _joined(record: Mapping[str, object], names: Columns, sections: Sections | None, place: str) -> str | None:
-    """The texts of these fields, joined; None where every one is null."""
+    """The texts of these fields, joined; None if every one is null."""
     given = [name for name in names if not _is_null(record[name], name)]
     return joined_text([_text(record[name], name, place) for name in given], sections) if given else None
 

@@ -112,7 +112,7 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
     model = run.model(fused_kernels=options.fused_kernels)
     if options.shuffled_context and not model.config.context:
         raise DataError(f"{run.path}: needed a run that was trained with --model.context for --shuffled-context, got none")
-    # Limits that this run cannot meet are refused before any data are read.
+    # Limits that this run cannot meet are rejected before any data are read.
     decoding = run_decoding(model, options.generation, max_tokens=settings.max_tokens)
     calibration, labeler = read_calibration(run), run_labeler(settings.labeler)
     if calibration is not None:
@@ -230,7 +230,7 @@ def _section_scores(
 def _indicated_reports(
     run: RunFolder, names: Sequence[ContextName], dataset: StudyDataset, source: StudySource
 ) -> list[str] | None:
-    """Return for each study the report of the training study whose context is nearest; None where the run takes none.
+    """Return for each study the report of the training study whose context is nearest; None if the run takes none.
 
     Only the context is looked at, so that the scores show what a report can copy without the image. Training studies are
     those of `source`; None, too, where it has none.

@@ -63,7 +63,7 @@ def load_split(
 
 
 def check_may_write(folder: Path) -> None:
-    """Raise DataError where results could not be written in the end: after minutes or hours."""
+    """Raise DataError if results could not be written in the end: after minutes or hours."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not may_write(there):
         raise DataError(f"{there}: needed a folder that may be written, for {folder}; choose another --output")

@@ -41,7 +41,7 @@ class Estimate:
 
 
 def estimate(measure: Measure, runs: Sequence[RunRecord]) -> Estimate | None:
-    """Return the score of `runs`, one a seed; None where one of them has none."""
+    """Return the score of `runs`, one a seed; None if one of them has none."""
     values = _values(measure, runs)
     if values is None:
         return None
@@ -49,9 +49,9 @@ def estimate(measure: Measure, runs: Sequence[RunRecord]) -> Estimate | None:
 
 
 def difference(measure: Measure, runs: Sequence[RunRecord], full: Sequence[RunRecord]) -> Estimate | None:
-    """Return the score of `runs` less that of `full`, paired by seed and by study; None where one run has none.
+    """Return the score of `runs` less that of `full`, paired by seed and by study; None if one run has none.
 
-    Raises DataError where seeds or studies are not the same.
+    Raises DataError if seeds or studies are not the same.
     """
     if [run.seed for run in runs] != [run.seed for run in full]:
         raise DataError(f"expected runs of equal seeds, got {[r.seed for r in runs]} and {[r.seed for r in full]}")

@@ -27,7 +27,7 @@ class Measure:
     score: Callable[[np.ndarray], np.ndarray] | None = None
 
     def of(self, record: RunRecord) -> float | None:
-        """Return the score of a run over all its studies; None where it has none."""
+        """Return the score of a run over all its studies; None if it has none."""
         numbers = self.numbers(record)
         if self.score is None:
             return record.scores["nlg"].get(self.name)

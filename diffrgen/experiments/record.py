@@ -40,7 +40,7 @@ class RunRecord:
     format_version: int = FORMAT_VERSION
 
     def numbers(self, name: str) -> np.ndarray | None:
-        """Return a matrix of `per_study`, (n, K) float64; None where this run has none of that name."""
+        """Return a matrix of `per_study`, (n, K) float64; None if this run has none of that name."""
         return self._matrices.get(name)
 
     @cached_property
@@ -55,7 +55,7 @@ class RunRecord:
 
     @classmethod
     def load(cls, path: Path) -> RunRecord:
-        """Read what `save` wrote; DataError where the file holds something else."""
+        """Read what `save` wrote; DataError if the file holds something else."""
         try:
             record = TypeAdapter(cls).validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:

@@ -11,7 +11,7 @@ from diffrgen.experiments.measures import MEASURES, Measure
 from diffrgen.experiments.record import RunRecord
 from diffrgen.experiments.variants import Study
 
-# An estimate by the names of variant and measure; None where a run has no such score.
+# An estimate by the names of variant and measure; None if a run has no such score.
 Estimates = dict[str, dict[str, Estimate | None]]
 
 

@@ -29,7 +29,7 @@ class RoutingStatistics:
 def routing_statistics(routing: Sequence[Sequence[Sequence[float]]], states: np.ndarray) -> RoutingStatistics | None:
     """Summarise the weights of each study's layers; states (n, C >= 14) are the studies' true ones.
 
-    Returns None where no layer has more than one mask.
+    Returns None if no layer has more than one mask.
     """
     layers = [np.array(alphas, dtype=np.float64) for alphas in zip(*routing, strict=True)]  # (n, p) each
     routed = {place: alphas for place, alphas in enumerate(layers) if alphas.shape[1] > 1}

@@ -40,7 +40,7 @@ def jobs_of(study: Study, full: TrainOptions, *, seeds: int, output: Path) -> li
 
 
 def finished(job: Job) -> RunRecord | None:
-    """Return the record of a job that has been done; DataError where it was done with other options."""
+    """Return the record of a job that has been done; DataError if it was done with other options."""
     if not job.record.exists():
         return None
     record = RunRecord.load(job.record)

@@ -28,7 +28,7 @@ COMPLETE = "shared.json"
 def make_shared(options: TrainOptions, folder: Path) -> int:
     """Make in `folder` what runs with `options` share, unless it is there; return the steps of a training.
 
-    The retriever is fitted with the seed of `options`, whatever that of a run. DataError where the folder was made with
+    The retriever is fitted with the seed of `options`, whatever that of a run. DataError if the folder was made with
     other options, and where the data have no test split.
     """
     options = replace(options, output=Path(folder.name))
@@ -63,7 +63,7 @@ def _find_test_references(run: RunFolder, parts: TrainingParts, device: torch.de
 def open_job_folder(job: Job, folder: Path, shared: Path) -> None:
     """Make the folder that `job` is trained in, with copies of what is shared; one of an interrupted training stays.
 
-    Raises DataError where that training has other options.
+    Raises DataError if that training has other options.
     """
     if folder.exists():
         if load_json(Job, Job.path(folder)) != job:

@@ -18,7 +18,7 @@ class AttentionShares:
 
     patches: the image; similar, difference: the retrieved reports' features S and D, the latter 0 where the
     model has none; prior: the prior study's rows of
-    both, 0 where there is none; context: the sections known before, such as the indication, 0 where there is none.
+    both, 0 if there is none; context: the sections known before, such as the indication, 0 if there is none.
     """
 
     patches: float

@@ -39,7 +39,7 @@ class ExplainedReport:
 
     images (V, S, S) uint8: the grey crop of each view that the network saw; sentences: of the report, in order;
     differences: the three metrics of Eq. 1 for each of `written.neighbours`; neighbour_sentences: their reports, shared
-    sentences marked; routes: one a layer; prior: the prior study if one was given. position: which of the studies
+    sentences marked; routes: one per layer; prior: the prior study if one was given. position: which of the studies
     given it belongs to. seen: where in the main view each finding is seen, of a network with finding queries.
     """
 

@@ -35,7 +35,7 @@ LONGEST_SEQUENCE = 2_000_000
 
 
 def value_of(dataset: Dataset, name: str) -> Any:
-    """Return the value of the attribute `name`; None where it is absent, empty or cannot be parsed."""
+    """Return the value of the attribute `name`; None if it is absent, empty or cannot be parsed."""
     try:
         value = dataset.get(name)
     except Exception:  # pydicom parses when asked, and raises nearly every built-in exception
@@ -51,12 +51,12 @@ def numbers_of(dataset: Dataset, name: str) -> list[float]:
 
 
 def number_of(dataset: Dataset, name: str) -> float | None:
-    """Return the first number of `name`; None where it has none."""
+    """Return the first number of `name`; None if it has none."""
     return next((number for number in numbers_of(dataset, name)[:1] if not math.isnan(number)), None)
 
 
 def text_of(dataset: Dataset, name: str) -> str:
-    """Return the first text of `name` in capitals, without blanks round it; "" where it is absent."""
+    """Return the first text of `name` in capitals, without blanks round it; "" if it is absent."""
     value = value_of(dataset, name)
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         value = value[0] if value else ""

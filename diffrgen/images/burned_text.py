@@ -89,7 +89,7 @@ def find_text(image: Image.Image) -> tuple[TextRegion, ...]:
 
 
 def text_warning(regions: Sequence[TextRegion]) -> str | None:
-    """Say where an image may have text, None where nothing was found; never that there is none."""
+    """Say where an image may have text, None if nothing was found; never that there is none."""
     if not regions:
         return None
     places = ", ".join(dict.fromkeys(region.place for region in regions))

@@ -80,7 +80,7 @@ class ImageCache:
 
     @classmethod
     def load(cls, folder: Path, plan: CachePlan) -> ImageCache | None:
-        """Open the cache in `folder`; None where there is none, or it is damaged, or is not what `plan` asks for.
+        """Open the cache in `folder`; None if there is none, or it is damaged, or is not what `plan` asks for.
 
         One that holds faults is not opened either once one of those files can be read.
         """

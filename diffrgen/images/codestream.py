@@ -91,7 +91,7 @@ def _segments(data: Bytes, place: str) -> Iterator[tuple[int, int]]:
 
 
 def jpeg2000_frame(data: Bytes, place: str) -> Frame | None:
-    """Return the size in the SIZ segment of a JPEG 2000 codestream, with or without a JP2 box; None where there is none.
+    """Return the size in the SIZ segment of a JPEG 2000 codestream, with or without a JP2 box; None if there is none.
 
     Raises:
         DataError: more than MAX_TILES tiles, or MAX_BLOCKS code blocks, precincts or packets.

@@ -106,7 +106,7 @@ class CountedReads:
 def read_attributes(file: Path, names: Sequence[str], *, before_pixels: bool = False) -> Dataset:
     """Return the attributes `names` of a DICOM file, optionally only those before its pixel data.
 
-    Raises DataError where it has too many elements or is deflated, and whatever pydicom raises for a damaged one: call it
+    Raises DataError if it has too many elements or is deflated, and whatever pydicom raises for a damaged one: call it
     in `silent_dicom`, and let no message quote what it raises.
     """
     from pydicom.filereader import read_partial

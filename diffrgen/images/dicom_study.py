@@ -13,7 +13,7 @@ from diffrgen.records import ViewKind, view_kind
 
 @dataclass(frozen=True)
 class DicomStudy:
-    """Tags of one file: the identifiers of its study and patient, "" where there is none, and its view."""
+    """Tags of one file: the identifiers of its study and patient, "" if there is none, and its view."""
 
     study: str = field(repr=False)
     patient: str = field(repr=False)

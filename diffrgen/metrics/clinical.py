@@ -14,7 +14,7 @@ from diffrgen.metrics.bootstrap import Interval, bootstrap_interval, mean_interv
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRecallF1:
-    """Three scores in 0..1; None where a score is not defined."""
+    """Three scores in 0..1; None if a score is not defined."""
 
     precision: float | None
     recall: float | None
@@ -38,7 +38,7 @@ class ClinicalScores:
     """What `clinical_scores` returns.
 
     `micro_f1_interval` is the 95 % bootstrap interval over studies, `intervals` those of macro_f1 and of the example-based
-    precision, recall and f1, None where there is none; `macro_f1` is the mean of the F1 of the
+    precision, recall and f1, None if there is none; `macro_f1` is the mean of the F1 of the
     `macro_findings` findings that have one; `example` is PromptMRG's (the CE columns of the paper's Table 1).
     """
 

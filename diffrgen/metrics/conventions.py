@@ -17,7 +17,7 @@ F1Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class AveragedScores:
-    """Precision, recall and F1 in 0..1, and the 95 % interval of F1 over studies, None where there is none."""
+    """Precision, recall and F1 in 0..1, and the 95 % interval of F1 over studies, None if there is none."""
 
     precision: float
     recall: float

@@ -23,7 +23,7 @@ TINY, SMALL = 1e-15, 1e-9
 
 @dataclass(frozen=True, slots=True)
 class CorpusScores:
-    """Scores by name, and the 95 % interval over studies of each, None where there is none.
+    """Scores by name, and the 95 % interval over studies of each, None if there is none.
 
     per_study: the numbers of each study behind them, "bleu" (n, 10) as `bleu_of_sums` takes their sums, "rouge_l" and "cider"
     (n, 1).

@@ -28,7 +28,7 @@ class MeteorUnavailable(RuntimeError):
 
 
 class Meteor(NamedTuple):
-    """The corpus METEOR (0..1) and its 95 % interval over studies, None where none was asked for or there is none."""
+    """The corpus METEOR (0..1) and its 95 % interval over studies, None if none was asked for or there is none."""
 
     score: float
     interval: Interval | None

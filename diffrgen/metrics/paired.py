@@ -97,7 +97,7 @@ class PairedDifference:
     """One score of two systems over the same studies.
 
     difference: first minus second; interval: its 95 % interval, a bootstrap that draws the same studies for both; p: the
-    share of random swaps of the systems that make as large a difference. Each is None where the score is not defined.
+    share of random swaps of the systems that make as large a difference. Each is None if the score is not defined.
     """
 
     first: float | None

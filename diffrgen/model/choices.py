@@ -57,7 +57,7 @@ class Choices(Protocol):
 
 
 def check_choices(choices: Choices, prefix: str = "") -> None:
-    """Raise DataError where two choices do not fit each other; `prefix` stands before the name of the first."""
+    """Raise DataError if two choices do not fit each other; `prefix` stands before the name of the first."""
     width, heads = choices.width, choices.heads
     if width % heads:
         raise DataError(f"{spelled(prefix, 'width')}: expected width to be a multiple of heads, got {width} and {heads}")

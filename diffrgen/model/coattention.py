@@ -16,7 +16,7 @@ from diffrgen.model.router import Router
 class Route(NamedTuple):
     """What one layer takes from the image: its patches, keys and values (B, m, P, H, D), and alpha (B, P) at a temperature.
 
-    key and value are None where so few rows attend to the image that they take its patches as they are (few_rows.py).
+    key and value are None if so few rows attend to the image that they take its patches as they are (few_rows.py).
 
     `CoAttentionRouting.of_rows` makes of it what a layer takes for its rows: alpha (B, N, P) where each row has its own,
     and centres (B, N), the patches round which the rows' windows lie (None: i mod m).

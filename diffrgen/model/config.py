@@ -150,7 +150,7 @@ class DiffRGenConfig(PretrainedConfig):
         return super().from_dict({**VERSION_0_1, **config_dict}, **kwargs)
 
     def _check(self) -> None:
-        """Raise ValueError where a value is not one of its type, or values do not fit each other."""
+        """Raise ValueError if a value is not one of its type, or values do not fit each other."""
         types = types_of(DiffRGenConfig.__init__)
         check_values(vars(self), {name: kind for name, kind in types.items() if name in vars(self)})
         check_choices(self)
@@ -173,7 +173,7 @@ class DiffRGenConfig(PretrainedConfig):
             )
 
     def _check_variant(self) -> None:
-        """Raise DataError where the variant is PromptMRG's, with a part that it does not have."""
+        """Raise DataError if the variant is PromptMRG's, with a part that it does not have."""
         if self.variant == "diffrgen":
             return
         if self.retrieved_width != self.width:

@@ -14,7 +14,7 @@ class StudyInputs:
     """The images and the references of B studies.
 
     pixel_values (B, V, C, S, S) float, the V views of each study, or (B, C, S, S), one image each; view_mask (B, V) bool,
-    False for an absent view, at least one a study (None: all are there); view_kinds (B, V) int64, places in
+    False for an absent view, at least one per study (None: all are there); view_kinds (B, V) int64, places in
     `records.VIEW_KINDS` (None: all unknown). retrieved (B, N, E) float, the retriever's embeddings of N reports (or N x T token
     features); retrieved_mask (B, N) bool, False for an absent neighbour (None: all are there).
     With `config.prior`, of the patient's prior study: prior (B, R, E) float, the embedding of its image and one for each
@@ -39,7 +39,7 @@ class StudyInputs:
     def of(cls, batch: Mapping[str, Tensor]) -> StudyInputs:
         """Return the inputs that `batch` holds by name, its targets left out.
 
-        Raises ValueError where pixel_values or retrieved is missing.
+        Raises ValueError if pixel_values or retrieved is missing.
         """
         given = {name: batch[name] for name in NAMES if batch.get(name) is not None}
         if not {"pixel_values", "retrieved"} <= given.keys():

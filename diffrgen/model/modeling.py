@@ -216,7 +216,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         return torch.cat([difference, self.prior.mark(eq1.of_prior(earlier, patches, patch_mask))], dim=1)
 
     def _prior_rows(self, prior: Tensor | None) -> Tensor | None:
-        """Project the rows of a prior study, (B, R, E) -> (B, R, d); None where there is none."""
+        """Project the rows of a prior study, (B, R, E) -> (B, R, d); None if there is none."""
         if prior is None:
             return None
         if self.prior is None:
@@ -224,7 +224,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         return self.prior(prior, self.report_projection)
 
     def _context_rows(self, inputs: StudyInputs) -> tuple[Tensor, Tensor] | None:
-        """Return the rows (B, F, d) of the sections and which are there (B, F); None where the network takes none."""
+        """Return the rows (B, F, d) of the sections and which are there (B, F); None if the network takes none."""
         if self.context is None:
             if inputs.context is not None:
                 raise ValueError("expected no context, for the network was made without that input (config.context), got some")

@@ -26,10 +26,10 @@ class EncodedStudy(ModelOutput):
     layer, for S, then for D where it has a FAM of its own, with `row_routing` the means over the real rows;
     pooled (B, E), similar and difference (B, d): the means over
     the views and over the retrieved reports that Eq. 8 compares, difference None without D. prior_states (B, C): as they
-    were given, None where they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
+    were given, None if they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
     (`FindingQueries`), None without finding queries. view_kinds (B, V): places in
     `records.VIEW_KINDS`, recognised ones among them, None in a network for one image; view_loss: the recogniser's.
-    base_prompt (B, 1 + C) and guidance: of guided decoding (`diffrgen.model.guidance`), None where it is ordinary.
+    base_prompt (B, 1 + C) and guidance: of guided decoding (`diffrgen.model.guidance`), None if it is ordinary.
     """
 
     last_hidden_state: Tensor = GIVEN
@@ -48,7 +48,7 @@ class EncodedStudy(ModelOutput):
 
 
 class Prompt(NamedTuple):
-    """What the decoder is prompted by: states (B, C) int64, and prior_states (B, C), None where no study has an earlier one."""
+    """What the decoder is prompted by: states (B, C) int64, and prior_states (B, C), None if no study has an earlier one."""
 
     states: Tensor
     prior_states: Tensor | None = None

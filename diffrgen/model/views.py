@@ -23,7 +23,7 @@ IGNORED_KIND = -100
 class ViewFeatures(NamedTuple):
     """The features of studies of V views: the grids of a study's views one after the other, in the order of its views.
 
-    mask: False for the patches of absent views, whose features are 0; None where no view is absent. The features of each
+    mask: False for the patches of absent views, whose features are 0; None if no view is absent. The features of each
     view alone, pooled_views, are the means over its patches.
     """
 

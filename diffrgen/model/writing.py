@@ -16,7 +16,7 @@ from diffrgen.model.outputs import EncodedStudy, GeneratedReports, Prompt
 
 
 class Candidates(Protocol):
-    """Drafts further reports of studies and chooses one a study."""
+    """Drafts further reports of studies and chooses one per study."""
 
     def __call__(
         self, model: ReportWriting, encoded: EncodedStudy, prompt: Prompt, first: Tensor, **generation: Any
@@ -54,7 +54,7 @@ class ReportWriting(GenerationMixin):
         """Generate a report for each image, prompted by the most likely disease states.
 
         guidance: g of `diffrgen.model.guidance`; candidates: who drafts further reports, with that guidance, and chooses among
-        them and the ordinary one, which then is without; None: there is one a study; token_scores: give the log-probability
+        them and the ordinary one, which then is without; None: there is one per study; token_scores: give the log-probability
         of each token, too. `generation` goes to `GenerationMixin.generate` (num_beams,
         max_new_tokens, ...).
         """

@@ -1,4 +1,4 @@
-"""A folder of pages: one a study, named after its image, and an index of them."""
+"""A folder of pages: one per study, named after its image, and an index of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_NAME = 60
 
 
 class PageFolder:
-    """Writes pages into a new or empty folder; DataError where it holds something or cannot be written."""
+    """Writes pages into a new or empty folder; DataError if it holds something or cannot be written."""
 
     def __init__(self, path: Path, *, abstain: float | None = None) -> None:
         """`abstain`: as in `render_page`."""

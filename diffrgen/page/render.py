@@ -113,7 +113,7 @@ def _content(explained: ExplainedReport, abstain: float | None = None) -> dict[s
 
 
 def _sure(confidence: SentenceConfidence | None) -> str | None:
-    """Return the class of the style of a sentence; None where its probability is not known."""
+    """Return the class of the style of a sentence; None if its probability is not known."""
     return None if confidence is None or confidence.probability is None else sure_words(confidence.probability)
 
 

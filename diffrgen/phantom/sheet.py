@@ -64,7 +64,7 @@ def _distance(study: StudyState, wanted: str, taken: list[StudyState]) -> float:
 
 
 def write_contact_sheet(path: Path, options: PhantomOptions, *, rows: int = 4, columns: int = 5) -> Path:
-    """Draw rows x columns captioned studies into the PNG `path`; places stay empty where `options` has fewer."""
+    """Draw rows x columns captioned studies into the PNG `path`; places stay empty if `options` has fewer."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -14,7 +14,7 @@ from diffrgen.staging import cache_root
 
 
 def cached_images(studies: Iterable[Study], options: ImageCacheOptions, *, resize: int) -> ImageCache | None:
-    """Return the images of `studies`, decoded now unless that has been done; None where they are not to be kept.
+    """Return the images of `studies`, decoded now unless that has been done; None if they are not to be kept.
 
     A default folder that cannot be written is a warning, and nothing is kept; a folder that `options` name is a
     DataError, as is a disk that is too small.

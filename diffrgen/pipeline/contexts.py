@@ -49,7 +49,7 @@ class Contexts:
 
 
 def context_texts(sections: Sections, names: Sequence[ContextName], *, rules: Rules) -> list[str]:
-    """Return the cleaned text of each section of `names`, "" where there is none."""
+    """Return the cleaned text of each section of `names`, "" if there is none."""
     return [clean_report(getattr(sections, name), rules=rules) for name in names]
 
 

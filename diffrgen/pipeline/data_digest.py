@@ -69,7 +69,7 @@ class DataDigests:
 def check_data(
     folder: Path, source: StudySource, *, context: Sequence[str] = (), keep: bool = False, less: bool = False
 ) -> None:
-    """Compare the data with those that the run in `folder` was made from; note them where nothing is noted and `keep`.
+    """Compare the data with those that the run in `folder` was made from; note them if nothing is noted and `keep`.
 
     context: the sections that the run takes. A shared run holds no such notes. Raises DataError for data that changed.
     """

@@ -13,7 +13,7 @@ from diffrgen.staging import file_digest
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """Counts of one split. patients: None where a study names none; dated: studies with a date, followed: those
+    """Counts of one split. patients: None if a study names none; dated: studies with a date, followed: those
     with a prior study of their patient in the same split; labels: who read the states, "data" where they came along.
     """
 

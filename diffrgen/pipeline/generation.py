@@ -107,14 +107,14 @@ class GenerationOptions:
 
     @property
     def limits(self) -> _Limits:
-        """The limits given here or by the preset, as `TokenLimits`; the upper one is None where the run's applies."""
+        """The limits given here or by the preset, as `TokenLimits`; the upper one is None if the run's applies."""
         least, most = (0, None) if self.preset is None else PRESETS[self.preset]
         return _Limits(
             least if self.min_tokens is None else self.min_tokens, most if self.max_tokens is None else self.max_tokens
         )
 
     def token_limits(self, run_tokens: int) -> TokenLimits:
-        """Return the limits for a run of --text.max-tokens `run_tokens`; DataError where they leave no report."""
+        """Return the limits for a run of --text.max-tokens `run_tokens`; DataError if they leave no report."""
         least, most = self.limits.least, self.limits.most or run_tokens
         if least >= most:
             raise DataError(_no_room(least, most))

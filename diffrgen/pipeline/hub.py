@@ -49,7 +49,7 @@ class HubName:
 
     @classmethod
     def parse(cls, text: str) -> HubName | None:
-        """Return the hub name that `text` is, owner/name or owner/name@revision; None where it is none."""
+        """Return the hub name that `text` is, owner/name or owner/name@revision; None if it is none."""
         found = HUB_NAME.fullmatch(text)
         return None if found is None else cls(found["repository"], found["revision"])
 
@@ -58,7 +58,7 @@ class HubName:
 
 
 def meant_as_hub_name(run: str | Path) -> HubName | None:
-    """Return the hub name that `run` is; None where it is a path: it exists, or the folder that it would lie in does."""
+    """Return the hub name that `run` is; None if it is a path: it exists, or the folder that it would lie in does."""
     path = Path(run)
     name = HubName.parse(run if isinstance(run, str) else path.as_posix())
     # Otherwise a mistyped runs/tiny would be looked for on the hub, where anybody may have put one.
@@ -70,7 +70,7 @@ def fetch_run(name: HubName, files: Sequence[str] = NEEDED) -> Path:
 
     Without a network, what was fetched before is used.
 
-    Raises DataError where there is no such repository or revision, access to it is refused, it cannot be reached and
+    Raises DataError if there is no such repository or revision, access to it is rejected, it cannot be reached and
     was not fetched before, or holds no run.
     """
     print(f"fetching {name} from the Hugging Face hub", file=sys.stderr)

@@ -38,7 +38,7 @@ class NamedLabeler:
 def fetch_chexbert(vocabulary: Path | None = None) -> tuple[Path, Path]:
     """Return CheXbert's checkpoint and vocabulary in the hub's cache, downloaded where they are missing.
 
-    vocabulary: the user's own, which is used where it is given. Raises DataError where the hub cannot be reached, or does not
+    vocabulary: the user's own, which is used where it is given. Raises DataError if the hub cannot be reached, or does not
     have a file.
     """
     return _fetch(*CHECKPOINT), vocabulary or _fetch(*VOCABULARY)
@@ -61,7 +61,7 @@ def _fetch(repository: str, file: str) -> Path:
 def make_labeler(options: LabelerOptions, *, default: LabelerName) -> NamedLabeler:
     """Return the labeler that `options` name, or `default`.
 
-    Raises DataError where a file of CheXbert is not given or cannot be used, or is given for another labeler.
+    Raises DataError if a file of CheXbert is not given or cannot be used, or is given for another labeler.
     """
     name = options.labeler or default
     files = {"--chexbert": options.chexbert, "--chexbert-vocabulary": options.chexbert_vocabulary}

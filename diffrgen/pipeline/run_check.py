@@ -30,7 +30,7 @@ TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_i
 
 
 def check_generation(path: Path) -> None:
-    """Raise DataError where generation_config.json holds anything but what training writes, or a number out of range."""
+    """Raise DataError if generation_config.json holds anything but what training writes, or a number out of range."""
     if not path.is_file():
         return
     content = read_json(path)
@@ -57,7 +57,7 @@ def check_fit(
     tokenizer: Sized,
     index: RetrievalIndex,
 ) -> None:
-    """Raise DataError where the tokenizer, the index or the settings of a run are not those of its network."""
+    """Raise DataError if the tokenizer, the index or the settings of a run are not those of its network."""
     if image.size != config.image_size:
         raise DataError(f"{run / 'run.json'}: image.size: needed {config.image_size} as config.json says, got {image.size}")
     if len(tokenizer) != config.decoder.vocab_size:
@@ -89,7 +89,7 @@ def check_fit(
 
 
 def check_retriever(retriever: Retriever, index: RetrievalIndex) -> None:
-    """Raise DataError where the reports of `index` were embedded by another retriever."""
+    """Raise DataError if the reports of `index` were embedded by another retriever."""
     if retriever.fingerprint != index.manifest.retriever:
         raise DataError(
             f"{index.folder}: its reports were embedded by retriever {index.manifest.retriever or 'unknown'}, but the "
@@ -130,7 +130,7 @@ def note_weights(folder: Path) -> None:
 
 
 def check_weights(run: Path, config: DiffRGenConfig) -> None:
-    """Raise DataError where the weights are not those that config.json was saved with (0.1 does not record them)."""
+    """Raise DataError if the weights are not those that config.json was saved with (0.1 does not record them)."""
     noted = _made_with(config, run).get("weights")
     if not isinstance(noted, dict):
         return

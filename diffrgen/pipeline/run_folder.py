@@ -90,7 +90,7 @@ class RunFolder:
     def open(cls, run: str | Path) -> RunFolder:
         """Return the run in the folder `run`, or fetch the one that the hub name owner/name[@revision] stands for.
 
-        Raises DataError where `run` is a hub name and no run can be fetched by it.
+        Raises DataError if `run` is a hub name and no run can be fetched by it.
         """
         name = meant_as_hub_name(run)
         return cls(Path(run)) if name is None else cls(fetch_run(name), name)
@@ -147,7 +147,7 @@ class RunFolder:
         return self.path / "run.json"
 
     def settings(self) -> RunSettings:
-        """Read run.json; DataError where there is none or it is of another version."""
+        """Read run.json; DataError if there is none or it is of another version."""
         settings = load_json(RunSettings, self.settings_path)
         if settings.format_version != FORMAT_VERSION:
             raise DataError(
@@ -219,7 +219,7 @@ class RunFolder:
     ) -> StudyDataset:
         """Return the evaluation examples of `studies`, their references looked up on `device` and kept under `key`.
 
-        prior: with the prior studies, of any split of `source`. Raises DataError where a study that is not of the
+        prior: with the prior studies, of any split of `source`. Raises DataError if a study that is not of the
         training split stands in the index.
         """
         sources = self.sources(config, settings, read=source.read_image)

@@ -20,7 +20,7 @@ def save_json(options: object, path: Path) -> None:
 
 
 def load_json(kind: type[T], path: Path) -> T:
-    """Read a dataclass of type `kind`; DataError where the file is missing or holds something else."""
+    """Read a dataclass of type `kind`; DataError if the file is missing or holds something else."""
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:

@@ -62,7 +62,7 @@ def load_source(
     """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
 
     Every image is opened once: decoded for a transform that resizes to `resize` and stored in `cache`, or only
-    checked where nothing is kept; the phantom's are not checked. Where a study brings no labels, the labeler reads them
+    checked if nothing is kept; the phantom's are not checked. Where a study brings no labels, the labeler reads them
     out of its report. sections: a report is the study's findings, then its impression, and the studies' `sections` have
     both. Raises DataError naming file and record; with `skip_broken`, broken records are left out and counted in a warning.
     """
@@ -98,7 +98,7 @@ def load_source(
 
 
 def _drawn(options: PhantomOptions) -> Path:
-    """Return the annotation of the phantom, drawn where it is not there; DataError where it cannot be written."""
+    """Return the annotation of the phantom, drawn where it is not there; DataError if it cannot be written."""
     folder = phantom_folder(options)
     try:
         return write_phantom(folder, options)

@@ -115,7 +115,7 @@ def stored_features(
 
     They are kept under a digest of the encoder's weights, the transform, the number of crops and the images'
     paths, sizes and times of change. transform: the training transform; map 0 is made by its evaluation form.
-    Raises DataError where they cannot be written.
+    Raises DataError if they cannot be written.
     """
     recipe = FeatureRecipe(encoder, transform, crops)
     key = recipe.key(images)

@@ -30,7 +30,7 @@ class Archive:
         """Look through `root` to a depth of 6 folders; hidden folders and `without` are not entered.
 
         closed: a pattern of the folders of many images, which are not entered either; default: MIMIC-CXR's p10, p11, ...
-        DataError where `root` is no folder or a folder cannot be read.
+        DataError if `root` is no folder or a folder cannot be read.
         """
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
@@ -48,7 +48,7 @@ class Archive:
     def find(self, names: Sequence[str]) -> Path | None:
         """Return the file that has the first of `names` that is there; None without any.
 
-        DataError where that name is there in two folders.
+        DataError if that name is there in two folders.
         """
         for name in names:
             paths = self.files.get(name, ())

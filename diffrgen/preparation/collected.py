@@ -41,7 +41,7 @@ class CollectedStudy:
     more: tuple[tuple[str, Any], ...] = ()
 
     def text(self, section: SectionChoice) -> str:
-        """Return the text of `section`, of both findings, then impression; "" where it has no word."""
+        """Return the text of `section`, of both findings, then impression; "" if it has no word."""
         names = ("findings", "impression") if section == "both" else (section,)
         return " ".join(text for name in names if not is_empty_report(text := getattr(self.sections, name)))
 
@@ -58,7 +58,7 @@ class CollectedStudy:
 
 
 def field_text(record: Mapping[str, Any], field: str, place: str) -> str:
-    """Return a field of `record` as text, "" where it is absent; DataError that names `place` where it is no text or number."""
+    """Return a field of `record` as text, "" if it is absent; DataError that names `place` where it is no text or number."""
     value = record.get(field)
     if value is None:
         return ""
@@ -74,7 +74,7 @@ def single_spaced(text: str | None) -> str:
 
 
 def age_years(text: str | None) -> float | None:
-    """Return an age in years from a number or DICOM's age string; None where it is neither.
+    """Return an age in years from a number or DICOM's age string; None if it is neither.
 
     >>> age_years("014Y"), age_years("006M"), age_years("63.0"), age_years("60-70")
     (14.0, 0.5, 63.0, None)
@@ -90,7 +90,7 @@ def sex_of(text: str | None) -> Literal["F", "M"] | None:
 
 
 def day_of(text: str | None) -> int | None:
-    """Return YYYYMMDD, YYYY-MM-DD or a time stamp that begins so as the day since year 1; None where it is no such day.
+    """Return YYYYMMDD, YYYY-MM-DD or a time stamp that begins so as the day since year 1; None if it is no such day.
 
     >>> day_of("20140915") == day_of("2014-09-15 10:00:00") == day_of("20140915.0"), day_of("2014")
     (True, None)

@@ -17,7 +17,7 @@ STUDY_ID = re.compile(r"(?:CXR)?([0-9]{1,9})(?:_.*)?")
 class IuStudy:
     """One study, which is also one patient: IU X-Ray does not identify patients with several studies.
 
-    `number` is Open-i's and Kaggle's (uId CXR1 -> "1"); texts are single-spaced, "" where a section is missing;
+    `number` is Open-i's and Kaggle's (uId CXR1 -> "1"); texts are single-spaced, "" if a section is missing;
     image names are file names.
     """
 
@@ -26,7 +26,7 @@ class IuStudy:
     images: tuple[ViewedImage, ...]
 
     def text(self, section: SectionChoice) -> str:
-        """Return the text of `section`, "" where it has no word."""
+        """Return the text of `section`, "" if it has no word."""
         texts = {
             "findings": [self.sections.findings],
             "impression": [self.sections.impression],
@@ -36,7 +36,7 @@ class IuStudy:
 
 
 def study_number(name: str) -> str | None:
-    """Return the number in an id of any of the sources, None where there is none.
+    """Return the number in an id of any of the sources, None if there is none.
 
     >>> study_number("CXR2384_IM-0942"), study_number("7"), study_number("s7")
     ('2384', '7', None)

@@ -55,7 +55,7 @@ def prepare_iu_xray(options: IuXrayOptions, *, progress: bool = False) -> Summar
 
 
 def _source(archive: Archive, choice: IuSource) -> IuSource:
-    """Return where reports come from; DataError where it is not there."""
+    """Return where reports come from; DataError if it is not there."""
     order: tuple[IuSource, ...] = ("openi", "kaggle", "annotation")
     found = next((source for source in order if choice in ("auto", source) and _is_there(archive, source)), None)
     if found is None:

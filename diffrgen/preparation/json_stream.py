@@ -31,7 +31,7 @@ class _Reader:
                 return self._text[self._place : self._place + 1]
 
     def skip(self, expected: str) -> None:
-        """Pass `expected`; ValueError where something else comes."""
+        """Pass `expected`; ValueError if something else comes."""
         found = self.character()
         if found != expected:
             raise ValueError(f"expected {expected!r}, got {found or 'the end of the file'!r}")

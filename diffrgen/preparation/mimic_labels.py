@@ -21,9 +21,9 @@ ALIASES = {"airspace opacity": "lung opacity"}
 
 
 def label_table(archive: Archive, source: LabelSource) -> Path | None:
-    """Return the label table that `source` means; None for "none", or "auto" where there is none.
+    """Return the label table that `source` means; None for "none", or "auto" if there is none.
 
-    DataError where a table asked for by name is not there.
+    DataError if a table asked for by name is not there.
     """
     if source == "none":
         return None

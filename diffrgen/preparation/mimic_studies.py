@@ -24,7 +24,7 @@ SECONDS_A_DAY = 86400
 
 @dataclass(slots=True)
 class MimicStudy:
-    """One study. `days`: the day since year 1 and the time of day as its fraction; None where no date is given."""
+    """One study. `days`: the day since year 1 and the time of day as its fraction; None if no date is given."""
 
     patient: str
     id: str

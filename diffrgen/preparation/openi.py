@@ -83,7 +83,7 @@ def image_key(name: str) -> str:
 
 
 def _parse_xml(content: bytes, place: str) -> Element:
-    """Parse without entities: a document type, which alone could declare them, is refused."""
+    """Parse without entities: a document type, which alone could declare them, is rejected."""
     builder = TreeBuilder()
     parser = expat.ParserCreate()
     parser.buffer_text = True

@@ -25,7 +25,7 @@ class ReportFiles(Protocol):
     path: Path
 
     def read(self, patient: str, study: str) -> str | None:
-        """Return the report of `study` (numbers, without p and s); None where there is none."""
+        """Return the report of `study` (numbers, without p and s); None if there is none."""
         ...
 
 
@@ -65,7 +65,7 @@ class UnpackedReports:
         self.path = path
 
     def read(self, patient: str, study: str) -> str | None:
-        """Return the report of `study`; DataError where its file cannot be read."""
+        """Return the report of `study`; DataError if its file cannot be read."""
         try:
             path = self.path / _report_path(patient, study)
             _check_size(str(path), path.stat().st_size)
@@ -77,7 +77,7 @@ class UnpackedReports:
 
 
 def open_reports(archive: Archive) -> ReportFiles:
-    """Return the reports of `archive`, zipped before unpacked; DataError where there are none."""
+    """Return the reports of `archive`, zipped before unpacked; DataError if there are none."""
     zipped = archive.find(ZIP_NAMES)
     if zipped is not None:
         return ZippedReports(zipped)

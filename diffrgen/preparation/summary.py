@@ -35,7 +35,7 @@ class SplitCount:
         }
 
     def frequencies(self) -> dict[str, float]:
-        """Return the share of the labelled entries in which each finding is positive; empty where none has labels."""
+        """Return the share of the labelled entries in which each finding is positive; empty if none has labels."""
         if not self.states:
             return {}
         return base_frequencies(np.frombuffer(b"".join(self.states), np.uint8).reshape(len(self.states), -1))

@@ -64,7 +64,7 @@ def _opened(path: Path) -> TextIO:
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
-    """Yield the lines of `file`; one without end, such as a small gzip file can hold, is refused."""
+    """Yield the lines of `file`; one without end, such as a small gzip file can hold, is rejected."""
     while line := file.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise DataError(f"{path}: expected lines of less than {MAX_LINE:,} characters, got a longer one")

@@ -65,7 +65,7 @@ class AnnotationWriter:
     def finish(self, summary: Summary) -> None:
         """Put annotation.json and summary.json in their place.
 
-        DataError where nothing was kept, and where an annotation.json of other content is there and `overwrite` is
+        DataError if nothing was kept, and where an annotation.json of other content is there and `overwrite` is
         off. A summary of other content is replaced: it follows from the annotation.
         """
         if not summary.entries:

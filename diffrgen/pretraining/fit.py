@@ -105,7 +105,7 @@ def fit_on_labels(
 
     `encoder` is trained in place; the last, smaller batch of a pass is left out.
 
-    Raises DataError where there are fewer than 2 images or the losses are not finite any more, FitStopped when the settings'
+    Raises DataError if there are fewer than 2 images or the losses are not finite any more, FitStopped when the settings'
     checkpoint says to stop.
     """
     if len(train) < 2:

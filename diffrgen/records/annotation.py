@@ -82,7 +82,7 @@ def read_annotation(
 
 
 def _splits(source: Path) -> dict[Split, list[Any]]:
-    """Return the records of each split of the JSON file `source`; DataError where its shape is another."""
+    """Return the records of each split of the JSON file `source`; DataError if its shape is another."""
     content = _load(source)
     if isinstance(content, list):
         return {"train": [], "val": [], "test": content}

@@ -106,7 +106,7 @@ def _image_paths(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _views(record: Mapping[str, Any], images: int) -> tuple[str, ...]:
-    """Return the name of each image's view, "" for an unknown one; empty where the record has no `views`."""
+    """Return the name of each image's view, "" for an unknown one; empty if the record has no `views`."""
     value = record.get("views")
     if value is None:
         return ()

@@ -1,5 +1,5 @@
 """JSON from users: what Python reads but nothing can write again, that breaks its reader, or that it would lose without a
-word, is refused too.
+word, is rejected too.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sections:
-    """The sections of one report as the data set gives them, "" where one is missing.
+    """The sections of one report as the data set gives them, "" if one is missing.
 
     `findings` and `impression` are what the radiologist writes; the others are known before the images are read.
     """

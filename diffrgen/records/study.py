@@ -19,7 +19,7 @@ class Study:
     """One study of one patient.
 
     `report` is the text as the annotation gives it, before cleaning. `labels` holds one state a finding (see
-    `diffrgen.labels.State`) or is None where the data set brings none. `days` orders the studies of one patient;
+    `diffrgen.labels.State`) or is None if the data set brings none. `days` orders the studies of one patient;
     `prior_id` names the patient's study before this one. `view` is the view as the annotation names it; `views` holds the
     kind of each image's view (default: unknown). `sections` holds the sections of the report that the annotation gives.
     """

@@ -14,7 +14,7 @@ INDEX_SUFFIX = "_index.csv"
 
 
 def index_beside(images: Path) -> Path | None:
-    """Return the view index that belongs to the folder `images` by its name, FOLDER_index.csv; None where there is none."""
+    """Return the view index that belongs to the folder `images` by its name, FOLDER_index.csv; None if there is none."""
     path = images.absolute()
     index = path.with_name(f"{path.name}{INDEX_SUFFIX}")
     return index if index.is_file() else None

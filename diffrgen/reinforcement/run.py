@@ -69,7 +69,7 @@ def reinforce(options: ReinforceOptions) -> Lineage:
 
 
 def _source(options: ReinforceOptions, home: RunFolder) -> StudySource:
-    """Return the data of the run; DataError where the split train or val is empty."""
+    """Return the data of the run; DataError if the split train or val is empty."""
     settings, config = home.settings(), cast("DiffRGenConfig", read_config(DiffRGenConfig, home.path))
     choice = SplitChoice("train", None, None, settings.data.skip_broken, options.labeler, options.decoded)
     source, _ = load_split(home, settings, config, choice)
@@ -95,7 +95,7 @@ def _trainer(
     settings, device = run.settings(), accelerator.device
     model = run.model(fused_kernels=options.fused_kernels)
     start = RunFolder(run.path / NETWORK).model(fused_kernels=options.fused_kernels)
-    # The weights of a run that is resumed come from its checkpoint; where there is none yet, from the start.
+    # The weights of a run that is resumed come from its checkpoint; if there is none yet, from the start.
     model.load_state_dict(start.state_dict())
     start.image_encoder = model.image_encoder
     train, val = (
@@ -145,7 +145,7 @@ def _owned(options: ReinforceOptions, run: RunFolder) -> Iterator[None]:
 
 
 def check_output(path: Path, *, resume: bool) -> None:
-    """Raise DataError where a run cannot start at `path`, or go on there; resuming starts one where there is none."""
+    """Raise DataError if a run cannot start at `path`, or go on there; resuming starts one if there is none."""
     if (path / REINFORCED).is_file():
         if not resume:
             raise DataError(f"{path}: holds a run of diffrgen.reinforce; pass --resume to continue, or another --output")

@@ -44,7 +44,7 @@ class RisingCurve:
         return float(np.interp(score, self.scores, self.probabilities))
 
     def fault(self) -> str | None:
-        """Return what of this is not a rising curve, None where it is one."""
+        """Return what of this is not a rising curve, None if it is one."""
         scores, probabilities = np.array(self.scores), np.array(self.probabilities)
         if not len(scores) or len(scores) != len(probabilities):
             return f"needed as many probabilities as scores, got {len(probabilities)} and {len(scores)}"
@@ -121,7 +121,7 @@ def sentence_features(sentence: SentenceConfidence) -> tuple[float, ...]:
 
 
 def read_calibration(run: RunFolder) -> ConfidenceCalibration | None:
-    """Return the calibration that the run holds, None where it holds none, as runs do before `diffrgen.calibrate`.
+    """Return the calibration that the run holds, None if it holds none, as runs do before `diffrgen.calibrate`.
 
     Raises DataError for a file that is no calibration, of another version, out of range, or of other weights than the run's.
     """

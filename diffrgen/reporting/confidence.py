@@ -20,7 +20,7 @@ class SentenceConfidence:
     mean_log_probability, min_log_probability: of its tokens, as the decoder generated them, at most 0.
     agreement: the classifier's probability that all of the findings are in states that agree, 0..1; None without findings.
     support: the share of the retrieved reports that agree, 0..1: all findings in the same states or, for a sentence
-        without findings, the same words; None where nothing was retrieved.
+        without findings, the same words; None if nothing was retrieved.
     """
 
     text: str

@@ -34,7 +34,7 @@ class SentenceRater:
     def rate(self, generated: GeneratedReports, row: int, report: str, retrieved: Sequence[str]) -> Rating:
         """Rate the sentences of report `row`; retrieved: the retrieved reports.
 
-        Raises ValueError where the reports were generated without the log-probabilities of their tokens.
+        Raises ValueError if the reports were generated without the log-probabilities of their tokens.
         """
         if generated.token_log_probability is None:
             raise ValueError("expected reports generated with token_scores, got none")

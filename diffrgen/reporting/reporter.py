@@ -56,7 +56,7 @@ class ReadPrior(NamedTuple):
 
 class ReadStudy(NamedTuple):
     """A study of V images as the networks take it: the retriever's and the model's pixel values (V, C, S, S), the kinds of
-    its views (V,) int64, its prior, and the text of each section of the network's context, "" where there is none.
+    its views (V,) int64, its prior, and the text of each section of the network's context, "" if there is none.
     """
 
     query: Tensor
@@ -115,7 +115,7 @@ class Reporter:
     ) -> Iterator[tuple[list[int], WrittenBatch]]:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
         options = (options or GenerationOptions()).over(self.settings.generation)
-        # Limits that this run cannot meet are refused before an image is decoded.
+        # Limits that this run cannot meet are rejected before an image is decoded.
         decoding = run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
         if self.calibration is not None:
             self.calibration.warn_of(decoding)

@@ -47,7 +47,7 @@ class StudyImages:
 
     @property
     def files(self) -> list[Path]:
-        """The files of its images; ValueError where one is no file."""
+        """The files of its images; ValueError if one is no file."""
         files = [Path(image) for image in self.images if isinstance(image, str | Path)]
         if len(files) < len(self.images):
             raise ValueError(f"expected a study of files, got {self.name}")

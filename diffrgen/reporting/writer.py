@@ -41,10 +41,10 @@ class RetrievedReport:
 class WrittenReport:
     """A report and why.
 
-    states and positive_probability: the classifier's, one a finding; neighbours: most similar first; routing: the
+    states and positive_probability: the classifier's, one per finding; neighbours: most similar first; routing: the
     weights alpha of each layer's masks (Eq. 7), those for similar features first; views: the kind of each image's view, as
     given or recognised, none where the network takes one image. confidence: one for each sentence of the report, in order;
-    not_mentioned: findings that the report leaves out and the classifier is sure of, the surest first. Both are None where the
+    not_mentioned: findings that the report leaves out and the classifier is sure of, the surest first. Both are None if the
     run has no calibration (`python -m diffrgen.calibrate`). sections: findings and impression of a run that writes both,
     whose `report` is the one after the other; None for a run that writes one text.
     """
@@ -66,7 +66,7 @@ class WrittenReport:
 
     @property
     def prompt(self) -> list[int]:
-        """The states as numbers (see `State`), one a finding."""
+        """The states as numbers (see `State`), one per finding."""
         return [State[name.upper()] for name in self.states.values()]
 
     def to_dict(self) -> dict[str, object]:
@@ -141,7 +141,7 @@ def write_batch(
     """Write the reports of a batch; `evidence` are its neighbours.
 
     max_tokens: the run's limit; labeler: reads the candidates of a study, where there are several; first: number of the
-    batch's first study, which varies the seed of sampling; rater: rates the sentences, None where the run has no
+    batch's first study, which varies the seed of sampling; rater: rates the sentences, None if the run has no
     calibration. Raises ValueError for candidates without a labeler.
     """
     decoding = run_decoding(model, options, max_tokens=max_tokens)

@@ -218,7 +218,7 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 def _check_header(path: Path, manifest: IndexManifest) -> bool:
     """Return whether a FAISS file is an exact index.
 
-    Raises DataError where its header, and its size, are not those of so many rows of that width: FAISS believes the counts
+    Raises DataError if its header, and its size, are not those of so many rows of that width: FAISS believes the counts
     of a file and takes memory for them.
     """
     size = path.stat().st_size
@@ -240,7 +240,7 @@ def _check_header(path: Path, manifest: IndexManifest) -> bool:
 
 
 def _searched_exactly(path: Path, embeddings: np.ndarray) -> faiss.Index:
-    """Return an exact index in place of an approximate one from elsewhere; DataError where that takes too much memory."""
+    """Return an exact index in place of an approximate one from elsewhere; DataError if that takes too much memory."""
     if embeddings.nbytes > MOST_EXACT_BYTES:
         raise DataError(
             f"{path}: an approximate index from elsewhere is not opened, and to search its {embeddings.nbytes / 2**30:.0f} GB of "

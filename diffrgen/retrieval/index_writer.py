@@ -123,7 +123,7 @@ def _write_embeddings(path: Path, batches: Iterable[np.ndarray], texts: int) -> 
 
 
 def _new_array(path: Path, kind: type[np.floating], shape: tuple[int, ...]) -> np.memmap:
-    """Return a new array file, memory-mapped; OSError where the disk has no room for it.
+    """Return a new array file, memory-mapped; OSError if the disk has no room for it.
 
     Written to a file with holes, a mapped page for which there is no room ends the process with a bus error.
     """

@@ -38,7 +38,7 @@ class IndexManifest:
     dtype: str = "float32"
 
     def check(self, folder: Path) -> None:
-        """Raise DataError where a file of `folder` is missing or is not the one that the index was written with."""
+        """Raise DataError if a file of `folder` is missing or is not the one that the index was written with."""
         needed = ["studies.json", "embeddings.npy", "index.faiss", *["tokens.npy", "lengths.npy"] * (self.token_length > 0)]
         for name in needed:
             path = folder / name

@@ -107,7 +107,7 @@ def _answers(
     label: str,
     read: ReadImage,
 ) -> Iterator[Arrays]:
-    """Yield rows, similarity and validity of the neighbours of `studies`; nothing where there are none."""
+    """Yield rows, similarity and validity of the neighbours of `studies`; nothing if there are none."""
     if not studies:
         return
     queries = embed_images(retriever, studies, options=options, progress=progress, label=label, read=read)

@@ -47,7 +47,7 @@ class Priors:
         return len(self.prior)
 
     def before(self, study: int) -> Study | None:
-        """Return the study before `study`, None where there is none."""
+        """Return the study before `study`, None if there is none."""
         prior = self.prior[study]
         return None if prior < 0 else self.studies[prior]
 
@@ -63,7 +63,7 @@ class Priors:
 def stack_rows(image: np.ndarray | None, sentences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return [image ; sentences] of a prior study as (13, E) float32, and which rows are real (13,) bool.
 
-    image: (E,), or None where there is none; sentences: (<= 12, E). Absent rows are zero.
+    image: (E,), or None if there is none; sentences: (<= 12, E). Absent rows are zero.
     """
     features = np.zeros((PRIOR_ROWS, sentences.shape[1]), dtype=np.float32)
     mask = np.zeros(PRIOR_ROWS, dtype=bool)
@@ -164,7 +164,7 @@ def _save(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _open(path: Path, prior: np.ndarray, earlier: Sequence[Study], *, width: int) -> Priors:
-    """Memory-map the arrays of the studies `earlier`; DataError where they are not what `_save` wrote."""
+    """Memory-map the arrays of the studies `earlier`; DataError if they are not what `_save` wrote."""
     count = len(earlier)
     try:
         images, sentences, rows = (

@@ -26,7 +26,7 @@ class ProcessGroup:
 
     @classmethod
     def of_processes(cls) -> ProcessGroup:
-        """Return the group of torch.distributed's process group; alone where there is none.
+        """Return the group of torch.distributed's process group; alone if there is none.
 
         What is handed a group has to be called by every process of it.
         """

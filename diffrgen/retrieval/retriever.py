@@ -23,7 +23,7 @@ class EvaluationTransform(Protocol):
 
     @property
     def resize(self) -> int | None:
-        """Pixels that the shorter side of an image is given first; None where the transform wants the whole image."""
+        """Pixels that the shorter side of an image is given first; None if the transform wants the whole image."""
         ...
 
     def __call__(self, image: Image.Image) -> Tensor:

@@ -99,7 +99,7 @@ class Turns:
         last.turn.set_exception(BusyError(BUSY))
 
     def _next(self, *more: str) -> str | None:
-        """The client whose turn it is, out of those that wait and `more`; None where there is no place for any."""
+        """The client whose turn it is, out of those that wait and `more`; None if there is no place for any."""
         if self._taken.total() >= self._places:
             return None
         clients = dict.fromkeys([each.client for each in self._waiting] + [*more])

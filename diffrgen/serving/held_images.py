@@ -52,7 +52,7 @@ class HeldImages:
         return token
 
     def take(self, token: str) -> ResizedImages:
-        """Return the image of `token` and forget it; DataError where there is none."""
+        """Return the image of `token` and forget it; DataError if there is none."""
         held = self._held.pop(token, None)
         if held is None:
             raise DataError("The image is no longer here; please choose it again.")

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def taken(task: dict[str, Any]) -> tuple[dict[str, object], list[Image.Image]]:
-    """Return the answer about a file, and its pixels for each size; DataError where the file is refused.
+    """Return the answer about a file, and its pixels for each size; DataError if the file is rejected.
 
     A task without sizes asks for the tags that a draft in the format of a hospital repeats, as DICOM JSON.
     """

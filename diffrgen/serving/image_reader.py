@@ -97,7 +97,7 @@ class ImageReader:
         return SourceImage(Path(name), pydicom.Dataset.from_json(words["tags"]))
 
     def _answered(self, task: dict[str, object]) -> tuple[_Answer, dict[str, Any]]:
-        """Have the process work on a file: its answer, and the words of it; DataError where the file is refused."""
+        """Have the process work on a file: its answer, and the words of it; DataError if the file is rejected."""
         process = self._running()
         assert process.stdin is not None  # a pipe, as `_running` asked
         process.stdin.write(json.dumps(task).encode() + b"\n")
@@ -144,7 +144,7 @@ class ImageReader:
 
 
 class _Answer:
-    """Takes what the process answers; EOFError where the process has ended, TimeoutError where it is silent for too long."""
+    """Takes what the process answers; EOFError if the process has ended, TimeoutError if it is silent for too long."""
 
     def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         assert isinstance(process.stdout, io.BufferedReader)  # a pipe, as `_running` asked

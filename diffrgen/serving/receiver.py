@@ -29,7 +29,7 @@ class ImageReceiver:
         self._decoding = Turns(1, per_client=1, waiting=RECEIVED_AT_ONCE)
 
     async def receive(self, request: Request) -> PlainTextResponse:
-        """Answer with the token of the waiting image, or the reason why it is refused."""
+        """Answer with the token of the waiting image, or the reason why it is rejected."""
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return PlainTextResponse("Images are taken from this service's own page only.", 403)
         client = client_of(request.scope)

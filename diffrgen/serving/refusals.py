@@ -1,4 +1,4 @@
-"""Why an upload is refused, in words for the visitor."""
+"""Why an upload is rejected, in words for the visitor."""
 
 from __future__ import annotations
 

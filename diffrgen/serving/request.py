@@ -41,7 +41,7 @@ class ReportRequest(BaseModel):
 
     @classmethod
     def of(cls, content: object) -> ReportRequest:
-        """Check what came from the browser; DataError where it is not such a request."""
+        """Check what came from the browser; DataError if it is not such a request."""
         try:
             request = cls.model_validate(content)
         except ValidationError:

@@ -70,7 +70,7 @@ async def _run(server: EndingServer, listener: socket.socket, host: str) -> None
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Take the address before anything is loaded; DataError where it is taken or not this machine's."""
+    """Take the address before anything is loaded; DataError if it is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

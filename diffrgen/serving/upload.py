@@ -16,7 +16,7 @@ from diffrgen.reporting.study_images import StudyImages
 class Upload(ResizedImages):
     """Pixels for each `resize` that the networks ask for, and the tags of a DICOM file.
 
-    patient, study: digests of the two identifiers, made with a key that nobody outside of the service has, "" where there
+    patient, study: digests of the two identifiers, made with a key that nobody outside of the service has, "" if there
     is no such tag; two of them can be compared and reveal nothing else. view: the kind of view by its tag. text: where the image
     may have text burned in.
     """
@@ -41,7 +41,7 @@ def study_of_uploads(uploads: Sequence[ResizedImages]) -> StudyImages:
 
 
 def check_one(uploads: Sequence[ResizedImages], what: str) -> None:
-    """Raise DataError where the tags of `uploads` name more than one `what`: "patient" or "study"."""
+    """Raise DataError if the tags of `uploads` name more than one `what`: "patient" or "study"."""
     named = {getattr(upload, what) for upload in uploads if isinstance(upload, Upload)} - {""}
     if len(named) > 1:
         raise DataError(f"The images are of {len(named)} {'patients' if what == 'patient' else 'studies'}, by their tags; "

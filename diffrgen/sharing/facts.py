@@ -52,9 +52,9 @@ class EvaluationFacts:
 @dataclass(frozen=True)
 class RunFacts:
     """All facts from the files of a run. changed: options that are not the preset's, by their names on the command line;
-    parameters: numbers in the weights; retriever_fit: its steps, seconds and recall, None where it was not fitted here;
+    parameters: numbers in the weights; retriever_fit: its steps, seconds and recall, None if it was not fitted here;
     evaluations: those of the weights that are in the run now, of the test split and the newest first; initialisation: what was
-    taken of the run that the training started from, None where it started from none; lineage: of a run that was trained further
+    taken of the run that the training started from, None if it started from none; lineage: of a run that was trained further
     on rewards, else None.
     """
 
@@ -73,7 +73,7 @@ class RunFacts:
 
     @classmethod
     def read(cls, path: Path) -> RunFacts:
-        """Read the files of the run in the folder `path`; DataError where one that training writes is missing or broken."""
+        """Read the files of the run in the folder `path`; DataError if one that training writes is missing or broken."""
         run = RunFolder(path)
         options = load_json(TrainOptions, path / "train.json")
         fit, start = path / "retriever" / "fit.json", path / INITIALISATION

@@ -55,7 +55,7 @@ def _shared_files(run: Path, *, reports: bool) -> Iterator[SharedFile]:
 
 
 def check_may_share(facts: RunFacts, options: ShareOptions) -> None:
-    """Raise DataError where the run was trained on other data than the phantom and the options do not confirm the upload."""
+    """Raise DataError if the run was trained on other data than the phantom and the options do not confirm the upload."""
     if facts.settings.data.data == PHANTOM or options.i_may_share_the_reports or options.without_reports:
         return
     raise DataError(

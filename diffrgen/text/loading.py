@@ -18,7 +18,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
 
     The folder holds `tokenizer.json`, or a BERT `vocab.txt` (lower case unless `tokenizer_config.json` says
     otherwise). Where tokens are added, `len(tokenizer)` has grown: resize the model's embeddings. The special
-    tokens have BERT's names or those that `tokenizer_config.json` gives. DataError where the folder holds
+    tokens have BERT's names or those that `tokenizer_config.json` gives. DataError if the folder holds
     neither file, one is damaged, or a special token is missing.
     """
     folder = Path(path)

@@ -79,7 +79,7 @@ def _reference(text: str, preprocessing: Preprocessing, vocabulary: frozenset[st
 
 
 def _vocabulary(protocol: Protocol, preprocessing: Preprocessing, training: Iterable[str] | None) -> frozenset[str] | None:
-    """The words that R2Gen's tokenizer knows, or None where every word counts."""
+    """The words that R2Gen's tokenizer knows, or None if every word counts."""
     if preprocessing.least is None:
         return None
     if training is None:

@@ -13,7 +13,7 @@ from diffrgen.text.vocabulary import IMPRESSION_TOKEN
 
 
 class ReportSections(NamedTuple):
-    """The two sections of a report; "" where one is missing."""
+    """The two sections of a report; "" if one is missing."""
 
     findings: str
     impression: str
@@ -54,7 +54,7 @@ def split_sections(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> Re
 
 
 def impression_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """Return the token that begins an impression, None where the tokenizer has none."""
+    """Return the token that begins an impression, None if the tokenizer has none."""
     return tokenizer.backend_tokenizer.token_to_id(IMPRESSION_TOKEN)
 
 

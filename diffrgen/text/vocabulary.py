@@ -43,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 8000, min_frequen
     gives [CLS] pieces [SEP].
 
     vocab_size: the most tokens, special ones included. min_frequency: how often a pair of pieces must stand
-    together to become one. ValueError where `texts` hold no word, DataError where `vocab_size` has no room for
+    together to become one. ValueError if `texts` hold no word, DataError if `vocab_size` has no room for
     the characters.
     """
     words = Counter(word for text in texts for word in text.lower().split())

@@ -217,7 +217,7 @@ def start_prompts_alike(model: DiffRGenForReportGeneration) -> None:
 
 
 def _warm_start(model: DiffRGenForReportGeneration, retriever: Retriever, options: ModelOptions) -> None:
-    """Copy the retriever's image tower into the image encoder; DataError where their layouts differ."""
+    """Copy the retriever's image tower into the image encoder; DataError if their layouts differ."""
     tower = retriever.model.image_tower if isinstance(retriever, DualRetriever) else None
     if tower is None or _shapes(tower) != _shapes(model.image_encoder):
         raise DataError(

@@ -16,7 +16,7 @@ NEVER = 2.0
 
 @dataclass(frozen=True)
 class PromptCalibration:
-    """thresholds: one a finding; rate: positives asked for, as a multiple of the training frequency; micro_f1: that of the
+    """thresholds: one per finding; rate: positives asked for, as a multiple of the training frequency; micro_f1: that of the
     classifier on the validation split with these thresholds, over the 13 diseases.
     """
 

@@ -110,7 +110,7 @@ class Checkpoints:
     def load(self) -> Progress:
         """Load the newest whole checkpoint into what the accelerator has prepared; without any, training is at its start.
 
-        A broken one is passed over with a warning. Raises DataError where all are broken, where one holds more than
+        A broken one is passed over with a warning. Raises DataError if all are broken, where one holds more than
         numbers, and where another number of processes wrote it.
         """
         accelerator = self.accelerator
@@ -155,9 +155,9 @@ def no_longer_kept(found: list[Path], newest: Path, *, kept: int = KEPT) -> list
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is whole, with a warning for each one passed over; None where there is none.
+    """Return the newest checkpoint that is whole, with a warning for each one passed over; None if there is none.
 
-    Raises DataError where all there are are broken.
+    Raises DataError if all there are are broken.
     """
     found = list_checkpoints(folder)
     for path in reversed(found):
@@ -171,7 +171,7 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Return what is wrong with the files of a checkpoint, None where it is whole."""
+    """Return what is wrong with the files of a checkpoint, None if it is whole."""
     try:
         manifest = load_json(Manifest, checkpoint / MANIFEST)
     except DataError as error:

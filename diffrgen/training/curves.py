@@ -50,7 +50,7 @@ def read_curves(path: Path, phase: str) -> Curves:
 def draw_curves(run: Path) -> Path | None:
     """Draw losses, micro-F1, learning rate and temperature of the run in the folder `run` as curves.png.
 
-    Returns its path, or None where nothing has been logged yet.
+    Returns its path, or None if nothing has been logged yet.
     """
     train, validation = (read_curves(run / "metrics.jsonl", phase) for phase in ("train", "val"))
     if not train.points and not validation.points:

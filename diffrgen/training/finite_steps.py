@@ -58,7 +58,7 @@ class FiniteSteps:
             )
 
     def check(self, step: int) -> None:
-        """Raise DataError where weights or the optimiser's moments are not finite: they are never saved."""
+        """Raise DataError if weights or the optimiser's moments are not finite: they are never saved."""
         moments = (
             (f"the moment {name} of a weight", value)
             for state in self.optimiser.optimizer.state.values()

@@ -94,7 +94,7 @@ def take_tensors(
 
 
 def _reason(name: str, tensor: Tensor, given: Tensor | None) -> str | None:
-    """Return why a tensor of the network is not taken, None where it is."""
+    """Return why a tensor of the network is not taken, None if it is."""
     if name == COMPUTED:
         return "of the training labels"
     if given is None:

@@ -49,7 +49,7 @@ class Start:
     ) -> DiffRGenForReportGeneration:
         """Return the network of the new training with the start's weights; arguments as of `build_model`.
 
-        `log` gets what was taken and what is new, which is written to initialisation.json too. Raises DataError where the
+        `log` gets what was taken and what is new, which is written to initialisation.json too. Raises DataError if the
         data have other findings than the start, and for reports longer than its decoder reads.
         """
         before = self.model.config
@@ -93,14 +93,14 @@ def find_start(options: TrainOptions, run: RunFolder) -> Start | PromptMRGStart 
 
 def open_start(init: str) -> RunFolder:
     """Return the run that `init` names, a folder or a hub name owner/name[@revision], of which weights, settings, tokenizer and
-    retriever are fetched; DataError where there is none.
+    retriever are fetched; DataError if there is none.
     """
     name = meant_as_hub_name(init)
     return RunFolder(Path(init)) if name is None else RunFolder(fetch_run(name, START_FILES), name)
 
 
 def read_start_options(init: str) -> TrainOptions:
-    """Return the options of the finished run that `init` names; DataError where there is none."""
+    """Return the options of the finished run that `init` names; DataError if there is none."""
     return _options(open_start(init))
 
 
@@ -162,7 +162,7 @@ def _check_positions(options: TrainOptions, config: DiffRGenConfig) -> None:
 
 
 def _check_frozen(options: TrainOptions, model: DiffRGenForReportGeneration, retriever: Retriever) -> None:
-    """Raise DataError where the retriever does not read the features of the encoder that is to be frozen."""
+    """Raise DataError if the retriever does not read the features of the encoder that is to be frozen."""
     tower = retriever.model.image_tower if isinstance(retriever, DualRetriever) else None
     if tower is None or weights_fingerprint(tower) != weights_fingerprint(model.image_encoder):
         raise DataError(

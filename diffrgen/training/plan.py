@@ -11,7 +11,7 @@ from diffrgen.training.checkpoints import Progress
 @dataclass(frozen=True)
 class StepPlan:
     """`studies` of the training split, in batches of `batch_size` a process; a step takes `accumulate` of these from each of
-    `processes`; an epoch has as many steps as are full. Raises DataError where that is none.
+    `processes`; an epoch has as many steps as are full. Raises DataError if that is none.
     """
 
     studies: int

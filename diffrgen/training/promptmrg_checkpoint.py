@@ -76,7 +76,7 @@ def name_in_network(name: str) -> str | None:
 def read_promptmrg(path: Path) -> dict[str, Tensor]:
     """Return the tensors of PromptMRG's checkpoint by the names that they have in our network, the others by their own.
 
-    Only tensors are loaded. Raises DataError where `path` holds anything else, is no checkpoint of PromptMRG, or holds NaN.
+    Only tensors are loaded. Raises DataError if `path` holds anything else, is no checkpoint of PromptMRG, or holds NaN.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -125,7 +125,7 @@ class PromptMRGStart:
     ) -> DiffRGenForReportGeneration:
         """Return the network of `build_model` with what fits of the checkpoint; `log` gets what was taken and what is new.
 
-        Raises DataError where the tokenizer is not that of its BERT, and where nothing of its ResNet or BERT fits.
+        Raises DataError if the tokenizer is not that of its BERT, and where nothing of its ResNet or BERT fits.
         """
         model = build_model(options, tokenizer, retriever, pretrained_encoder(options), shape)
         tensors, parts = fitted(self.tensors, model, tokenizer)

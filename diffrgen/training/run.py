@@ -33,7 +33,7 @@ OPTIONS = "train.json"
 def train(options: TrainOptions) -> tuple[TrainingSummary, Evaluation | None]:
     """Fit the retriever where it is missing, train, and evaluate the best weights on the test split.
 
-    Returns how training went and the scores; None where the data have no test split or another process evaluates.
+    Returns how training went and the scores; None if the data have no test split or another process evaluates.
     Raises DataError for unusable input, for an output folder that holds a run already unless it is to resume or to
     overwrite, and for a full disk; TrainingStopped after Ctrl-C or a termination signal.
     """
@@ -95,7 +95,7 @@ def _stopped_before_training(run: RunFolder) -> str:
 def _owned(options: TrainOptions, run: RunFolder) -> Iterator[None]:
     """Open the run folder, hold its lock within the block, and keep the options for `--resume`.
 
-    Raises DataError where another process trains in the folder, and where a run is resumed with options that it may not
+    Raises DataError if another process trains in the folder, and where a run is resumed with options that it may not
     be given.
     """
     check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
@@ -117,8 +117,8 @@ def _owned(options: TrainOptions, run: RunFolder) -> Iterator[None]:
 
 
 def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise DataError where a run cannot start at `path`, or go on there: what is there is kept unless it is a run that
-    may be overwritten. Resuming starts a run where there is none, so that a job can be given the same command again.
+    """Raise DataError if a run cannot start at `path`, or go on there: what is there is kept unless it is a run that
+    may be overwritten. Resuming starts a run if there is none, so that a job can be given the same command again.
     """
     if resume and overwrite:
         raise DataError(f"{path}: needed either --resume or --overwrite, got both")

@@ -37,7 +37,7 @@ def made_folder(path: Path) -> Iterator[None]:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of the run folder `path`, as `made_folder` makes it, within the block.
 
-    Raises DataError where another process holds the lock.
+    Raises DataError if another process holds the lock.
     """
     try:
         with made_folder(path), exclusive(path / LOCK):

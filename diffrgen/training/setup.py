@@ -92,7 +92,7 @@ def set_up(
 ) -> RunSetup:
     """Read or draw the data, check them, and note in the folder `run` what they are.
 
-    Of several processes the first one reads first. Raises DataError where a split of `needed` is empty, labels differ in
+    Of several processes the first one reads first. Raises DataError if a split of `needed` is empty, labels differ in
     width, an input that the options ask for is in no study, or `run` was made from other data.
     """
     log = state.print
@@ -145,7 +145,7 @@ def _without_missing_priors(options: TrainOptions, source: StudySource, log: Cal
 
 
 def _check_context(options: TrainOptions, source: StudySource, log: Callable[[str], None]) -> None:
-    """Raise DataError where no training study has a section of --model.context: the input would never be seen."""
+    """Raise DataError if no training study has a section of --model.context: the input would never be seen."""
     for name in options.model.context:
         count = sum(bool(getattr(study.sections, name)) for study in source.splits.train)
         log(f"context: {count} of {len(source.splits.train)} training studies have the section {name}")

@@ -104,7 +104,7 @@ class Trainer:
     def fit(self) -> TrainingSummary:
         """Train to the last step, from the newest checkpoint with `options.resume`.
 
-        Raises TrainingStopped after Ctrl-C or a termination signal, DataError where no checkpoint can be written.
+        Raises TrainingStopped after Ctrl-C or a termination signal, DataError if no checkpoint can be written.
         """
         if self.options.resume:
             self.progress = self.checkpoints.load()

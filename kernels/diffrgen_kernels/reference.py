@@ -98,7 +98,7 @@ def _logits(q_j: Tensor, k_j: Tensor, mask: Tensor, key_mask: Tensor | None, spe
 
 
 def _attention(logits: Tensor, key_mask: Tensor | None) -> Tensor:
-    """softmax(logits): (B, H, N, M); all 0 where a row has no key."""
+    """softmax(logits): (B, H, N, M); all 0 if a row has no key."""
     if key_mask is None:
         return torch.softmax(logits, dim=-1)
     empty = (logits == -torch.inf).all(-1, keepdim=True)  # (B, H, N, 1)

@@ -121,7 +121,7 @@ class StudyState:
         return self.interval > 0
 
     def grade(self, finding: str) -> Grade:
-        """Return the grade of `finding`, ABSENT where there is none."""
+        """Return the grade of `finding`, ABSENT if there is none."""
         found = self.findings.get(finding)
         return found.grade if found else Grade.ABSENT
 

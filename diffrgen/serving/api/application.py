@@ -87,7 +87,7 @@ def _application(api: ReportApi, takes: TakenInputs) -> FastAPI:
 
 
 def _form_schema(takes: TakenInputs) -> dict[str, Any]:
-    """The fields of a request to a run that takes so much; all others are refused."""
+    """The fields of a request to a run that takes so much; all others are rejected."""
     images = f"The study's images, at most {takes.views}: PNG, JPEG or DICOM."
     fields: dict[str, Any] = {
         "images": {"type": "array", "items": FILE, "minItems": 1, "maxItems": takes.views, "description": images}

@@ -123,7 +123,7 @@ class ReportApi:
             raise RefusedError(408, str(error), expected=expected, got="a longer one, or too long a body") from None
 
     async def _study(self, form: StudyForm, client: str) -> tuple[StudyImages, PriorStudy | None, list[ResizedImages]]:
-        """Decode the images of a request; those of several patients or studies are refused."""
+        """Decode the images of a request; those of several patients or studies are rejected."""
         try:
             images = [await self._decoded(content, client) for content in form.images]
             prior_image = None if form.prior_image is None else await self._decoded(form.prior_image, client)

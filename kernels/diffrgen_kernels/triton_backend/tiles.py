@@ -29,7 +29,7 @@ def _pointers(x, start, rows, dims):
 
 @triton.jit
 def load_tile(x, start, rows, exist, D: tl.constexpr, FROM: tl.constexpr, WIDTH: tl.constexpr):
-    """(rows, WIDTH): elements FROM .. FROM + WIDTH - 1 of the rows that begin at `start`; zeros where there are none."""
+    """(rows, WIDTH): elements FROM .. FROM + WIDTH - 1 of the rows that begin at `start`; zeros if there are none."""
     dims = FROM + tl.arange(0, WIDTH)
     mask = exist[:, None]
     if FROM + WIDTH > D:

@@ -34,7 +34,7 @@ def key_of(kernel: str, dtype: torch.dtype, dim: int) -> str:
 
 
 def tuned_row(kernel: str, dtype: torch.dtype, dim: int) -> Row | None:
-    """What was found best for the current GPU; None where nothing was, or where no GPU is in use."""
+    """What was found best for the current GPU; None if nothing was, or where no GPU is in use."""
     if not torch.cuda.is_initialized():
         return None
     return _rows(_device_name(torch.cuda.current_device())).get(key_of(kernel, dtype, dim))
