@@ -35,9 +35,9 @@ SOME_FAILED, ALL_FAILED = 1, 2
 class GenerateOptions:
     """Generate reports for X-ray images with a trained run, and explain them. Research use only, not for diagnosis.
 
-    Each image gets a report of its own; --study names images that are views of one study. An image that cannot be read is
-    named on standard error, and the others go on. Exit status: 0, 1 where some images failed, 2 where all did or the
-    command could not start.
+    Each image gets a separate report; --study names images that are views of one study. The name of an unreadable image
+    is printed on standard error, and the command continues. Exit status: 0; 1 if some images failed; 2 if all failed or
+    the command could not start.
     """
 
     run: tyro.conf.Positional[Path]

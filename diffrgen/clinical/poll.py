@@ -38,10 +38,11 @@ FINAL = frozenset({400, 413, 422})
 
 @dataclass(frozen=True)
 class PollOptions:
-    """Report new radiographs of a DICOMweb server, such as Orthanc, with a running service. Research use only, not for diagnosis.
+    """Report new radiographs of a DICOMweb server, such as Orthanc, with a running service. Research use only, not for
+    diagnosis.
 
-    Each study gets a draft report as a DICOM structured report, once its images are the same in two polls. The token of the
-    service is read from DIFFRGEN_API_TOKEN, the archive's header Authorization, where it needs one, from
+    Each study gets a draft report as a DICOM structured report, once two polls list the same images. The token of the
+    service is read from DIFFRGEN_API_TOKEN; the Authorization header of the archive, if required, from
     DICOMWEB_AUTHORIZATION.
     """
 

@@ -18,10 +18,10 @@ from diffrgen.text.protocol import Protocol
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """Learn how probable the sentences of a run's reports are to be true, and keep that in the run as confidence.json.
+    """Calibrate the probability that a sentence of a run's reports is true, and store it in the run as confidence.json.
 
-    `generate`, `serve` and `evaluate` then give the confidence of each sentence. Use the options of generation that reports
-    will be generated with.
+    `generate`, `serve` and `evaluate` then report the confidence of each sentence. Use the generation options with
+    which reports will be generated.
     """
 
     run: Path
@@ -53,7 +53,7 @@ class CalibrateOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Write and score the reports of a split with a trained run."""
+    """Generate and score the reports of a split with a trained run."""
 
     run: Path
     """Run folder of diffrgen.train, or the hub name owner/name[@revision] of a shared run."""
@@ -107,7 +107,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Score the reports of a file, whichever system generated them."""
+    """Score the reports of any system from a file."""
 
     predictions: Path
     """JSON (a list, an object by id, or ReXrank's), JSON lines, CSV or TSV: one report per record, with an id, a

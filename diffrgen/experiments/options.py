@@ -26,7 +26,7 @@ MOST_PROCESSES = 8
 class ExperimentOptions:
     """Train the variants of a study over seeds, compare them with the full network, write tables and figures.
 
-    Finished trainings are found again and interrupted ones gone on with; studies in one output folder share their runs.
+    Finished trainings are reused and interrupted ones continued; studies with the same output folder share their runs.
     """
 
     study: StudyName

@@ -16,10 +16,11 @@ from diffrgen.records.study import Split
 
 @dataclass(frozen=True)
 class MechanismOptions:
-    """Measure what a trained network uses: take one part after the other from another study, and see what is lost.
+    """Measure which inputs a trained network uses: replace one input at a time by that of another study, and measure the
+    loss.
 
-    A part whose exchange costs nothing is not used. Losses are those of the reference report after the prompt of the true
-    states, in nats a token, and of the findings' states, in nats a finding.
+    An input whose replacement costs nothing is not used. Losses are those of the reference report after the prompt of
+    the true states, in nats per token, and of the states of the findings, in nats per finding.
     """
 
     run: Path

@@ -16,7 +16,7 @@ from diffrgen.ranges import Count, check_fields
 
 @dataclass(frozen=True)
 class Command:
-    """Write a phantom data set to FOLDER, or a picture of some of its studies."""
+    """Write a phantom data set to FOLDER, or an overview image of some of its studies."""
 
     folder: Path | None = None
     """Folder for the data set: annotation.json and images/."""

@@ -16,7 +16,7 @@ DecodingPreset = Literal["promptmrg-mimic", "promptmrg-iu"]
 
 
 class TokenLimits(NamedTuple):
-    """Fewest tokens of a report before its end token, and most tokens with it."""
+    """Minimum number of tokens of a report before its end token, and maximum number including it."""
 
     least: int
     most: int
@@ -47,7 +47,7 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How reports are generated; what is None is as the run was trained with, else the default."""
+    """How reports are generated; None selects the value of the training, else the default."""
 
     preset: DecodingPreset | None = None
     """Token limits of a published system: `promptmrg-mimic` (81 to 150 tokens) or `promptmrg-iu` (41 to 110). If given,

@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the studies come from."""
+    """Source of the studies."""
 
     data: str = "phantom"
     """`phantom` (generated on first use) or the path of an R2Gen-style annotation.json."""
@@ -59,7 +59,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class ImageCacheOptions:
-    """Keeping the decoded and resized images, so that every epoch and every later command finds them decoded."""
+    """Cache of the decoded and resized images, used in every epoch and by later commands."""
 
     image_cache: bool = True
     """Decode every image once and cache it; --no-image-cache decodes the files in every epoch."""
@@ -72,7 +72,7 @@ class ImageCacheOptions:
 
 @dataclass(frozen=True)
 class LabelerOptions:
-    """Who reads the states of the findings: in written reports, and in the reports of data that bring no labels."""
+    """Labeler of generated reports, and of data without labels."""
 
     labeler: LabelerName | None = None
     """`phantom`: the phantom grammar's exact parser; `rule`: the rule-based labeler; `chexbert`: the published network.
@@ -89,7 +89,7 @@ class LabelerOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How an image becomes the encoder's input (PromptMRG: 256 -> crop 224, rotation 5 degrees)."""
+    """Conversion of an image to the encoder's input (PromptMRG: 256 -> crop 224, rotation 5 degrees)."""
 
     size: Side = 224
     """Side of the crop in pixels."""
@@ -125,7 +125,7 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How a report becomes tokens."""
+    """Conversion of a report to tokens."""
 
     rules: Rules = "mimic"
     """Cleaning rules, by the names of R2Gen."""

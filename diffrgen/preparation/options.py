@@ -25,10 +25,10 @@ Language = Literal["en", "es"]
 
 @dataclass(frozen=True)
 class MimicCxrOptions:
-    """Make an annotation.json from PhysioNet's MIMIC-CXR and MIMIC-CXR-JPG, in the official split.
+    """Create an annotation.json from PhysioNet's MIMIC-CXR and MIMIC-CXR-JPG, with the official split.
 
-    NOTE: one entry an image is the default: the paper's 270,790 / 2,130 / 3,858 samples are more than the
-    222,758 / 1,808 / 3,269 studies of the split, as R2Gen's file has an entry for each image.
+    NOTE: the default is one entry per image, as in R2Gen's file: the paper's 270,790 / 2,130 / 3,858 samples exceed the
+    222,758 / 1,808 / 3,269 studies of the split.
     """
 
     archive: Annotated[Path, tyro.conf.arg(metavar="ARCHIVE")]
@@ -59,7 +59,7 @@ class MimicCxrOptions:
 
 @dataclass(frozen=True)
 class IuXrayOptions:
-    """Make an annotation.json from IU X-Ray: Open-i's XML, Kaggle's tables or R2Gen's own annotation.json."""
+    """Create an annotation.json from IU X-Ray: Open-i's XML, Kaggle's tables or R2Gen's annotation.json."""
 
     archive: Annotated[Path, tyro.conf.arg(metavar="ARCHIVE")]
     """Folder with NLMCXR_reports.tgz or its *.xml, or indiana_reports.csv, or annotation.json, at any depth."""
@@ -89,7 +89,7 @@ class IuXrayOptions:
 
 @dataclass(frozen=True)
 class CollectionOptions:
-    """What every collection below can be asked for."""
+    """Options shared by the collections below."""
 
     archive: Annotated[Path, tyro.conf.arg(metavar="ARCHIVE")]
     """Folder with the original files of the collection, at any depth."""
@@ -115,10 +115,10 @@ class CollectionOptions:
 
 @dataclass(frozen=True)
 class ChexpertPlusOptions(CollectionOptions):
-    """Make an annotation.json from CheXpert Plus: df_chexpert_plus_240401.csv, its labels and images.
+    """Create an annotation.json from CheXpert Plus: df_chexpert_plus_240401.csv, its labels and images.
 
-    Priors follow from the order of a patient's reports; the collection has no dates. Most reports have an impression and no
-    findings: see --section.
+    Priors follow the order of a patient's reports, because the collection has no dates. Most reports have an impression
+    but no findings: see --section.
     """
 
     images: ChexpertImages = "png"
@@ -132,17 +132,18 @@ class ChexpertPlusOptions(CollectionOptions):
 
 @dataclass(frozen=True)
 class RexGradientOptions(CollectionOptions):
-    """Make an annotation.json from ReXGradient-160K: the metadata tables of its three splits and deid_png.part*.
+    """Create an annotation.json from ReXGradient-160K: the metadata tables of its three splits and deid_png.part*.
 
-    Priors are the patient's latest study of an earlier day. To unpack images, pip install "diffrgen[zstd]".
+    A prior is the patient's latest study of an earlier day. Unpacking images requires pip install "diffrgen[zstd]".
     """
 
 
 @dataclass(frozen=True)
 class PadchestGrOptions(CollectionOptions):
-    """Make an annotation.json from PadChest-GR: master_table.csv, grounded_reports_*.json and PadChest_GR.zip.*.
+    """Create an annotation.json from PadChest-GR: master_table.csv, grounded_reports_*.json and PadChest_GR.zip.*.
 
-    A report is the sentences of the study in their order; the records keep each with its boxes, labels and progression.
+    A report is the sequence of the study's sentences; the records store each sentence with its boxes, labels and
+    progression.
     """
 
     language: Language = "en"
@@ -151,7 +152,8 @@ class PadchestGrOptions(CollectionOptions):
 
 @dataclass(frozen=True)
 class ReXrankInputOptions(CollectionOptions):
-    """Make an annotation.json from a ReXrank file, an object of studies by id with image_path, context and report.
+    """Create an annotation.json from a ReXrank file, an object of studies by id with image_path, context and report.
 
-    ARCHIVE is the file, or a folder with one such file. To answer the file for the leaderboard: python -m diffrgen.rexrank.
+    ARCHIVE is the file, or a folder with one such file. To generate reports for the leaderboard: python -m
+    diffrgen.rexrank.
     """

@@ -12,7 +12,7 @@ from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, check_
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Training of the image encoder on the findings of each image, before the retriever and the network see it."""
+    """Pretraining of the image encoder on the findings of each image, before the retriever and the network are trained."""
 
     epochs: CountOrZero = 0
     """Epochs of pretraining on the labeled images; 0: no pretraining."""

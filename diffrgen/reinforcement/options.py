@@ -25,10 +25,10 @@ KL_WEIGHTS: Mapping[Method, float] = MappingProxyType({"grpo": 0.04, "scst": 0.0
 
 @dataclass(frozen=True)
 class ReinforceOptions:
-    """Train the decoder of a run further on the scores of reports that it samples, and write a new run.
+    """Fine-tune the decoder of a run on scores of the reports that it samples, and write a new run.
 
-    The start is never changed, and all but the decoder stays as it is. After each epoch the validation split is scored, with its
-    own images and with those of other studies: a reward that rises with both is not read in the image.
+    The initial run is not modified, and all parts except the decoder are frozen. After each epoch the validation split
+    is scored with its images and with those of other studies: an increase in both does not come from the image.
     """
 
     run: tyro.conf.Positional[str]

@@ -14,7 +14,7 @@ from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, 
 
 @dataclass(frozen=True)
 class RetrieverOptions:
-    """Fitting the dual encoder, indexing its report embeddings, and asking for neighbours."""
+    """Fitting the dual encoder, indexing its report embeddings, and searching for neighbours."""
 
     epochs: Count = 8
     """Epochs over the training split."""

@@ -18,7 +18,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """How much a visitor may send, and for how long the service keeps it."""
+    """Limits on uploads and on how long the service stores them."""
 
     max_megabytes: Count = 40
     """Maximum size of an image file, 10^6 bytes; an uncompressed radiograph of 43 x 43 cm at 0.1 mm has 37."""

@@ -13,11 +13,11 @@ from diffrgen.ranges import check_fields
 
 @dataclass(frozen=True)
 class ShareOptions:
-    """Upload a trained run to the Hugging Face hub; log in before with `hf auth login`.
+    """Upload a trained run to the Hugging Face hub; log in first with `hf auth login`.
 
-    Whoever gets the run can use it by its name: python -m diffrgen.generate OWNER/NAME IMAGE. The retrieval index holds
-    every training report, word for word, with its study and patient ids. Data under a data use agreement, MIMIC-CXR among
-    them, must not be passed on, so only runs trained on the phantom are uploaded by default.
+    Anyone with access can use the run by its name: python -m diffrgen.generate OWNER/NAME IMAGE. The retrieval index
+    contains every training report verbatim, with its study and patient ids. Data under a data use agreement, such as
+    MIMIC-CXR, must not be redistributed, so only runs trained on the phantom are uploaded by default.
     """
 
     run: Annotated[Path, tyro.conf.arg(metavar="RUN")]
@@ -43,8 +43,7 @@ class ShareOptions:
 class ReindexOptions:
     """Copy a run to a new folder with an index of the reports of an annotation file's training split.
 
-    The result is what the run would retrieve from if it had been trained here: for a run that was shared without its
-    reports, or to retrieve from a collection of one's own.
+    Use this command for a run that was shared without its reports, or to retrieve from your own collection.
     """
 
     run: tyro.conf.Positional[Path]

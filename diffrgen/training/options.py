@@ -149,7 +149,7 @@ class OptimiserOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train DiffRGenNet: fit the retriever and its index, train, keep the best, evaluate on the test split."""
+    """Train DiffRGenNet: fit the retriever, build its index, train, keep the best weights, evaluate on the test split."""
 
     preset: Preset = "tiny"
     """Defaults of all other options: `tiny` (two CPU cores, minutes) or `paper` (ResNet-101, BERT-base)."""
