@@ -1,4 +1,4 @@
-"""`python -m diffrgen.calibrate RUN`: how sure the run may be of each sentence, learned on its validation split."""
+"""`python -m diffrgen.calibrate RUN`: calibrate the sentence probabilities of a run on its validation split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command does round its work: an unusable input ends in one message and status 2, not in a traceback."""
+"""Shared code of the commands: an unusable input ends in one message and status 2, not in a traceback."""
 
 from __future__ import annotations
 

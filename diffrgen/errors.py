@@ -1,4 +1,4 @@
-"""The error for a user's input that cannot be used."""
+"""The error for unusable user input."""
 
 from __future__ import annotations
 

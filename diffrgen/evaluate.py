@@ -1,4 +1,4 @@
-"""`python -m diffrgen.evaluate RUN`: write and score the reports of a split; `--predictions FILE` is `diffrgen.score FILE`."""
+"""`python -m diffrgen.evaluate RUN`: generate and score the reports of a split; `--predictions FILE` is `diffrgen.score FILE`."""
 
 from __future__ import annotations
 

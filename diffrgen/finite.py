@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite: they change nothing, are counted, and several in a row end the training."""
+"""Steps with a non-finite loss or gradient: they change nothing, are counted, and several in a row stop the training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m diffrgen.generate RUN IMAGE...`: the report of each image, and what it is based on."""
+"""`python -m diffrgen.generate RUN IMAGE...`: the report of each image, with its explanation."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class GenerateOptions:
 
 
 class Outcomes:
-    """What has become of each study: prints reports and errors in the order of the studies, and counts."""
+    """Prints reports and errors in the order of the studies, and counts them."""
 
     def __init__(self, options: GenerateOptions, studies: Sequence[StudyImages], bar: tqdm) -> None:
         self.studies, self.json, self.abstain, self.bar = studies, options.json, options.abstain, bar

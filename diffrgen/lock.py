@@ -1,4 +1,4 @@
-"""Locks that end with the process that holds them, however that ends."""
+"""Locks that are released when their process exits, however it exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m diffrgen.prepare DATA-SET ARCHIVE OUT`: an annotation.json from what the hosts of public collections ship."""
+"""`python -m diffrgen.prepare DATA-SET ARCHIVE OUT`: create an annotation.json from the archives of public collections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a value of an option may be: the bounds stand in its type, and are checked here before any work.
+"""Bounds of option values: a type contains the bounds, which are checked here before any work.
 
     @dataclass(frozen=True)
     class Options:

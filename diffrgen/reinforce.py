@@ -1,4 +1,4 @@
-"""`python -m diffrgen.reinforce RUN --output NEW`: train a run further on the scores of reports that it samples."""
+"""`python -m diffrgen.reinforce RUN --output NEW`: fine-tune a run on scores of its sampled reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The version of the installed distribution; `kernels/VERSION` is where both distributions have it from."""
+"""The version of the installed distribution; both distributions take it from `kernels/VERSION`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m diffrgen.score PREDICTIONS`: score the reports of a file, whichever system generated them."""
+"""`python -m diffrgen.score PREDICTIONS`: score the reports of any system from a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, whatever ends the process or cuts the power, and their digests."""
+"""Atomic writes of files and folders, safe against kills and power cuts, and their digests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes: they leave signals to the main process, and end with it however it ends."""
+"""Worker processes: they leave signals to the main process, and exit with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields of a prediction file hold the generated report, its reference and the study's id."""
+"""Selects the fields of a prediction file with the generated report, its reference and the study's id."""
 
 from __future__ import annotations
 

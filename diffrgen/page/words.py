@@ -1,4 +1,4 @@
-"""The words that a reader meets instead of the code's names."""
+"""The words of pages and terminal output for the names of the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a phantom data set is made of: its size, seed and difficulty."""
+"""The options of a phantom data set: its size, seed and difficulty."""
 
 from __future__ import annotations
 

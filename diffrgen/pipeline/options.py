@@ -1,4 +1,4 @@
-"""What a run reads and writes: the data, the images, the text and the generation, one frozen dataclass each."""
+"""Options of the data, the images, the text and the generation, one frozen dataclass each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user can choose when an archive is made into an annotation file."""
+"""Options for creating an annotation file from an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of training an encoder on labels."""
+"""The options of pretraining an encoder on labels."""
 
 from __future__ import annotations
 

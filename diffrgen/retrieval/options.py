@@ -1,4 +1,4 @@
-"""The options of the retriever: how it is fitted, and how the index answers."""
+"""The options of the retriever and its index."""
 
 from __future__ import annotations
 

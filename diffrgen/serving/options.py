@@ -1,4 +1,4 @@
-"""What the web page and the API are served with."""
+"""The options of the web page and the API."""
 
 from __future__ import annotations
 
