@@ -30,6 +30,18 @@ MORE_CASES = [
     Case("transposed_over_tiles", batch=1, rows=66, grid=(7, 10), orders=(2,), heads=2, dim=65, layout="transposed"),
 ]
 CODES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+# bfloat16 runs the code of float16 with another type in it
+BFLOAT16 = {
+    *("rows_cycle_twice", "one_patch", "three_masks", "dim_40", "dim_64", "dim_256", "dim_odd", "transposed_views"),
+    *("zero_weights", "shared_projections", "exclusive", "exclusive_shared", "huge_logits", "low_logits", "many_rows"),
+    *("cycles_over_tiles", "wide_heads_over_tiles"),
+}
+CALLS = [
+    pytest.param(case, dtype, id=f"{case.name}-{str(dtype).removeprefix('torch.')}")
+    for case in CASES + MORE_CASES
+    for dtype in CODES
+    if dtype != torch.bfloat16 or case.name in BFLOAT16
+]
 COMPILER = shutil.which("g++")
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="the emulated CUDA kernels need g++")
@@ -89,8 +101,7 @@ def gradient(case: Case, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
-@pytest.mark.parametrize("dtype", CODES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-@pytest.mark.parametrize("case", CASES + MORE_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(("case", "dtype"), CALLS)
 def test_parity(case: Case, dtype: torch.dtype, program: Path) -> None:
     inputs = case.inputs(dtype)
     exact, eager = truth_and_eager(case, inputs)
