@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -25,6 +27,7 @@ from diffrgen.preparation import (
     prepare_rexgradient,
     prepare_rexrank,
 )
+from diffrgen.records import SPLITS
 
 PrepareOptions = (
     MimicCxrOptions
@@ -62,7 +65,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> PrepareOptions:
 
 
 def prepare(options: PrepareOptions, *, progress: bool = False) -> Summary:
-    """Make the annotation file that `options` describe; DataError if the archive cannot be used."""
+    """Make the annotation file that `options` describe; DataError where the archive cannot be used."""
     return PREPARATIONS[type(options)](options, progress=progress)
 
 
@@ -77,16 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if summary.kept["train"].entries
         else "to evaluate: python -m diffrgen.evaluate RUN"
     )
-    print(f"{use} --data {options.out / 'annotation.json'} --images {_images_folder(options, summary)}")
+    folder = _images_folder(options, summary)
+    if folder is None:
+        print("FOLDER in the next line: the folder that holds the images")
+    print(f"{use} --data {options.out / 'annotation.json'} --images {folder or 'FOLDER'}")
     return 0
 
 
-def _images_folder(options: Any, summary: Summary) -> object:
-    """Return where the images of the annotation file are, FOLDER if unknown."""
+def _images_folder(options: Any, summary: Summary) -> Path | None:
+    """Return the folder that the image paths of the annotation file start from; None where the first one is not found."""
     images = summary.files.get("images")
     if images is None:
-        return "FOLDER"
-    return (options.out if getattr(options, "unpack", False) else options.archive) / images
+        return None
+    folder = Path(options.out if getattr(options, "unpack", False) else options.archive) / images
+    records = json.loads((options.out / "annotation.json").read_text(encoding="utf-8"))
+    named: str | list[str] = next((record["image_path"] for split in SPLITS for record in records[split]), [])
+    first = [named] if isinstance(named, str) else named[:1]
+    return folder if any((folder / image).is_file() for image in first) else None
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import numpy as np
 
 from diffrgen.command import run_command
 from diffrgen.evaluation.options import EvaluateOptions
-from diffrgen.evaluation.run import Evaluation, evaluate
+from diffrgen.evaluation.result import Evaluation
+from diffrgen.evaluation.run import evaluate
 from diffrgen.experiments.job import Job
 from diffrgen.experiments.record import RunRecord, as_rows
 from diffrgen.experiments.routing import routing_statistics

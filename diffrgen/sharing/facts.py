@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.record import RECORD, EvaluationRecord
-from diffrgen.evaluation.run import MODEL_ROW
+from diffrgen.evaluation.result import MODEL_ROW
 from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder, RunSettings

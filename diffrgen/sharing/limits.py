@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diffrgen.evaluation.run import SHUFFLED_ROW
+from diffrgen.evaluation.result import SHUFFLED_ROW
 from diffrgen.pipeline.options import PHANTOM
 from diffrgen.sharing.facts import EvaluationFacts, RunFacts
 

@@ -11,7 +11,8 @@ from accelerate import Accelerator, PartialState
 
 from diffrgen.errors import DataError
 from diffrgen.evaluation.options import EvaluateOptions
-from diffrgen.evaluation.run import Evaluation, evaluate
+from diffrgen.evaluation.result import Evaluation
+from diffrgen.evaluation.run import evaluate
 from diffrgen.pipeline.options import PHANTOM
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json

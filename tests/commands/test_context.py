@@ -17,8 +17,8 @@ from tiny_network import FINDINGS, RETRIEVED_WIDTH, random_batch, tiny_network
 from diffrgen import evaluate, generate
 from diffrgen.errors import DataError
 from diffrgen.evaluation.options import ReXrankOptions
+from diffrgen.evaluation.result import CONTEXT_ROW, MODEL_ROW
 from diffrgen.evaluation.rexrank import context_sections, write_rexrank
-from diffrgen.evaluation.run import CONTEXT_ROW, MODEL_ROW
 from diffrgen.evaluation.scoring import INDICATION_ROW
 from diffrgen.labels import FINDINGS as NAMES
 from diffrgen.metrics import score_corpus

@@ -18,7 +18,7 @@ from tiny_network import FINDINGS, random_batch, tiny_network
 from diffrgen import evaluate as evaluate_command
 from diffrgen import train as train_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.run import MARKS_ROW, MODEL_ROW, SHUFFLED_ROW
+from diffrgen.evaluation.result import MARKS_ROW, MODEL_ROW, SHUFFLED_ROW
 from diffrgen.model import StudyInputs
 from diffrgen.pipeline.generation import GenerationOptions
 from diffrgen.reporting.reporter import Reporter

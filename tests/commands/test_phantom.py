@@ -19,7 +19,8 @@ from diffrgen import generate as generate_command
 from diffrgen import train as train_command
 from diffrgen.command import run_command
 from diffrgen.errors import DataError
-from diffrgen.evaluation.run import EvaluateOptions, evaluate
+from diffrgen.evaluation.options import EvaluateOptions
+from diffrgen.evaluation.run import evaluate
 from diffrgen.images import read_resized
 from diffrgen.labels import FINDINGS
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs

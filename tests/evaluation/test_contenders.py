@@ -19,7 +19,7 @@ from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.evaluation.contenders import contender_files, read_contenders
 from diffrgen.evaluation.human_labels import HumanLabels, human_scores, read_human_labels
-from diffrgen.evaluation.run import MODEL_ROW
+from diffrgen.evaluation.result import MODEL_ROW
 from diffrgen.labels import FINDINGS, RuleLabeler
 from diffrgen.metrics.auroc import auroc
 from diffrgen.pipeline.labeler import HUB, LabelerOptions, absolute_checkpoint, make_labeler

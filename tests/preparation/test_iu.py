@@ -303,4 +303,14 @@ def test_the_command_says_which_split_it_is(tmp_path: Path, capsys) -> None:
     assert printed[-1] == f"to train: python -m diffrgen.train {paths}"
     assert main(["iu-xray", str(archive), str(tmp_path / "whole"), "--split", "whole"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("to evaluate: python -m diffrgen.evaluate RUN --data ")
+    # The annotation is passed on beside images of other names than it lists.
+    assert main(["iu-xray", str(archive), str(tmp_path / "joined"), "--source", "annotation"]) == 0
+    note, command = capsys.readouterr().out.splitlines()[-2:]
+    assert note == "FOLDER in the next line: the folder that holds the images"
+    assert command == f"to train: python -m diffrgen.train --data {tmp_path / 'joined' / 'annotation.json'} --images FOLDER"
+    image = archive / "images" / json.loads((archive / "annotation.json").read_text())["train"][0]["image_path"][0]
+    image.parent.mkdir(parents=True)
+    image.touch()
+    assert main(["iu-xray", str(archive), str(tmp_path / "beside"), "--source", "annotation"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f" --images {archive / 'images'}")
     assert parse_options(["iu-xray", "A", "B"]) == IuXrayOptions(Path("A"), Path("B"))

@@ -11,7 +11,7 @@ import tyro
 
 from diffrgen.calibrate import parse_options as parse_calibrate_options
 from diffrgen.evaluation.dump import ScoreOptions
-from diffrgen.evaluation.run import EvaluateOptions
+from diffrgen.evaluation.options import EvaluateOptions
 from diffrgen.experiments.__main__ import parse_options as parse_experiment_options
 from diffrgen.generate import GenerateOptions
 from diffrgen.index import parse_options as parse_index_options
