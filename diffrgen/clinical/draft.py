@@ -76,9 +76,9 @@ class DraftReport:
     @classmethod
     def plain(cls, findings: Sequence[str], impression: Sequence[str] | None = None) -> DraftReport:
         """Return the draft of a generated report whose sentences nothing is known of; impression: of a run that writes one."""
-        told: Section | None = None if impression is None else "findings"
+        only: Section | None = None if impression is None else "findings"
         concluded: Section = "impression"
-        sections = [told] * len(findings) + [concluded] * len(impression or ())
+        sections = [only] * len(findings) + [concluded] * len(impression or ())
         return cls.rated([*findings, *(impression or ())], [None] * len(sections), sections=sections)
 
     @property
@@ -112,7 +112,7 @@ class DraftReport:
         if self.impression is None:
             return [" ".join(each.marked for each in self.sentences)]
         sections = {"Findings": self.findings, "Impression": self.impression}
-        return [f"{name}: {' '.join(each.marked for each in said)}" for name, said in sections.items() if said]
+        return [f"{name}: {' '.join(each.marked for each in kept)}" for name, kept in sections.items() if kept]
 
     @property
     def changes(self) -> str:

@@ -117,8 +117,8 @@ def _narrative(report: DraftReport, origin: ReportOrigin) -> str:
             section = sentence.section
             parts.append(f"<p><b>{str(section).capitalize()}</b></p>")
         generated = "" if sentence.generated is None else f"As generated: {sentence.generated}"
-        said = "".join(f"<br/><i>{escape(line)}</i>" for line in (generated, sentence.confidence) if line)
-        parts.append(f"<p>{escape(sentence.text)}{said}</p>")
+        notes = "".join(f"<br/><i>{escape(line)}</i>" for line in (generated, sentence.confidence) if line)
+        parts.append(f"<p>{escape(sentence.text)}{notes}</p>")
     parts += [f"<p><i>{escape(line)}</i></p>" for line in (report.changes, report.left_out) if line]
     return f'<div xmlns="http://www.w3.org/1999/xhtml">{"".join(parts)}</div>'
 

@@ -51,8 +51,8 @@ def basic_text_sr(sources: Sequence[SourceImage], report: DraftReport, origin: R
     comments = [_text(line, codes.DCM.Comment) for line in (report.changes, report.left_out) if line]
     sections = [_section(codes.DCM.Findings, [_sentence(each, codes.DCM.Finding, images) for each in report.findings])]
     if report.impression is not None:
-        said = [_sentence(each, codes.DCM.Impression, images) for each in report.impression]
-        sections.append(_section(codes.DCM.Impressions, said))
+        items = [_sentence(each, codes.DCM.Impression, images) for each in report.impression]
+        sections.append(_section(codes.DCM.Impressions, items))
     if comments:
         sections[-1].ContentSequence = [*sections[-1].get("ContentSequence", ()), *comments]
     language = _item("HAS CONCEPT MOD", "CODE", codes.DCM.LanguageOfContentItemAndDescendants)

@@ -53,13 +53,13 @@ def calibrate(options: CalibrateOptions) -> tuple[ConfidenceCalibration, Confide
     written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers, rater=rater)
     truth = reference_states([study.report for study in studies], labeler)
     judged = judge_sentences(written, truth)
-    fitted = fit_confidence(judged.features, judged.true, judged.study)
+    fitted = fit_confidence(judged.features, judged.correct, judged.study)
     scores = _cross_fitted_scores(judged, resamples=options.resamples)
     calibration = ConfidenceCalibration(
         split=options.split,
         data=choice.data_name,
         studies=len(studies),
-        rated=len(judged.true),
+        rated=len(judged.correct),
         labeler=labeler.name,
         weights=weights_digest(run.path),
         decoding=decoding,
@@ -78,8 +78,8 @@ def calibrate(options: CalibrateOptions) -> tuple[ConfidenceCalibration, Confide
 
 def _cross_fitted_scores(judged: JudgedSentences, *, resamples: int) -> ConfidenceScores:
     """Score each half of the studies by a calibration on the other half."""
-    probability = cross_fitted(judged.features, judged.true, judged.study)
-    return confidence_scores(probability, judged.true, judged.study, resamples=resamples)
+    probability = cross_fitted(judged.features, judged.correct, judged.study)
+    return confidence_scores(probability, judged.correct, judged.study, resamples=resamples)
 
 
 def _fit_omissions(written: Sequence[WrittenReport], truth: np.ndarray, labeler: Labeler) -> RisingCurve:

@@ -48,48 +48,48 @@ class FittedConfidence:
         return np.interp(self.score.of(features), self.curve.scores, self.curve.probabilities)
 
 
-def fit_confidence(features: np.ndarray, true: np.ndarray, study: np.ndarray) -> FittedConfidence:
-    """Fit on n sentences: features (n, F), true (n,) bool, and the study (n,) that each belongs to.
+def fit_confidence(features: np.ndarray, correct: np.ndarray, study: np.ndarray) -> FittedConfidence:
+    """Fit on n sentences: features (n, F), correct (n,) bool, and the study (n,) that each belongs to.
 
     Raises DataError if there are fewer than LEAST true or false sentences, or all of a kind are in one study.
     """
-    counts = {"true": int(true.sum()), "false": int((~true).sum())}
+    counts = {"true": int(correct.sum()), "false": int((~correct).sum())}
     if min(counts.values()) < LEAST:
         raise DataError(
             f"a calibration needs at least {LEAST} true and {LEAST} false sentences with findings, got {counts['true']} and "
             f"{counts['false']}; calibrate on a split with more studies"
         )
-    scores = np.empty(len(true))
+    scores = np.empty(len(correct))
     for fitted, held_out in _folds(study, FOLDS):
-        scores[held_out] = _fit_score(features[fitted], true[fitted]).of(features[held_out])
-    return FittedConfidence(_fit_score(features, true), fit_curve(scores, true))
+        scores[held_out] = _fit_score(features[fitted], correct[fitted]).of(features[held_out])
+    return FittedConfidence(_fit_score(features, correct), fit_curve(scores, correct))
 
 
-def cross_fitted(features: np.ndarray, true: np.ndarray, study: np.ndarray, *, folds: int = 2) -> np.ndarray:
+def cross_fitted(features: np.ndarray, correct: np.ndarray, study: np.ndarray, *, folds: int = 2) -> np.ndarray:
     """Return the probability (n,) of each sentence by a calibration on the other folds of the studies."""
-    probability = np.empty(len(true))
+    probability = np.empty(len(correct))
     for fitted, held_out in _folds(study, folds):
-        probability[held_out] = fit_confidence(features[fitted], true[fitted], study[fitted]).of(features[held_out])
+        probability[held_out] = fit_confidence(features[fitted], correct[fitted], study[fitted]).of(features[held_out])
     return probability
 
 
-def fit_curve(scores: np.ndarray, true: np.ndarray) -> RisingCurve:
-    """Return the isotonic regression of true (n,) bool on scores (n,), with a true sentence added at the lowest score and a
+def fit_curve(scores: np.ndarray, correct: np.ndarray) -> RisingCurve:
+    """Return the isotonic regression of correct (n,) bool on scores (n,), with a true sentence added at the lowest score and a
     false one at the highest.
 
     The m surest sentences cannot show that such are always true: if all of them are, their probability is m/(m + 1).
     """
     scores = np.concatenate([scores, [scores.min(), scores.max()]])
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(scores, np.concatenate([true, [True, False]]).astype(np.float64))
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(scores, np.concatenate([correct, [True, False]]).astype(np.float64))
     return RisingCurve(tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist()))
 
 
-def _fit_score(features: np.ndarray, true: np.ndarray) -> FittedScore:
-    if len(set(true.tolist())) < 2:
+def _fit_score(features: np.ndarray, correct: np.ndarray) -> FittedScore:
+    if len(set(correct.tolist())) < 2:
         raise DataError("a calibration needs true and false sentences in several studies, got all of one kind in one study")
     means, scales = features.mean(0), features.std(0)
     scales = np.where(scales > 0, scales, 1.0)
-    fitted = LogisticRegression().fit((features - means) / scales, true)
+    fitted = LogisticRegression().fit((features - means) / scales, correct)
     return FittedScore(means, scales, fitted.coef_[0], float(fitted.intercept_[0]))
 
 

@@ -63,10 +63,10 @@ def evaluate_confidence(
     """
     truth = reference_states(references, labeler)
     judged, omissions = judge_sentences(written, truth), left_out(written, truth, labeler)
-    if not len(judged.true):
+    if not len(judged.correct):
         return None
     return ConfidenceEvaluation(
-        scores=confidence_scores(judged.probability, judged.true, judged.study, resamples=resamples),
+        scores=confidence_scores(judged.probability, judged.correct, judged.study, resamples=resamples),
         without_findings=judged.without_findings,
         listed=int(omissions.listed.sum()),
         stated=int((omissions.listed & omissions.stated).sum()),

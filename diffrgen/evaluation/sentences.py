@@ -22,13 +22,13 @@ from diffrgen.reporting.writer import WrittenReport
 class JudgedSentences:
     """The n sentences with findings of all reports, in order.
 
-    features (n, F): those of `sentence_features`; probability (n,): NaN without a calibration; true (n,) bool; study (n,): the
+    features (n, F): those of `sentence_features`; probability (n,): NaN without a calibration; correct (n,) bool; study (n,): the
     place of the report. without_findings: how many sentences name none.
     """
 
     features: np.ndarray
     probability: np.ndarray
-    true: np.ndarray
+    correct: np.ndarray
     study: np.ndarray
     without_findings: int
 
@@ -53,12 +53,12 @@ def judge_sentences(written: Sequence[WrittenReport], truth: np.ndarray) -> Judg
     """Judge the rated sentences of each report by the states (n, 13) of its reference."""
     rated = [(place, one) for place, report in enumerate(written) for one in report.confidence or ()]
     judged = [(place, one) for place, one in rated if one.findings]
-    said = np.array([_said(one) for _, one in judged], dtype=np.int64).reshape(len(judged), len(DISEASES))
+    stated = np.array([_stated(one) for _, one in judged], dtype=np.int64).reshape(len(judged), len(DISEASES))
     study = np.array([place for place, _ in judged], dtype=np.int64)
     return JudgedSentences(
         features=np.array([sentence_features(one) for _, one in judged]),
         probability=np.array([np.nan if one.probability is None else one.probability for _, one in judged]),
-        true=np.asarray(agreeing(said, truth[study]).all(1)),
+        correct=np.asarray(agreeing(stated, truth[study]).all(1)),
         study=study,
         without_findings=len(rated) - len(judged),
     )
@@ -72,6 +72,6 @@ def left_out(written: Sequence[WrittenReport], truth: np.ndarray, labeler: Label
     return LeftOut(positive[blank], (truth == State.POSITIVE)[blank], listed[blank])
 
 
-def _said(sentence: SentenceConfidence) -> list[int]:
+def _stated(sentence: SentenceConfidence) -> list[int]:
     """Return the states (13,) of a sentence's findings."""
     return [State[sentence.findings[name].upper()] if name in sentence.findings else State.BLANK for name in DISEASES]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffrgen.explanation.explainer import Explainer
     from diffrgen.explanation.routes import LayerRoute
     from diffrgen.explanation.seen import SeenFinding
-    from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+    from diffrgen.explanation.sentences import MarkedSentence, ReportSentence
 
 __all__ = [
     "AttentionShares",
@@ -21,10 +21,10 @@ __all__ = [
     "ExplainedReport",
     "Explainer",
     "LayerRoute",
+    "MarkedSentence",
     "MetricDifference",
     "ReportSentence",
     "SeenFinding",
-    "ToldSentence",
 ]
 
 __getattr__ = on_first_use(__name__, __file__)

@@ -11,7 +11,7 @@ import numpy as np
 from diffrgen.explanation.differences import MetricDifference
 from diffrgen.explanation.routes import LayerRoute
 from diffrgen.explanation.seen import SeenFinding
-from diffrgen.explanation.sentences import ReportSentence, ToldSentence
+from diffrgen.explanation.sentences import MarkedSentence, ReportSentence
 from diffrgen.records import main_view
 from diffrgen.reporting.confidence import SentenceConfidence
 from diffrgen.reporting.writer import WrittenReport
@@ -29,7 +29,7 @@ class ExplainedPrior:
 
     states: Mapping[str, str]
     image: np.ndarray | None = field(repr=False)
-    sentences: tuple[ToldSentence, ...]
+    sentences: tuple[MarkedSentence, ...]
     differences: tuple[tuple[MetricDifference, ...], ...]
 
 
@@ -47,7 +47,7 @@ class ExplainedReport:
     position: int
     images: np.ndarray = field(repr=False)
     sentences: tuple[ReportSentence, ...]
-    neighbour_sentences: tuple[tuple[ToldSentence, ...], ...]
+    neighbour_sentences: tuple[tuple[MarkedSentence, ...], ...]
     differences: tuple[tuple[MetricDifference, ...], ...]
     routes: tuple[LayerRoute, ...]
     prior: ExplainedPrior | None = None
@@ -103,10 +103,10 @@ class ExplainedReport:
                 for seen in self.seen
             }
         if self.prior is not None:
-            told = [asdict(sentence) for sentence in self.prior.sentences]
+            sentences = [asdict(sentence) for sentence in self.prior.sentences]
             reasons["prior"] = {
                 "states": dict(self.prior.states),
-                "sentences": told,
+                "sentences": sentences,
                 "differences": _plain(self.prior.differences),
             }
         return {**self.written.to_dict(), **reasons}

@@ -103,7 +103,7 @@ class Explainer:
     ) -> ExplainedReport:
         written, inputs, config = batch.reports[row], batch.inputs, self.reporter.model.config
         sentences = self._sentences(row, batch, reasons)
-        told = [sentence.text for sentence in sentences]
+        texts = [sentence.text for sentence in sentences]
         metrics = reasons.metrics[row, : len(written.neighbours)]
         return ExplainedReport(
             written=written,
@@ -115,7 +115,7 @@ class Explainer:
                 ]
             ),
             sentences=sentences,
-            neighbour_sentences=tuple(mark_shared(neighbour.report, told) for neighbour in written.neighbours),
+            neighbour_sentences=tuple(mark_shared(neighbour.report, texts) for neighbour in written.neighbours),
             differences=tuple(compare_neighbours(metrics, config.difference_metrics)),
             # Windows that follow each row are not drawn: the picture is of those at fixed places.
             routes=()
@@ -126,14 +126,14 @@ class Explainer:
                 grid=reasons.grid,
                 reports=inputs.retrieved.shape[1],
             ),
-            prior=None if prior is None else self._prior(prior, row, batch, reasons, told),
+            prior=None if prior is None else self._prior(prior, row, batch, reasons, texts),
             seen=()
             if reasons.seen is None
             else seen_findings(reasons.seen[row], reasons.grid, view=main_view(written.views)),
         )
 
     def _prior(
-        self, prior: PriorStudy, row: int, batch: WrittenBatch, reasons: Reasons, told: Sequence[str]
+        self, prior: PriorStudy, row: int, batch: WrittenBatch, reasons: Reasons, texts: Sequence[str]
     ) -> ExplainedPrior:
         inputs = batch.inputs
         assert reasons.prior_metrics is not None
@@ -148,7 +148,7 @@ class Explainer:
         return ExplainedPrior(
             states=named_states(inputs.prior_states[row]),
             image=None if image is None else _grey(image, reporter.sources.transform),
-            sentences=mark_shared(report, told),
+            sentences=mark_shared(report, texts),
             differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),
         )
 
@@ -159,7 +159,7 @@ class Explainer:
         patches, retrieved = of_batch * reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
         rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])
         sections = len(self.reporter.model.config.context)
-        others = [_said(neighbour.report) for neighbour in batch.reports[row].neighbours]
+        others = [_sentence_words(neighbour.report) for neighbour in batch.reports[row].neighbours]
         begin, sentences = impression_id(tokenizer), []
         for start, end in token_spans(tokenizer, ids):
             text = decode_report(tokenizer, ids[start:end])
@@ -171,7 +171,7 @@ class Explainer:
                     text=text,
                     heat=heat / heat.sum(),
                     shares=attention_shares(mean, patches=patches, retrieved=retrieved, rows=rows, context=sections),
-                    shared_with=tuple(place for place, said in enumerate(others) if same_words(text) in said),
+                    shared_with=tuple(place for place, words in enumerate(others) if same_words(text) in words),
                     section=None if begin is None else "impression" if begin in ids[:start] else "findings",
                 )
             )
@@ -185,7 +185,7 @@ def _mean_of_views(patches: Tensor, view_mask: Tensor | None) -> Tensor:
     return mean_of_present(patches.unflatten(1, (view_mask.shape[1], -1)).mean(dim=2), view_mask)
 
 
-def _said(report: str) -> set[tuple[str, ...]]:
+def _sentence_words(report: str) -> set[tuple[str, ...]]:
     return {same_words(sentence) for sentence in report_sentences(report)}
 
 

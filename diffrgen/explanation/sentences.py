@@ -29,14 +29,14 @@ class ReportSentence:
 
 
 @dataclass(frozen=True)
-class ToldSentence:
+class MarkedSentence:
     """A sentence of a retrieved or a prior report; shared: whether the generated report repeats it verbatim."""
 
     text: str
     shared: bool
 
 
-def mark_shared(report: str, told: Iterable[str]) -> tuple[ToldSentence, ...]:
+def mark_shared(report: str, shared: Iterable[str]) -> tuple[MarkedSentence, ...]:
     """Cut another report into its sentences and mark those that are among the sentences `told`."""
-    own = {same_words(sentence) for sentence in told}
-    return tuple(ToldSentence(text, same_words(text) in own) for text in report_sentences(report))
+    own = {same_words(sentence) for sentence in shared}
+    return tuple(MarkedSentence(text, same_words(text) in own) for text in report_sentences(report))

@@ -24,26 +24,26 @@ AGREES: Mapping[State, tuple[State, ...]] = MappingProxyType(
 )
 
 
-def agreeing(said: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return which states `said` agree with the states `true`, bool; arrays of one shape, values of `State`.
+def agreeing(stated: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return which states `stated` agree with the states `truth`, bool; arrays of one shape, values of `State`.
 
-    What is not said (blank) contradicts nothing.
+    What is not stated (blank) contradicts nothing.
 
     >>> agreeing(np.array([1, 1, 3, 2, 2, 0]), np.array([1, 3, 1, 0, 3, 1])).tolist()
     [True, False, True, True, False, True]
     """
-    agrees = said == State.BLANK
+    agrees = stated == State.BLANK
     for state, states in AGREES.items():
-        agrees = agrees | ((said == state) & np.isin(true, states))
+        agrees = agrees | ((stated == state) & np.isin(truth, states))
     return agrees
 
 
-def probability_of_agreement(said: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Return the probability (C,) that the states `said` (C,) agree with the truth.
+def probability_of_agreement(stated: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the probability (C,) that the states `stated` (C,) agree with the truth.
 
     probability: (4, C), of each `State` of each finding; 1 if nothing is said.
     """
-    agrees = np.ones(len(said))
+    agrees = np.ones(len(stated))
     for state, states in AGREES.items():
-        agrees = np.where(said == state, probability[list(states)].sum(0), agrees)
+        agrees = np.where(stated == state, probability[list(states)].sum(0), agrees)
     return agrees

@@ -65,12 +65,12 @@ def token_losses(logits: Tensor, labels: Tensor, members: Tensor) -> tuple[Tenso
     members (classes, V) bool: the tokens of each class.
     """
     log_p = logits.float().log_softmax(-1)
-    said = labels != IGNORED
+    scored = labels != IGNORED
     token = labels.clamp_min(0)
     word = -log_p.gather(-1, token.unsqueeze(-1)).squeeze(-1)  # (B, T)
     sums, which, count = [], [], []
     for own in members:
-        of_class = said & own[token]
+        of_class = scored & own[token]
         any_of_class = log_p.masked_fill(~own, -torch.inf).logsumexp(-1)
         sums.append((word * of_class).sum(1))
         which.append(torch.where(of_class, word + any_of_class, 0.0).sum(1))

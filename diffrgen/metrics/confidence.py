@@ -67,23 +67,23 @@ class ConfidenceScores:
 
 
 def confidence_scores(
-    probability: np.ndarray, true: np.ndarray, study: np.ndarray, *, resamples: int = 1000
+    probability: np.ndarray, correct: np.ndarray, study: np.ndarray, *, resamples: int = 1000
 ) -> ConfidenceScores:
-    """Score the probabilities (n,) of n >= 1 sentences, rounded to three places, against which of them are true (n,) bool.
+    """Score the probabilities (n,) of n >= 1 sentences, rounded to three places, against which of them are correct (n,) bool.
 
     study: (n,) int64, the number of the study that a sentence belongs to. Raises ValueError for other shapes, no sentence, and
     probabilities outside 0..1.
     """
-    probability, true = np.asarray(probability, dtype=np.float64), np.asarray(true, dtype=bool)
-    if not (probability.ndim == 1 and len(probability) and probability.shape == true.shape == np.shape(study)):
-        shapes = f"{probability.shape}, {true.shape} and {np.shape(study)}"
+    probability, correct = np.asarray(probability, dtype=np.float64), np.asarray(correct, dtype=bool)
+    if not (probability.ndim == 1 and len(probability) and probability.shape == correct.shape == np.shape(study)):
+        shapes = f"{probability.shape}, {correct.shape} and {np.shape(study)}"
         raise ValueError(f"expected probabilities, truths and studies of one shape (n >= 1,), got {shapes}")
     if not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError("expected probabilities from 0 to 1")
     studies, row = np.unique(study, return_inverse=True)
-    binned = _sums(row, _bin(probability), BINS, probability, true)  # (studies, 3, BINS)
+    binned = _sums(row, _bin(probability), BINS, probability, correct)  # (studies, 3, BINS)
     values, place = np.unique(-probability.round(3), return_inverse=True)
-    ranked = _sums(row, place, len(values), probability, true)  # (studies, 3, distinct), the surest first
+    ranked = _sums(row, place, len(values), probability, correct)  # (studies, 3, distinct), the surest first
 
     def score(numbers: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, Interval | None]:
         flat = numbers.reshape(len(numbers), -1)
@@ -95,13 +95,13 @@ def confidence_scores(
     totals = ranked.sum(0)[None]
     return ConfidenceScores(
         len(studies),
-        len(true),
-        float(true.mean()),
+        len(correct),
+        float(correct.mean()),
         *(*ece, *aurc, *surer, *other),
         errors_in_surer_half=None if np.isnan(errors[0]) else errors[0],
         errors_in_surer_half_interval=errors[1],
         bins=tuple(_bins(binned.sum(0))),
-        risk={f"{share:.1f}": float(_errors_at(totals, share)[0] / (share * len(true))) for share in COVERAGES},
+        risk={f"{share:.1f}": float(_errors_at(totals, share)[0] / (share * len(correct))) for share in COVERAGES},
     )
 
 
@@ -110,10 +110,10 @@ def _bin(probability: np.ndarray) -> np.ndarray:
     return np.clip(np.ceil(probability * BINS - 1e-9).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def _sums(row: np.ndarray, column: np.ndarray, columns: int, probability: np.ndarray, true: np.ndarray) -> np.ndarray:
+def _sums(row: np.ndarray, column: np.ndarray, columns: int, probability: np.ndarray, correct: np.ndarray) -> np.ndarray:
     """Return for each study and column the number of sentences, of false ones, and the sum of the probabilities."""
     places, size = row * columns + column, (row.max() + 1) * columns
-    parts = [np.bincount(places, weights, minlength=size) for weights in (None, ~true, probability)]
+    parts = [np.bincount(places, weights, minlength=size) for weights in (None, ~correct, probability)]
     return np.stack([part.reshape(-1, columns) for part in parts], axis=1).astype(np.float64)
 
 
@@ -161,6 +161,6 @@ def _bins(sums: np.ndarray) -> list[ReliabilityBin]:
     """Return the bins of sums (3, BINS)."""
     found = []
     for place, (count, false, probability) in enumerate(sums.T):
-        mean, true = (probability / count, 1 - false / count) if count else (None, None)
-        found.append(ReliabilityBin(place / BINS, (place + 1) / BINS, int(count), mean, true))
+        mean, correct = (probability / count, 1 - false / count) if count else (None, None)
+        found.append(ReliabilityBin(place / BINS, (place + 1) / BINS, int(count), mean, correct))
     return found

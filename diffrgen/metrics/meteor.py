@@ -58,7 +58,7 @@ def meteor_score(
     """
     with _process(_command(), lambda: patience(len(hypotheses)) if timeout is None else timeout) as (stdin, stdout):
         counts = [
-            _ask(stdin, stdout, _score_line(said, truth)) for said, truth in zip(hypotheses, references, strict=True)
+            _ask(stdin, stdout, _score_line(generated, truth)) for generated, truth in zip(hypotheses, references, strict=True)
         ]
         score = _evaluate(stdin, stdout, counts)
         if not resamples:
@@ -165,8 +165,8 @@ def _command() -> list[str]:
 
 def _score_line(hypothesis: str, reference: str) -> str:
     # "|||" and line breaks are the protocol's own marks.
-    said, truth = (" ".join(text.replace("|||", " ").split()) for text in (hypothesis, reference))
-    return f"SCORE ||| {truth} ||| {said}"
+    generated, truth = (" ".join(text.replace("|||", " ").split()) for text in (hypothesis, reference))
+    return f"SCORE ||| {truth} ||| {generated}"
 
 
 def _ask(stdin: IO[str], stdout: Answers, line: str) -> str:

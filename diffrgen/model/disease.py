@@ -69,8 +69,8 @@ def thresholded_states(logits: Tensor, thresholds: Tensor) -> Tensor:
     others = logits.clone()
     others[:, State.POSITIVE] = -torch.inf
     states = torch.where(positive, int(State.POSITIVE), others.argmax(1))
-    told = states[:, :NO_FINDING]
-    normal = ((told != State.POSITIVE) & (told != State.UNCERTAIN)).all(1)
+    diseases = states[:, :NO_FINDING]
+    normal = ((diseases != State.POSITIVE) & (diseases != State.UNCERTAIN)).all(1)
     states[:, NO_FINDING] = torch.where(normal, int(State.POSITIVE), int(State.BLANK))
     return states
 

@@ -119,11 +119,11 @@ def _sure(confidence: SentenceConfidence | None) -> str | None:
 
 def _legend() -> list[tuple[str, str]]:
     """Return class and words of each band of probabilities, the surest first."""
-    told, most = [], 1.0
+    levels, most = [], 1.0
     for least, words in SURE:
-        told.append((words, f"{words}: {least:.0%} to {most:.0%}"))
+        levels.append((words, f"{words}: {least:.0%} to {most:.0%}"))
         most = least
-    return told
+    return levels
 
 
 def _seen(explained: ExplainedReport) -> list[tuple[str, str, str, str]]:

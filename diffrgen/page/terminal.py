@@ -39,8 +39,8 @@ def print_report(console: Console, name: str, explained: ExplainedReport, *, abs
         console.print(f"not mentioned, although the classifier is confident: {named}", markup=False, highlight=False)
     console.print(_states(explained))
     for place, neighbour in enumerate(written.neighbours[:SHOWN_NEIGHBOURS]):
-        told = printable(f"{neighbour.id}: {neighbour.report}")
-        console.print(f"similar ({neighbour.similarity:.2f}), {told}", markup=False)
+        line = printable(f"{neighbour.id}: {neighbour.report}")
+        console.print(f"similar ({neighbour.similarity:.2f}), {line}", markup=False)
         words = ", ".join(f"{METRIC_NAMES[d.metric]} {d.words}" for d in explained.differences[place])
         console.print(f"    beside the other retrieved reports: {words}", style="dim", markup=False, highlight=False)
     for route in explained.routes:

@@ -92,7 +92,7 @@ def _studies(
             continue
         yielded.add(name)
         states = labels.get(name)
-        told = dict.fromkeys(filter(None, map(single_spaced, (clinical, history))))
+        known = dict.fromkeys(filter(None, map(single_spaced, (clinical, history))))
         yield CollectedStudy(
             id=name,
             patient=patient,
@@ -101,7 +101,7 @@ def _studies(
             sections=Sections(
                 findings=single_spaced(findings),
                 impression=single_spaced(impression),
-                history=" ".join(told),
+                history=" ".join(known),
                 comparison=single_spaced(comparison),
                 technique=single_spaced(technique),
             ),

@@ -78,40 +78,40 @@ def _studies(table: Path, sentences: dict[str, list[dict[str, Any]]]) -> Iterato
     for study, (split, patient, day, dicom_day, age, sex) in first.items():
         if split not in SPLIT_NAMES:
             raise DataError(f"{table}: study {study}: expected a split out of {', '.join(SPLIT_NAMES)}, got {split!r}")
-        told = sentences.get(study, [])
+        described = sentences.get(study, [])
         date = day_of(dicom_day) or day_of(day)
         yield CollectedStudy(
             id=study,
             patient=patient,
             split=SPLIT_NAMES[split],
             images=tuple(ViewedImage(image, "") for image in images[study]),
-            sections=Sections(findings=" ".join(sentence["text"] for sentence in told)),
+            sections=Sections(findings=" ".join(sentence["text"] for sentence in described)),
             order=date,
             day=date,
             age=age_years(age),
             sex=sex_of(sex),
-            more=(("sentences", told),) if told else (),
+            more=(("sentences", described),) if described else (),
         )
 
 
 def _sentences(path: Path, language: Language, summary: Summary) -> dict[str, list[dict[str, Any]]]:
     """Return the sentences of each study, counting a study that is there twice in `summary`."""
     field = f"sentence_{language}"
-    told: dict[str, list[dict[str, Any]]] = {}
+    described: dict[str, list[dict[str, Any]]] = {}
     for record in _records(path):
         findings = record.get("findings") if isinstance(record, dict) else None
         if not isinstance(findings, list) or not all(isinstance(finding, dict) for finding in findings):
             raise DataError(f"{path}: expected objects with StudyID and findings, a list of objects, got {record!r:.120}")
         study = str(record.get("StudyID"))
-        if study in told:
+        if study in described:
             summary.drop("studies", "duplicate report", study)
             continue
-        told[study] = [
+        described[study] = [
             {"text": text, **{name: finding[name] for name in KEPT_FIELDS if name in finding}}
             for finding in findings
             if (text := single_spaced(finding.get(field) if isinstance(finding.get(field), str) else ""))
         ]
-    return told
+    return described
 
 
 def _records(path: Path) -> list[Any]:

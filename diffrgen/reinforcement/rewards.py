@@ -61,8 +61,8 @@ class Rewards:
         return {name: np.asarray(SCORERS[name](self, scored), dtype=np.float64) for name in self.names}
 
     def _states(self, scored: ScoredReports) -> np.ndarray:
-        said = self.labeler(scored.raw[0])[:, COLUMNS]
-        return _defined(f1_of_sums(study_counts(said, self.truth[list(scored.rows)], findings=DISEASES)))
+        reported = self.labeler(scored.raw[0])[:, COLUMNS]
+        return _defined(f1_of_sums(study_counts(reported, self.truth[list(scored.rows)], findings=DISEASES)))
 
     def _change(self, scored: ScoredReports) -> np.ndarray:
         assert self._statements is not None  # made where the reward is asked for

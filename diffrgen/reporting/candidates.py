@@ -20,16 +20,16 @@ from diffrgen.pipeline.generation import Decoding
 from diffrgen.text import decode_report
 
 
-def disagreements(prompts: np.ndarray, said: np.ndarray) -> np.ndarray:
+def disagreements(prompts: np.ndarray, reported: np.ndarray) -> np.ndarray:
     """Count (...,) the 13 diseases on which reports disagree with their prompts, states (..., C >= 13) of both.
 
     A positive prompt that the report leaves out counts once, one that it denies twice; a finding that the report says is
     there counts once where its prompt is neither positive nor uncertain.
     """
-    prompts, said = prompts[..., :NO_FINDING], said[..., :NO_FINDING]
-    positive, told = prompts == State.POSITIVE, said == State.POSITIVE
-    missed, denied = positive & ~told, positive & (said == State.NEGATIVE)
-    invented = told & ~positive & (prompts != State.UNCERTAIN)
+    prompts, reported = prompts[..., :NO_FINDING], reported[..., :NO_FINDING]
+    positive, mentioned = prompts == State.POSITIVE, reported == State.POSITIVE
+    missed, denied = positive & ~mentioned, positive & (reported == State.NEGATIVE)
+    invented = mentioned & ~positive & (prompts != State.UNCERTAIN)
     return np.sum(missed, -1) + np.sum(denied, -1) + np.sum(invented, -1)
 
 
@@ -70,8 +70,8 @@ class AgreeingCandidates:
 
     def _disagreements(self, prompt: Prompt, drafts: Tensor) -> np.ndarray:
         """Count (B, R) the diseases on which drafts (B, R, T) disagree with the prompts of their studies."""
-        said = self.labeler([decode_report(self.tokenizer, ids) for ids in drafts.flatten(0, 1)])
-        return disagreements(prompt.states.cpu().numpy()[:, None], said.reshape(*drafts.shape[:2], -1))
+        reported = self.labeler([decode_report(self.tokenizer, ids) for ids in drafts.flatten(0, 1)])
+        return disagreements(prompt.states.cpu().numpy()[:, None], reported.reshape(*drafts.shape[:2], -1))
 
 
 def studies_of(encoded: EncodedStudy, prompt: Prompt, rows: Tensor) -> tuple[EncodedStudy, Prompt]:

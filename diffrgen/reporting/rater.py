@@ -50,14 +50,14 @@ class SentenceRater:
                 text=text,
                 start=place[0],
                 end=place[1],
-                findings={name: State(value).name.lower() for name, value in zip(DISEASES, said, strict=True) if value},
+                findings={name: State(value).name.lower() for name, value in zip(DISEASES, stated, strict=True) if value},
                 probability=None,
                 mean_log_probability=round(float(scores[slice(*span)].mean()), 4),
                 min_log_probability=round(float(scores[slice(*span)].min()), 4),
-                agreement=round(float(probability_of_agreement(said, probability).prod()), 4) if said.any() else None,
-                support=others.support(said, text),
+                agreement=round(float(probability_of_agreement(stated, probability).prod()), 4) if stated.any() else None,
+                support=others.support(stated, text),
             )
-            for text, place, span, said in zip(texts, places, spans, states, strict=True)
+            for text, place, span, stated in zip(texts, places, spans, states, strict=True)
         )
         if self.calibration is None:
             return Rating(sentences, ())
@@ -89,10 +89,10 @@ class Retrieved:
         self.states = states
         self.words = [{same_words(sentence) for sentence in report_sentences(report)} for report in reports]
 
-    def support(self, said: np.ndarray, text: str) -> float | None:
+    def support(self, stated: np.ndarray, text: str) -> float | None:
         """Return the share of the reports that agree with a sentence with states `said` (13,); None without reports."""
         if not self.words:
             return None
-        named = said != State.BLANK
-        same = (self.states[:, named] == said[named]).all(1) if named.any() else [same_words(text) in own for own in self.words]
+        named = stated != State.BLANK
+        same = (self.states[:, named] == stated[named]).all(1) if named.any() else [same_words(text) in own for own in self.words]
         return round(float(np.mean(same)), 4)

@@ -207,14 +207,14 @@ class Reporter:
         """Embed what there is of the prior, and read its disease states: in the report, or else in the image."""
         report = prior.report or ""
         sentences = prior_sentences(report, rules=self.settings.rules)
-        told = embed_sentences(self.retriever, sentences)
+        embedded_report = embed_sentences(self.retriever, sentences)
         if prior.image is None:
-            (rows, mask), states = stack_rows(None, told), self._told_states(report)
+            (rows, mask), states = stack_rows(None, embedded_report), self._states_of_prior(report)
         else:
             seen = self._read(StudyImages.of(prior.image), None, [""] * len(self.takes_context))
             embedded = self._embed([seen])
-            rows, mask = stack_rows(embedded[0], told)
-            states = self._told_states(report) if sentences else self._seen_states(seen, embedded)
+            rows, mask = stack_rows(embedded[0], embedded_report)
+            states = self._states_of_prior(report) if sentences else self._seen_states(seen, embedded)
         return ReadPrior(torch.from_numpy(rows), torch.from_numpy(mask), states)
 
     @cached_property
@@ -234,7 +234,7 @@ class Reporter:
         states = [named_states(torch.from_numpy(row)) for row in self._labeler(texts)]
         return [{name: state for name, state in row.items() if state != "blank" and name in DISEASES} for row in states]
 
-    def _told_states(self, report: str) -> Tensor:
+    def _states_of_prior(self, report: str) -> Tensor:
         """Return the states (C,) of a report."""
         return prior_states(self._labeler([report])[0].tolist(), self.sources.findings)
 

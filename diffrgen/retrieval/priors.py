@@ -115,30 +115,30 @@ def priors_of_studies(
     earlier = list({prior.id: prior for prior in before if prior is not None}.values())
     position = {study.id: row for row, study in enumerate(earlier)}
     prior = np.array([-1 if study is None else position[study.id] for study in before], dtype=np.int64)
-    told = [prior_sentences(study.report, rules=rules) for study in earlier]
-    path, key = folder / f"priors-{split}", _key(retriever, earlier, told)
+    reports = [prior_sentences(study.report, rules=rules) for study in earlier]
+    path, key = folder / f"priors-{split}", _key(retriever, earlier, reports)
     if not _is_stored(path, key):
         images = np.zeros((0, retriever.embedding_width), dtype=np.float32)
         if earlier:
             label = f"prior studies of {split}"
             images = embed_images(retriever, earlier, options=options, progress=progress, label=label, read=read)
-        _save(path, key, {IMAGES: images, **_embedded_reports(retriever, told)})
+        _save(path, key, {IMAGES: images, **_embedded_reports(retriever, reports)})
     return _open(path, prior, earlier, width=retriever.embedding_width)
 
 
-def _embedded_reports(retriever: Retriever, told: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+def _embedded_reports(retriever: Retriever, reports: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     """Return each distinct sentence's embedding, and where each report's sentences are among them."""
-    distinct = list(dict.fromkeys(sentence for report in told for sentence in report))
+    distinct = list(dict.fromkeys(sentence for report in reports for sentence in report))
     position = {sentence: row for row, sentence in enumerate(distinct)}
-    rows = np.full((len(told), MAX_SENTENCES), -1, dtype=np.int64)
-    for report, row in zip(told, rows, strict=True):
+    rows = np.full((len(reports), MAX_SENTENCES), -1, dtype=np.int64)
+    for report, row in zip(reports, rows, strict=True):
         row[: len(report)] = [position[sentence] for sentence in report]
     return {SENTENCES: embed_sentences(retriever, distinct), ROWS: rows}
 
 
-def _key(retriever: Retriever, earlier: Sequence[Study], told: Sequence[Sequence[str]]) -> str:
+def _key(retriever: Retriever, earlier: Sequence[Study], reports: Sequence[Sequence[str]]) -> str:
     parts = [f"format {FORMAT}", retriever.fingerprint, repr(retriever.image_transform), f"recipe {RECIPE}"]
-    for study, sentences in zip(earlier, told, strict=True):
+    for study, sentences in zip(earlier, reports, strict=True):
         files = [part for image in query_images(study) for part in (image.name, sampled_digest(image))]
         parts += [study.id, *files, *sentences]
     return fingerprint(parts)

@@ -68,9 +68,9 @@ def taken(task: dict[str, Any]) -> tuple[dict[str, object], list[Image.Image]]:
 
         return {"error": None, "tags": read_source(file).tags.to_json_dict()}, []
     images, text = decoded(file, task["sizes"], task["max_pixels"])
-    told = _told(dicom_study(file) or NO_TAGS, bytes.fromhex(task["key"]))
+    facts = _facts(dicom_study(file) or NO_TAGS, bytes.fromhex(task["key"]))
     shapes = [image.size for image in images]
-    return {"error": None, "shapes": shapes, "text": [astuple(region) for region in text], **told}, images
+    return {"error": None, "shapes": shapes, "text": [astuple(region) for region in text], **facts}, images
 
 
 def decoded(
@@ -88,7 +88,7 @@ def decoded(
     return images, find_text(read_grey(file, at_least=SIDE))
 
 
-def _told(tags: DicomStudy, key: bytes) -> dict[str, str]:
+def _facts(tags: DicomStudy, key: bytes) -> dict[str, str]:
     """What the service learns of a file's tags: whether two are the same, and the view."""
     digests = {name: _digest(getattr(tags, name), key) for name in ("patient", "study")}
     return {**digests, "view": tags.view}

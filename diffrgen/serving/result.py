@@ -21,13 +21,13 @@ def result_html(explained: ExplainedReport, warnings: Sequence[str] = ()) -> str
     buttons = "".join(
         f'<button type="button" class="secondary" data-download="{kind}">{name}</button>' for kind, name in DOWNLOADS
     )
-    told = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
     return (
         f'<section class="result" aria-labelledby="answer-title" data-reading="{escape(_reading(explained))}" '
         f'data-not-mentioned="{escape(_left_out(explained))}">'
         '<div class="result-head"><h2 id="answer-title" data-answer tabindex="-1">Result</h2>'
         f'<div class="downloads" role="group" aria-label="Download as"><span aria-hidden="true">Download as</span>{buttons}</div>'
-        f'</div>{f"""<ul class="warnings" role="note">{told}</ul>""" if told else ""}'
+        f'</div>{f"""<ul class="warnings" role="note">{items}</ul>""" if items else ""}'
         f'<p class="export-problem" role="alert"></p>{render_fragment(explained)}</section>'
     )
 

@@ -29,8 +29,8 @@ class Upload(ResizedImages):
 
 def upload_warnings(uploads: Sequence[ResizedImages]) -> list[str]:
     """Return what is to be looked at before these images, or a page with them, are passed on."""
-    told = [text_warning(upload.text) for upload in uploads if isinstance(upload, Upload)]
-    return list(dict.fromkeys(warning for warning in told if warning is not None))
+    warnings = [text_warning(upload.text) for upload in uploads if isinstance(upload, Upload)]
+    return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 
 def study_of_uploads(uploads: Sequence[ResizedImages]) -> StudyImages:

@@ -36,8 +36,8 @@ def calibrate_prompts(probability: Tensor, states: Tensor, frequency: Tensor) ->
     best: PromptCalibration | None = None
     for rate in RATES:
         thresholds = torch.tensor([_threshold(p, rate * f) for p, f in zip(probability.T, frequency.tolist(), strict=True)])
-        told = (probability >= thresholds)[:, :NO_FINDING]
-        f1 = 2 * (told & truth).sum().item() / max(1, (told.sum() + truth.sum()).item())
+        predicted = (probability >= thresholds)[:, :NO_FINDING]
+        f1 = 2 * (predicted & truth).sum().item() / max(1, (predicted.sum() + truth.sum()).item())
         if best is None or f1 > best.micro_f1:
             best = PromptCalibration(tuple(thresholds.tolist()), rate, f1)
     assert best is not None

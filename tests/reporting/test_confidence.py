@@ -270,7 +270,7 @@ def test_sentences_are_judged_by_their_study():
     reports = [written(confidence=RATED), written(confidence=(bones,)), written(confidence=(both, effusion))]
     truth = reference_states(["pleural effusion .", "", "pleural effusion and fracture ."], RuleLabeler())
     judged = judge_sentences(reports, truth)
-    assert judged.true.tolist() == [True, False, True]
+    assert judged.correct.tolist() == [True, False, True]
     assert judged.study.tolist() == [0, 2, 2]
     assert judged.probability.tolist() == [0.4, 0.7, 0.4]
     assert judged.features[0].tolist() == [-0.5, -1.5, pytest.approx(math.log(4)), 0.25]

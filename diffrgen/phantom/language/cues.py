@@ -32,8 +32,8 @@ def read_cues(tokens: Tokens, phrases: Sequence[Mention], book: Codebook) -> tup
         if token != PHRASE_MARK:
             continue
         state = State.NEGATIVE if denied or gone else State.UNCERTAIN if uncertain else State.POSITIVE
-        told = change if (change == "resolved") == (state == State.NEGATIVE) else None
-        mentions.append(trim(replace(phrases[len(mentions)], state=state, change=told)))
+        stated = change if (change == "resolved") == (state == State.NEGATIVE) else None
+        mentions.append(trim(replace(phrases[len(mentions)], state=state, change=stated)))
     return tuple(mentions)
 
 

@@ -65,7 +65,7 @@ TOPIC: Mapping[str, str] = MappingProxyType(
 # gives severity and side before the finding: in a random order, the decoder cannot know which finding they belong to.
 TOPICS = (HEART, LUNG, PLEURA, BONE, TUBES)
 # A topic and a sentence about it.
-Told = tuple[str, str]
+TopicSentence = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +83,21 @@ def write_report(anatomy: Anatomy, study: StudyState, rng: np.random.Generator, 
     """
     words = load_wordings(variety)
     negated = _choose_negated(study, rng)
-    told = [
-        *_tell_findings(study, words, rng),
-        *_tell_negatives(negated, words, rng),
+    by_topic = [
+        *_finding_sentences(study, words, rng),
+        *_negative_sentences(negated, words, rng),
         *((TUBES, device_sentence(device, words, rng)) for device in study.devices),
     ]
     labels = report_labels(study, negated)
-    body = [sentence for topic in TOPICS for _, sentence in _of_topic(told, topic)]
+    body = [sentence for topic in TOPICS for _, sentence in _of_topic(by_topic, topic)]
     length = sum(len(sentence.split()) for sentence in body)
     extra = optional_sentences(anatomy, study, words, rng, length=length, healthy=bool(labels[NO_FINDING]))
     sentences = [*extra.opening, *body, *extra.closing]
     return Report(" ".join(finish(sentence) for sentence in sentences), labels)
 
 
-def _of_topic(told: list[Told], topic: str) -> list[Told]:
-    return [entry for entry in told if entry[0] == topic]
+def _of_topic(by_topic: list[TopicSentence], topic: str) -> list[TopicSentence]:
+    return [entry for entry in by_topic if entry[0] == topic]
 
 
 def report_labels(study: StudyState, negated: Iterable[str]) -> tuple[int, ...]:
@@ -124,15 +124,15 @@ def _choose_negated(study: StudyState, rng: np.random.Generator) -> list[str]:
     return negated
 
 
-def _tell_findings(study: StudyState, words: Wordings, rng: np.random.Generator) -> list[Told]:
+def _finding_sentences(study: StudyState, words: Wordings, rng: np.random.Generator) -> list[TopicSentence]:
     waiting = dict(study.findings)
-    told: list[Told] = []
+    sentences: list[TopicSentence] = []
     for first, second in PAIRS:
         if rng.random() < 0.45 and _can_pair(waiting.get(first), waiting.get(second)):
-            told.append((TOPIC[first], _pair(waiting.pop(first), waiting.pop(second), words, rng)))
+            sentences.append((TOPIC[first], _pair(waiting.pop(first), waiting.pop(second), words, rng)))
     names = [name for name in FINDINGS if name in waiting]
-    told += [(TOPIC[name], finding_sentence(waiting[name], words, rng)) for name in names]
-    return told
+    sentences += [(TOPIC[name], finding_sentence(waiting[name], words, rng)) for name in names]
+    return sentences
 
 
 def _can_pair(first: FindingState | None, second: FindingState | None) -> bool:
@@ -162,14 +162,14 @@ def finding_sentence(state: FindingState, words: Wordings, rng: np.random.Genera
     return text + (pick(words.frames["tails"][state.change], rng) if state.change else "")
 
 
-def _tell_negatives(negated: list[str], words: Wordings, rng: np.random.Generator) -> list[Told]:
+def _negative_sentences(negated: list[str], words: Wordings, rng: np.random.Generator) -> list[TopicSentence]:
     waiting = list(negated)
-    told: list[Told] = []
+    sentences: list[TopicSentence] = []
     joints = list(words.joint)
     rng.shuffle(joints)  # type: ignore[arg-type]
     for joint in joints:
         if set(joint["negative"]) <= set(waiting) and rng.random() < 0.25:
-            told.append((TOPIC[joint["negative"][0]], joint["text"]))
+            sentences.append((TOPIC[joint["negative"][0]], joint["text"]))
             waiting = [name for name in waiting if name not in joint["negative"]]
     listed = [
         name for name in waiting if TOPIC[name] in (LUNG, PLEURA) and name != "lung opacity" and rng.random() < 0.75
@@ -179,8 +179,8 @@ def _tell_negatives(negated: list[str], words: Wordings, rng: np.random.Generato
         group, listed = listed[:count], listed[count:]
         nouns = [pick(words.findings[name]["bare"], rng) for name in group]
         frame = pick(words.frames["negative"], rng)
-        told.append((TOPIC[group[0]], frame.replace("{list}", join_list(nouns))))
+        sentences.append((TOPIC[group[0]], frame.replace("{list}", join_list(nouns))))
         waiting = [name for name in waiting if name not in group]
     for name in waiting:
-        told.append((TOPIC[name], pick(words.findings[name]["negative"], rng)))
-    return told
+        sentences.append((TOPIC[name], pick(words.findings[name]["negative"], rng)))
+    return sentences

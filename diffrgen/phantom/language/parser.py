@@ -49,8 +49,8 @@ class ParsedReport:
     def labels(self) -> tuple[int, ...]:
         """Return the 14 states; no finding is positive iff nothing but devices is positive or uncertain."""
         states = [int(self.findings[name].state) if name in self.findings else 0 for name in FINDINGS]
-        told = {State.POSITIVE, State.UNCERTAIN}
-        sick = any(states[i] in told for i, name in enumerate(FINDINGS) if name != SUPPORT_DEVICES and i != NO_FINDING)
+        stated = {State.POSITIVE, State.UNCERTAIN}
+        sick = any(states[i] in stated for i, name in enumerate(FINDINGS) if name != SUPPORT_DEVICES and i != NO_FINDING)
         states[NO_FINDING] = int(State.BLANK if sick else State.POSITIVE)
         return tuple(states)
 
@@ -79,8 +79,8 @@ _read = lru_cache(maxsize=65536)(read_sentence)
 
 
 def _devices(mentions: list[Mention]) -> tuple[Device, ...]:
-    told = [mention for mention in mentions if mention.device is not None]
-    return tuple(Device(str(told.device), side=told.side, change=told.change) for told in told)
+    devices = [mention for mention in mentions if mention.device is not None]
+    return tuple(Device(str(each.device), side=each.side, change=each.change) for each in devices)
 
 
 def _merge(mentions: list[Mention]) -> dict[str, FindingReading]:
