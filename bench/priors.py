@@ -19,7 +19,7 @@ import tyro
 from machine import describe
 from result import publish
 
-from diffrgen.evaluation.statements import SCORES, Statements, StatementTruth, changes_told
+from diffrgen.evaluation.statements import SCORES, Statements, StatementTruth, stated_changes
 from diffrgen.metrics.bootstrap import bootstrap_interval
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.pipeline.source import load_source
@@ -61,7 +61,7 @@ GIVEN: dict[str, Callable[[Sequence[Study]], list[PriorStudy]]] = {
 
 def kinds(reports: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, int]]:
     """How often each kind of change is told, rightly told, and true."""
-    told, true = ([changes_told(text) for text in texts] for texts in (reports, references))
+    told, true = ([stated_changes(text) for text in texts] for texts in (reports, references))
     found = {"told": told, "right": [a & b for a, b in zip(told, true, strict=True)], "true": true}
     return {name: dict(Counter(change for study in studies for _, change in study)) for name, studies in found.items()}
 

@@ -21,7 +21,7 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
 from diffrgen.reporting.calibration import FEATURES, FILE, ConfidenceCalibration, RisingCurve
 from diffrgen.reporting.rater import SentenceRater
-from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
+from diffrgen.reporting.writer import GeneratedReport, run_decoding, write_reports
 
 
 def calibrate(options: CalibrateOptions) -> tuple[ConfidenceCalibration, ConfidenceScores]:
@@ -82,7 +82,7 @@ def _cross_fitted_scores(judged: JudgedSentences, *, resamples: int) -> Confiden
     return confidence_scores(probability, judged.correct, judged.study, resamples=resamples)
 
 
-def _fit_omissions(written: Sequence[WrittenReport], truth: np.ndarray, labeler: Labeler) -> RisingCurve:
+def _fit_omissions(written: Sequence[GeneratedReport], truth: np.ndarray, labeler: Labeler) -> RisingCurve:
     """Return how probable it is that a reference states a finding that the report leaves out, by P(positive)."""
     omissions = left_out(written, truth, labeler)
     if not len(omissions.stated):

@@ -11,7 +11,7 @@ from diffrgen.labels import Labeler
 from diffrgen.metrics.confidence import ConfidenceScores, confidence_scores
 from diffrgen.records import Split
 from diffrgen.reporting.calibration import ConfidenceCalibration
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ConfidenceEvaluation:
 
 
 def evaluate_confidence(
-    written: Sequence[WrittenReport],
+    written: Sequence[GeneratedReport],
     references: Sequence[str],
     calibration: ConfidenceCalibration,
     labeler: Labeler,

@@ -21,7 +21,7 @@ from diffrgen.metrics import (
 )
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.records import Study
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 
 MODEL_ROW, SHUFFLED_ROW = "DiffRGenNet", "DiffRGenNet, images shuffled"
 CONFIDENCE = "Confidence of the model's sentences"
@@ -40,7 +40,7 @@ class Evaluation:
     scores: dict[str, Scores]
     folder: Path
     studies: Sequence[Study]
-    written: Sequence[WrittenReport]
+    written: Sequence[GeneratedReport]
     decodings: Mapping[str, Decoding]
     differences: Mapping[str, Mapping[str, PairedDifference]]
     human: Mapping[str, HumanScores]

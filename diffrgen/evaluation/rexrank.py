@@ -21,7 +21,7 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.records import MAX_VIEWS, NO_SECTIONS, SECTION_NAMES, Sections, Study, ViewKind, main_view, view_kind
 from diffrgen.records.json_text import parse_json
 from diffrgen.records.location import path_fault
-from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
+from diffrgen.reporting.writer import GeneratedReport, run_decoding, write_reports
 from diffrgen.retrieval import neighbours_of_studies
 from diffrgen.staging import may_write, replace_file
 
@@ -75,7 +75,7 @@ def write_rexrank(options: ReXrankOptions) -> int:
     return len(content)
 
 
-def _text(report: WrittenReport) -> str:
+def _text(report: GeneratedReport) -> str:
     """Return a report as ReXrank's references are, with headings, where it has sections."""
     if report.sections is None:
         return report.report

@@ -26,7 +26,7 @@ from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.settings import save_json
 from diffrgen.records import Study
 from diffrgen.reporting.rater import SentenceRater
-from diffrgen.reporting.writer import WrittenReport, run_decoding, write_reports
+from diffrgen.reporting.writer import GeneratedReport, run_decoding, write_reports
 from diffrgen.retrieval import IndexedStudies
 from diffrgen.text import ReportSections
 
@@ -34,7 +34,7 @@ from diffrgen.text import ReportSections
 class Row(NamedTuple):
     """What the model generated for one row of the table, and how that was decoded."""
 
-    reports: Sequence[WrittenReport]
+    reports: Sequence[GeneratedReport]
     decoding: Decoding
 
 
@@ -88,7 +88,7 @@ def _generate(subject: Subject) -> dict[str, Row]:
 
 def _reports(
     subject: Subject, generation: GenerationOptions, rater: SentenceRater | None = None
-) -> list[WrittenReport]:
+) -> list[GeneratedReport]:
     workers = subject.options.workers
     return write_reports(
         subject.model, subject.dataset, generation, labeler=subject.labeler, workers=workers, rater=rater
@@ -117,7 +117,7 @@ def _score(subject: Subject, rows: Mapping[str, Row]) -> dict[str, Scores]:
     )
 
 
-def _confidence(subject: Subject, reports: Sequence[WrittenReport]) -> ConfidenceEvaluation | None:
+def _confidence(subject: Subject, reports: Sequence[GeneratedReport]) -> ConfidenceEvaluation | None:
     """Return how far the confidence of the model's sentences is right; None where the run is not calibrated."""
     if subject.calibration is None:
         return None
@@ -129,7 +129,7 @@ def _confidence(subject: Subject, reports: Sequence[WrittenReport]) -> Confidenc
     )
 
 
-def _section_scores(subject: Subject, reports: Sequence[WrittenReport]) -> dict[str, Scores]:
+def _section_scores(subject: Subject, reports: Sequence[GeneratedReport]) -> dict[str, Scores]:
     """Return the scores of findings and of impression alone, by row name, of a run that generates both."""
     if not subject.settings.sections:
         return {}
@@ -177,7 +177,7 @@ def _human_scores(
     }
 
 
-def _probabilities(reports: Sequence[WrittenReport]) -> dict[str, np.ndarray]:
+def _probabilities(reports: Sequence[GeneratedReport]) -> dict[str, np.ndarray]:
     """Return the classifier's P(positive) (n,) by finding."""
     return {
         name: np.array([report.positive_probability[name] for report in reports])

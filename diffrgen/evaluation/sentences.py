@@ -15,7 +15,7 @@ import numpy as np
 from diffrgen.labels import DISEASES, Labeler, State, agreeing
 from diffrgen.reporting.calibration import sentence_features
 from diffrgen.reporting.confidence import SentenceConfidence
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def reference_states(references: Sequence[str], labeler: Labeler) -> np.ndarray:
     return labeler(references)[:, : len(DISEASES)]
 
 
-def judge_sentences(written: Sequence[WrittenReport], truth: np.ndarray) -> JudgedSentences:
+def judge_sentences(written: Sequence[GeneratedReport], truth: np.ndarray) -> JudgedSentences:
     """Judge the rated sentences of each report by the states (n, 13) of its reference."""
     rated = [(place, one) for place, report in enumerate(written) for one in report.confidence or ()]
     judged = [(place, one) for place, one in rated if one.findings]
@@ -64,7 +64,7 @@ def judge_sentences(written: Sequence[WrittenReport], truth: np.ndarray) -> Judg
     )
 
 
-def left_out(written: Sequence[WrittenReport], truth: np.ndarray, labeler: Labeler) -> LeftOut:
+def left_out(written: Sequence[GeneratedReport], truth: np.ndarray, labeler: Labeler) -> LeftOut:
     """Return the findings that the reports do not name, with the states (n, 13) of the references."""
     blank = reference_states([report.report for report in written], labeler) == State.BLANK
     positive = np.array([[report.positive_probability[name] for name in DISEASES] for report in written])

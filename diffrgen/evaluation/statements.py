@@ -169,7 +169,7 @@ class StatementTruth:
         }
 
 
-def changes_told(report: str) -> set[tuple[str, str]]:
+def stated_changes(report: str) -> set[tuple[str, str]]:
     """Return (finding, change) of all mentions in `report` with a change, positive, possible or resolved."""
     return _changes(_parse(report))
 

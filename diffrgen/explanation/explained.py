@@ -14,7 +14,7 @@ from diffrgen.explanation.seen import SeenFinding
 from diffrgen.explanation.sentences import MarkedSentence, ReportSentence
 from diffrgen.records import main_view
 from diffrgen.reporting.confidence import SentenceConfidence
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ExplainedReport:
     given it belongs to. seen: where in the main view each finding is seen, of a network with finding queries.
     """
 
-    written: WrittenReport
+    written: GeneratedReport
     position: int
     images: np.ndarray = field(repr=False)
     sentences: tuple[ReportSentence, ...]

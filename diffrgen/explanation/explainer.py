@@ -25,7 +25,7 @@ from diffrgen.records import Sections, main_view
 from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.reporter import Reporter, Unreadable
 from diffrgen.reporting.study_images import Picture, StudyImages
-from diffrgen.reporting.writer import WrittenBatch, named_states
+from diffrgen.reporting.writer import GeneratedBatch, named_states
 from diffrgen.text import clean_report, decode_report, report_sentences, same_words, token_spans
 from diffrgen.text.sections import impression_id
 
@@ -76,7 +76,7 @@ class Explainer:
                 yield self._explained(row, position, batch, reasons, prior)
 
     @torch.no_grad()
-    def _reasons(self, batch: WrittenBatch) -> Reasons:
+    def _reasons(self, batch: GeneratedBatch) -> Reasons:
         model, generated, inputs = self.reporter.model, batch.generated, batch.inputs
         patch_features = model.patch_projection if model.view_marks is None else model.view_marks
         modules: list[nn.Module] = [model.image_encoder, patch_features, model.report_projection]
@@ -99,7 +99,7 @@ class Explainer:
         return Reasons(pictured[0].output.grid, attention.cpu(), metrics.cpu(), prior_metrics, seen)
 
     def _explained(
-        self, row: int, position: int, batch: WrittenBatch, reasons: Reasons, prior: PriorStudy | None
+        self, row: int, position: int, batch: GeneratedBatch, reasons: Reasons, prior: PriorStudy | None
     ) -> ExplainedReport:
         written, inputs, config = batch.reports[row], batch.inputs, self.reporter.model.config
         sentences = self._sentences(row, batch, reasons)
@@ -133,7 +133,7 @@ class Explainer:
         )
 
     def _prior(
-        self, prior: PriorStudy, row: int, batch: WrittenBatch, reasons: Reasons, texts: Sequence[str]
+        self, prior: PriorStudy, row: int, batch: GeneratedBatch, reasons: Reasons, texts: Sequence[str]
     ) -> ExplainedPrior:
         inputs = batch.inputs
         assert reasons.prior_metrics is not None
@@ -152,7 +152,7 @@ class Explainer:
             differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),
         )
 
-    def _sentences(self, row: int, batch: WrittenBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
+    def _sentences(self, row: int, batch: GeneratedBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
         """Cut a report into sentences, each with the mean attention of its tokens."""
         tokenizer, ids = self.reporter.sources.tokenizer, batch.generated.sequences[row].tolist()
         views, of_batch = batch.inputs.view_counts[row], batch.inputs.pixel_values.shape[1]

@@ -37,6 +37,6 @@ class MarkedSentence:
 
 
 def mark_shared(report: str, shared: Iterable[str]) -> tuple[MarkedSentence, ...]:
-    """Cut another report into its sentences and mark those that are among the sentences `told`."""
+    """Cut another report into its sentences and mark those that are among the sentences `shared`."""
     own = {same_words(sentence) for sentence in shared}
     return tuple(MarkedSentence(text, same_words(text) in own) for text in report_sentences(report))

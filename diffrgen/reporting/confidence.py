@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class SentenceConfidence:
     """One sentence of a generated report, what supports it, and how probable it is that it is true.
 
-    `WrittenReport.confidence` has one for each sentence, in order: as many as `ExplainedReport.sentences`, at the same places.
+    `GeneratedReport.confidence` has one for each sentence, in order: as many as `ExplainedReport.sentences`, at the same places.
 
     text: the sentence; report[start:end] == text.
     findings: the state ("positive", "negative" or "uncertain") of each of the 13 diseases and devices that the labeler reads

@@ -17,7 +17,7 @@ from diffrgen.text import decode_report, report_sentences, same_words, token_spa
 
 @dataclass(frozen=True)
 class Rating:
-    """What `WrittenReport` holds of confidence; not_mentioned is empty without a calibration."""
+    """What `GeneratedReport` holds of confidence; not_mentioned is empty without a calibration."""
 
     confidence: tuple[SentenceConfidence, ...]
     not_mentioned: tuple[NotMentioned, ...]
@@ -90,7 +90,7 @@ class Retrieved:
         self.words = [{same_words(sentence) for sentence in report_sentences(report)} for report in reports]
 
     def support(self, stated: np.ndarray, text: str) -> float | None:
-        """Return the share of the reports that agree with a sentence with states `said` (13,); None without reports."""
+        """Return the share of the reports that agree with a sentence with states `stated` (13,); None without reports."""
         if not self.words:
             return None
         named = stated != State.BLANK

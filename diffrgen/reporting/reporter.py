@@ -30,8 +30,8 @@ from diffrgen.reporting.prior_study import PriorStudy
 from diffrgen.reporting.rater import SentenceRater
 from diffrgen.reporting.study_images import Picture, StudyImages
 from diffrgen.reporting.writer import (
-    WrittenBatch,
-    WrittenReport,
+    GeneratedBatch,
+    GeneratedReport,
     named_states,
     retrieved_reports,
     run_decoding,
@@ -90,7 +90,7 @@ class Reporter:
         *,
         context: Sequence[Sections | None] | None = None,
         unreadable: Unreadable | None = None,
-    ) -> Iterator[WrittenReport]:
+    ) -> Iterator[GeneratedReport]:
         """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
         options: how they are generated; what they leave open is as the run was trained with.
@@ -112,7 +112,7 @@ class Reporter:
         *,
         context: Sequence[Sections | None] | None = None,
         unreadable: Unreadable | None = None,
-    ) -> Iterator[tuple[list[int], WrittenBatch]]:
+    ) -> Iterator[tuple[list[int], GeneratedBatch]]:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
         options = (options or GenerationOptions()).over(self.settings.generation)
         # Limits that this run cannot meet are rejected before an image is decoded.
@@ -287,7 +287,7 @@ class Reporter:
         )
         return inputs, neighbours
 
-    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions, *, first: int) -> WrittenBatch:
+    def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions, *, first: int) -> GeneratedBatch:
         """Write the reports of a batch whose first image is at position `first`."""
         inputs, neighbours = self._inputs(studies, self._embed(studies))
         evidence = [retrieved_reports(self.sources.index, neighbours, row) for row in range(len(studies))]

@@ -38,7 +38,7 @@ class RetrievedReport:
 
 
 @dataclass(frozen=True)
-class WrittenReport:
+class GeneratedReport:
     """A report and why.
 
     states and positive_probability: the classifier's, one per finding; neighbours: most similar first; routing: the
@@ -83,12 +83,12 @@ class WrittenReport:
 
 
 @dataclass(frozen=True)
-class WrittenBatch:
+class GeneratedBatch:
     """Reports written at once; inputs: what `model.encode` was given, on its device; generated: as it came out."""
 
     inputs: StudyInputs
     generated: GeneratedReports
-    reports: list[WrittenReport]
+    reports: list[GeneratedReport]
 
 
 def write_reports(
@@ -101,7 +101,7 @@ def write_reports(
     workers: int = 0,
     progress: bool = True,
     rater: SentenceRater | None = None,
-) -> list[WrittenReport]:
+) -> list[GeneratedReport]:
     """Write a report for every study of `dataset`, or for those in `rows`, in order; labeler and rater: as in
     `write_batch`.
     """
@@ -109,7 +109,7 @@ def write_reports(
     rows = range(len(dataset)) if rows is None else rows
     loader = example_loader(Subset(dataset, rows), batch_size=options.batch_size, workers=workers)
     sources = dataset.sources
-    written: list[WrittenReport] = []
+    written: list[GeneratedReport] = []
     with tqdm(total=len(rows), desc="writing reports", unit="study", disable=not progress, leave=False) as bar:
         for batch in loader:
             shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
@@ -137,7 +137,7 @@ def write_batch(
     labeler: Labeler | None = None,
     first: int = 0,
     rater: SentenceRater | None = None,
-) -> WrittenBatch:
+) -> GeneratedBatch:
     """Write the reports of a batch; `evidence` are its neighbours.
 
     max_tokens: the run's limit; labeler: reads the candidates of a study, where there are several; first: number of the
@@ -162,10 +162,10 @@ def write_batch(
     reports = [replace(report, sections=own) for report, own in zip(reports, sections, strict=True)]
     if rater is not None:
         reports = [_rated(report, rater, generated, row) for row, report in enumerate(reports)]
-    return WrittenBatch(inputs, generated, reports)
+    return GeneratedBatch(inputs, generated, reports)
 
 
-def _rated(report: WrittenReport, rater: SentenceRater, generated: GeneratedReports, row: int) -> WrittenReport:
+def _rated(report: GeneratedReport, rater: SentenceRater, generated: GeneratedReports, row: int) -> GeneratedReport:
     """Return a report with the ratings of its sentences."""
     rating = rater.rate(generated, row, report.report, report.neighbour_reports)
     return replace(report, confidence=rating.confidence, not_mentioned=rating.not_mentioned)
@@ -205,12 +205,12 @@ def explain(
     texts: Sequence[str],
     evidence: Sequence[tuple[RetrievedReport, ...]],
     view_counts: Sequence[int],
-) -> Iterator[WrittenReport]:
+) -> Iterator[GeneratedReport]:
     """Join each report with its disease states, neighbours, routing weights and the kinds of its views."""
     for row, (text, neighbours, views) in enumerate(zip(texts, evidence, view_counts, strict=True)):
         states = named_states(generated.states[row])
         kinds = [] if generated.view_kinds is None else generated.view_kinds[row, :views].tolist()
-        yield WrittenReport(
+        yield GeneratedReport(
             report=text,
             states=states,
             positive_probability=dict(zip(states, _rounded(generated.positive_probability[row]), strict=True)),

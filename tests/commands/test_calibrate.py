@@ -20,13 +20,13 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.reporting.calibration import FILE, read_calibration
 from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 from diffrgen.reporting.rater import SentenceRater
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 
 pytestmark = pytest.mark.usefixtures("no_java")
 GREEDY = ("--generation.beams", "1")
 
 
-def made_up_reports(model, dataset, options, *, labeler, workers, rater) -> list[WrittenReport]:
+def made_up_reports(model, dataset, options, *, labeler, workers, rater) -> list[GeneratedReport]:
     """For each study a true and a false sentence about each finding, the true ones with the surer classifier."""
     assert rater.calibration is None
     reports = []
@@ -39,7 +39,7 @@ def made_up_reports(model, dataset, options, *, labeler, workers, rater) -> list
                 agreement = 0.9 if true else 0.2
                 sentences.append(SentenceConfidence(name, 0, 0, {name: said}, None, -0.5, -1.0, agreement, 0.5))
         zeros = dict.fromkeys(DISEASES, 0.0)
-        reports.append(WrittenReport("", dict.fromkeys(DISEASES, "blank"), zeros, (), (), confidence=tuple(sentences)))
+        reports.append(GeneratedReport("", dict.fromkeys(DISEASES, "blank"), zeros, (), (), confidence=tuple(sentences)))
     return reports
 
 

@@ -16,7 +16,7 @@ from diffrgen.model import StudyInputs
 from diffrgen.pipeline.generation import GenerationOptions
 from diffrgen.reporting.candidates import agreeing_candidates, disagreements
 from diffrgen.reporting.reporter import Reporter
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 from diffrgen.text import train_tokenizer
 
 BLANK, POSITIVE, NEGATIVE, UNCERTAIN = State
@@ -144,10 +144,10 @@ def test_samples_follow_the_seed_and_need_a_labeler() -> None:
 def test_reporter_drafts_candidates_and_one_candidate_changes_nothing(tiny_run: Path) -> None:
     reporter, images = Reporter(tiny_run), [tiny_run.parent / "studies" / f"{number}.png" for number in range(3)]
 
-    def written(**changes: Any) -> list[WrittenReport]:
+    def written(**changes: Any) -> list[GeneratedReport]:
         return list(reporter.write(images, GenerationOptions(**{"beams": 1, "batch_size": 2, **changes})))
 
-    def wrong(reports: list[WrittenReport]) -> np.ndarray:
+    def wrong(reports: list[GeneratedReport]) -> np.ndarray:
         said = RuleLabeler()([each.report for each in reports])
         return disagreements(np.array([each.prompt for each in reports]), said)
 

@@ -26,7 +26,7 @@ from diffrgen.pipeline.settings import save_json
 from diffrgen.reporting.calibration import FEATURES, FILE, ConfidenceCalibration, RisingCurve, read_calibration
 from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
 from diffrgen.reporting.rater import SentenceRater
-from diffrgen.reporting.writer import WrittenReport
+from diffrgen.reporting.writer import GeneratedReport
 from diffrgen.text import report_sentences, train_tokenizer
 
 REPORT = "there is an effusion . bones intact ."
@@ -53,8 +53,8 @@ RATED = (
 )
 
 
-def written(**more: object) -> WrittenReport:
-    return WrittenReport(
+def written(**more: object) -> GeneratedReport:
+    return GeneratedReport(
         report=REPORT, states={"edema": "blank"}, positive_probability={"edema": 0.2}, neighbours=(), routing=(), **more
     )
 

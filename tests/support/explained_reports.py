@@ -12,7 +12,7 @@ from diffrgen.explanation.differences import compare_neighbours
 from diffrgen.explanation.routes import layer_routes
 from diffrgen.explanation.sentences import mark_shared
 from diffrgen.reporting.confidence import NotMentioned, SentenceConfidence
-from diffrgen.reporting.writer import RetrievedReport, WrittenReport
+from diffrgen.reporting.writer import GeneratedReport, RetrievedReport
 
 
 def explained_report(*, said: str = "the heart is normal .", other: str = "", prior: bool = False) -> ExplainedReport:
@@ -26,7 +26,7 @@ def explained_report(*, said: str = "the heart is normal .", other: str = "", pr
     heat[0, 1] = 0.7
     image = generator.integers(0, 256, (32, 32), dtype=np.uint8)
     differences = tuple(compare_neighbours(torch.from_numpy(metrics), ("l2", "cosine")))
-    written = WrittenReport(
+    written = GeneratedReport(
         report=" ".join(sentences),
         states={"edema": "positive", "fracture": "negative", "pneumonia": "blank", "lung lesion": "uncertain"},
         positive_probability={"edema": 0.91, "fracture": 0.02, "pneumonia": 0.13, "lung lesion": 0.37},
