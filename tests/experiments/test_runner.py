@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from experiment_runs import write_split_studies
-from tiny_training import arguments
+from tiny_training import arguments, write_studies
 from warm_process import WarmProcess
 
 from diffrgen import train as train_command
@@ -175,3 +175,11 @@ def test_an_interrupted_training_with_other_options_is_not_gone_on_with(options,
 def test_shared_parts_belong_to_their_options(options, shared):
     with pytest.raises(DataError, match="was made with other options"):
         make_shared(replace(options, validation_studies=1), shared)
+
+
+def test_data_without_a_test_split_are_refused_before_anything_is_made(tmp_path):
+    data = write_studies(tmp_path / "data")
+    options = train_command.parse_options(arguments(data, tmp_path / "unused"))
+    with pytest.raises(DataError, match="needed studies in the split 'test', got none"):
+        make_shared(options, tmp_path / "study" / "shared")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
