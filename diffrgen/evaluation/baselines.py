@@ -1,4 +1,4 @@
-"""Blind baselines: what a report generator scores that never looks at the image."""
+"""Image-free baselines: what a report generator scores that never looks at the image."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ RECORD = "evaluation.json"
 @dataclass(frozen=True)
 class EvaluationRecord:
     """split, and the data set's name where it is not the run's own; whether prior studies were used; the
-    text handling of the language scores; the beam width; weights: SHA-256 of the weights that wrote the reports, which
+    preprocessing protocol of the language scores; the beam width; weights: SHA-256 of the weights that wrote the reports, which
     tells scores of a run from those of its past; decoding: how the reports were decoded, None in files of version 0.1.
     """
 

@@ -108,7 +108,7 @@ class Checkpoints:
             discard(path)
 
     def load(self) -> Progress:
-        """Load the newest whole checkpoint into what the accelerator has prepared; without any, training is at its start.
+        """Load the newest complete checkpoint into what the accelerator has prepared; without any, training is at its start.
 
         A broken one is passed over with a warning. Raises DataError if all are broken, where one holds more than
         numbers, and where another number of processes wrote it.
@@ -119,7 +119,7 @@ class Checkpoints:
             # What a process left that ended in the middle of writing or removing.
             for path in filter(is_partial, self.folder.glob(".*")):
                 remove(path)
-            found = [newest_whole(self.folder)]
+            found = [newest_complete(self.folder)]
         path = broadcast_object_list(found)[0]
         if path is None:
             return Progress()
@@ -154,7 +154,7 @@ def no_longer_kept(found: list[Path], newest: Path, *, kept: int = KEPT) -> list
     return superseded + earlier[: max(0, len(earlier) - (kept - 1))]
 
 
-def newest_whole(folder: Path) -> Path | None:
+def newest_complete(folder: Path) -> Path | None:
     """Return the newest checkpoint that is whole, with a warning for each one passed over; None if there is none.
 
     Raises DataError if all there are are broken.

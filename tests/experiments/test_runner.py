@@ -24,7 +24,7 @@ from diffrgen.experiments.record import RunRecord
 from diffrgen.experiments.runner import Runner, jobs_of
 from diffrgen.experiments.shared import make_shared, open_job_folder
 from diffrgen.experiments.variants import STUDIES
-from diffrgen.training.checkpoints import list_checkpoints, newest_whole
+from diffrgen.training.checkpoints import list_checkpoints, newest_complete
 from diffrgen.training.options import TrainOptions
 
 PATIENCE = 200
@@ -120,7 +120,7 @@ def test_a_killed_training_is_named_and_gone_on_with(options, shared, unbroken, 
         with pytest.raises(DataError, match="ended with status -9"):
             run_one(options, shared, tmp_path)
     folder = started[0].folder
-    stopped_at = newest_whole(folder / "checkpoints")
+    stopped_at = newest_complete(folder / "checkpoints")
     assert stopped_at is not None
     log = (folder / "log.txt").stat().st_size
 

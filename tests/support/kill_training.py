@@ -25,7 +25,7 @@ from tiny_training import EPOCH, differences, log_lines, start, write_studies
 
 from diffrgen.staging import is_partial
 from diffrgen.training import trainer
-from diffrgen.training.checkpoints import find_fault, list_checkpoints, newest_whole
+from diffrgen.training.checkpoints import find_fault, list_checkpoints, newest_complete
 
 EVERY = 3
 PATIENCE = 120.0
@@ -128,7 +128,7 @@ def check(run: Path) -> int:
     checkpoints = run / "checkpoints"
     for path in list_checkpoints(checkpoints):
         assert find_fault(path) is None, f"{path}: {find_fault(path)}"
-    newest = newest_whole(checkpoints)
+    newest = newest_complete(checkpoints)
     saved = 0 if newest is None else int(newest.name.split("-")[1])
     taken = max((line["step"] for line in log_lines(run)), default=0)
     assert taken - saved <= min(EVERY, EPOCH), f"{run}: {taken} steps were taken and {saved} are saved"
