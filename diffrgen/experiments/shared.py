@@ -20,6 +20,7 @@ from diffrgen.staging import staged
 from diffrgen.training.assembly import TrainingParts, assemble
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.run_lock import made_folder
+from diffrgen.training.setup import set_up
 
 # Written last: with it the folder is complete.
 COMPLETE = "shared.json"
@@ -37,7 +38,7 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
         raise DataError(f"{folder}: was made with other options than those asked for; choose another --output")
     run, state = RunFolder(folder), PartialState()
     with made_folder(folder):
-        parts = assemble(options, run, state, needed=SPLITS)
+        parts = assemble(set_up(options, run, state, needed=SPLITS))
     if not complete.exists():
         _find_test_references(run, parts, state.device)
         save_json(options, complete)

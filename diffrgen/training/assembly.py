@@ -1,8 +1,7 @@
-"""Assembles a run: data, tokenizer, encoder, retriever, index, data sets and network, each made once and kept."""
+"""Assembles a run from its set-up: tokenizer, encoder, retriever, index, data sets and network, each made once and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from accelerate import PartialState
@@ -16,7 +15,7 @@ from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_check import note_parts
-from diffrgen.pipeline.run_folder import RunFolder, RunSettings
+from diffrgen.pipeline.run_folder import RunSettings
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Split
 from diffrgen.retrieval import DualRetriever, ProcessGroup, RetrievalIndex, Retriever
@@ -30,10 +29,8 @@ from diffrgen.training.artifacts import (
 )
 from diffrgen.training.build import DataShape, build_model, pretrained_encoder
 from diffrgen.training.initialisation import Start, find_start
-from diffrgen.training.interruption import StopRequest
-from diffrgen.training.options import TrainOptions
 from diffrgen.training.promptmrg_checkpoint import PromptMRGStart
-from diffrgen.training.setup import NEEDED, RunSetup, retriever_options, set_up
+from diffrgen.training.setup import RunSetup, retriever_options
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,14 @@ class TrainingParts:
     source: StudySource
 
 
-def assemble(
-    options: TrainOptions,
-    run: RunFolder,
-    state: PartialState,
-    *,
-    needed: Sequence[Split] = NEEDED,
-    progress: bool = True,
-    stop: StopRequest | None = None,
-) -> TrainingParts:
-    """Read or draw the data, then load from `run` what an earlier start left there and make what it did not.
+def assemble(setup: RunSetup) -> TrainingParts:
+    """Load from the folder of the run what an earlier start left there, and make what it did not.
 
-    Of several processes, all of which call this, the first one makes data, tokenizer and retriever, and all together
-    the index and the neighbours. A `stop` while a part is fitted saves how far that is; TrainingStopped. Raises DataError
-    as `set_up` does, and for parts that do not fit each other.
+    Of several processes, all of which call this, the first one makes tokenizer and retriever, and all together the index and
+    the neighbours. A stop while a part is fitted saves how far that is; TrainingStopped. Raises DataError for parts that do not
+    fit each other.
     """
-    set_seed(options.seed)
-    setup = set_up(options, run, state, needed=needed, progress=progress, stop=stop)
+    run, state = setup.run, PartialState()
     settings = setup.settings()
     with state.main_process_first():
         start = find_start(setup.options, run)

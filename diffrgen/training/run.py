@@ -25,6 +25,7 @@ from diffrgen.training.interruption import StopRequest, TrainingStopped
 from diffrgen.training.options import REINFORCED, TrainOptions
 from diffrgen.training.resume import check_resumable
 from diffrgen.training.run_lock import LOCK, is_vacant, locked, no_run_if_refused
+from diffrgen.training.setup import set_up
 from diffrgen.training.summary import TrainingSummary
 from diffrgen.training.trainer import Trainer
 
@@ -68,7 +69,7 @@ def _fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tup
     try:
         with StopRequest() as stop:
             with stop.immediate(_stopped_before_training(run)):
-                parts = assemble(options, run, PartialState(), progress=visible, stop=stop)
+                parts = assemble(set_up(options, run, PartialState(), progress=visible, stop=stop))
                 if visible:
                     save_json(parts.settings, run.settings_path)
                     save_json(parts.data, run.path / "data.json")

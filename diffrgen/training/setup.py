@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from transformers import set_seed
 
 from diffrgen.errors import DataError
 from diffrgen.pipeline.data_digest import check_data
@@ -21,8 +22,6 @@ from diffrgen.retrieval import RetrieverOptions
 from diffrgen.training.build import without_absent_parts
 from diffrgen.training.interruption import StopRequest
 from diffrgen.training.options import TrainOptions
-
-NEEDED: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,16 @@ def set_up(
     run: RunFolder,
     state: PartialState,
     *,
-    needed: Sequence[Split] = NEEDED,
+    needed: Sequence[Split] = ("train", "val"),
     progress: bool = True,
     stop: StopRequest | None = None,
 ) -> RunSetup:
-    """Read or draw the data, check them, and note in the folder `run` what they are.
+    """Seed this process, read or draw the data, check them, and note in the folder `run` what they are.
 
     Of several processes the first one reads first. Raises DataError if a split of `needed` is empty, labels differ in
     width, an input that the options ask for is in no study, or `run` was made from other data.
     """
+    set_seed(options.seed)
     log = state.print
     log(f"data: {options.data.data}")
     with state.main_process_first():

@@ -26,6 +26,7 @@ from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.train import parse_options
 from diffrgen.training import trainer
 from diffrgen.training.assembly import assemble
+from diffrgen.training.setup import set_up
 from diffrgen.training.validation import validate
 
 # In the middle of the first epoch, then at its end: before its validation.
@@ -57,7 +58,7 @@ def measure(data: Path, run: Path, output: Path, _: int = 0) -> int:
     """Validate the initial network and write the result, in the first process."""
     options = parse_options(arguments(data, run))
     state = PartialState(cpu=True)
-    parts = assemble(options, RunFolder(run), state, progress=False)
+    parts = assemble(set_up(options, RunFolder(run), state, progress=False))
     found = validate(parts.model, parts.val, states_from_words, batch_size=2, studies=3, progress=False)
     if state.is_main_process:
         output.write_text(json.dumps({**found.scores, "positive": found.positive_probability.tolist()}))
