@@ -47,8 +47,8 @@ def calibrate(options: CalibrateOptions) -> tuple[ConfidenceCalibration, Confide
     )
     source, studies = load_split(run, settings, model.config, choice)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prior = model.config.prior and options.priors
-    dataset = run.dataset(model.to(device).config, settings, source, studies, key=choice.key, prior=prior, device=device)
+    model.to(device)
+    dataset = run.dataset(model.config, settings, source, studies, key=choice.key, priors=options.priors, device=device)
     rater = SentenceRater(dataset.sources.tokenizer, labeler)
     written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers, rater=rater)
     truth = reference_states([study.report for study in studies], labeler)

@@ -9,7 +9,8 @@ from diffrgen.errors import DataError
 from diffrgen.model import DiffRGenConfig
 from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.options import ImageCacheOptions, LabelerOptions
-from diffrgen.pipeline.run_folder import RunFolder, RunSettings
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.records import Split, Study
 from diffrgen.staging import may_write

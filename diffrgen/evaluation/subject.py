@@ -18,7 +18,8 @@ from diffrgen.model import DiffRGenForReportGeneration
 from diffrgen.pipeline.dataset import StudyDataset
 from diffrgen.pipeline.generation import Decoding
 from diffrgen.pipeline.labeler import NamedLabeler, run_labeler
-from diffrgen.pipeline.run_folder import RunFolder, RunSettings
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.reporting.calibration import ConfidenceCalibration, read_calibration
@@ -61,7 +62,7 @@ class Subject:
     @property
     def prior(self) -> bool:
         """Whether the network is given the patients' prior studies."""
-        return self.model.config.prior and self.options.priors
+        return self.dataset.priors is not None
 
 
 def open_subject(options: EvaluateOptions) -> Subject:
@@ -95,8 +96,7 @@ def open_subject(options: EvaluateOptions) -> Subject:
         human.matrix(ids)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    prior = model.config.prior and options.priors
-    dataset = run.dataset(model.config, settings, source, studies, key=choice.key, prior=prior, device=device)
+    dataset = run.dataset(model.config, settings, source, studies, key=choice.key, priors=options.priors, device=device)
     return Subject(
         *(options, run, settings, model, decoding, calibration, labeler, choice, source, dataset),
         contenders=contenders,

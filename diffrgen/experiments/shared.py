@@ -54,8 +54,7 @@ def _find_test_references(run: RunFolder, parts: TrainingParts, device: torch.de
         source,
         source.splits.test,
         split="test",
-        rules=parts.settings.rules,
-        options=parts.settings.retriever,
+        settings=parts.settings,
         prior=parts.model.config.prior,
         context=parts.model.config.context,
     )

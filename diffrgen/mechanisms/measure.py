@@ -44,8 +44,7 @@ def measure(options: MechanismOptions) -> dict[str, Any]:
         raise DataError(f"{source.splits.source}: needed two studies in the split {options.split!r}, got {len(studies)}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     key = options.split if options.data is None else f"{options.split}-of-{Path(options.data).stem}"
-    prior = model.config.prior
-    dataset = run.dataset(model.to(device).config, settings, source, studies, key=key, prior=prior, device=device)
+    dataset = run.dataset(model.to(device).config, settings, source, studies, key=key, device=device)
     losses = study_losses(model, dataset, token_classes(run.tokenizer()), batch_size=options.batch_size)
     measured = {"split": options.split, "studies": len(studies), **summary(losses)}
     if data.data == PHANTOM and model.finding_queries is not None:

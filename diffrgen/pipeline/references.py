@@ -10,6 +10,7 @@ from typing import NamedTuple
 from diffrgen.lock import in_turn
 from diffrgen.model.choices import ContextName
 from diffrgen.pipeline.contexts import Contexts, contexts_of_studies
+from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
 from diffrgen.retrieval import (
@@ -18,12 +19,10 @@ from diffrgen.retrieval import (
     ProcessGroup,
     RetrievalIndex,
     Retriever,
-    RetrieverOptions,
     neighbours_of_studies,
     priors_of_studies,
 )
 from diffrgen.retrieval.process_group import SINGLE_PROCESS
-from diffrgen.text import Rules
 
 LOCK = ".references.lock"
 
@@ -43,8 +42,7 @@ def find_references(
     studies: Sequence[Study],
     *,
     split: str,
-    rules: Rules,
-    options: RetrieverOptions,
+    settings: RunSettings,
     prior: bool,
     context: Sequence[ContextName] = (),
     cache: Path | None = None,
@@ -53,7 +51,8 @@ def find_references(
 ) -> References:
     """Return the references of `studies`, found and embedded now unless `cache` (the index's folder) keeps them for `split`.
 
-    prior: also the prior studies, of any split of `source`. context: the sections to embed, each time anew.
+    settings: of the run; its retriever options and cleaning rules apply. prior: also the prior studies, of any split of
+    `source`. context: the sections to embed, each time anew.
     Every process of a `group` calls this: they look the neighbours up together, and the first one embeds the prior studies.
     Commands that ask for references of one run at once take turns.
     """
@@ -67,13 +66,13 @@ def find_references(
             index,
             studies,
             split=split,
-            options=options,
+            options=settings.retriever,
             cache=cache,
             group=group,
             progress=progress,
             read=source.read_image,
         )
-        contexts = contexts_of_studies(retriever, studies, context, rules=rules) if context else None
+        contexts = contexts_of_studies(retriever, studies, context, rules=settings.rules) if context else None
         if not prior:
             return References(neighbours, None, contexts)
         with group.leader_first():
@@ -83,8 +82,8 @@ def find_references(
                 source.splits.by_id(),
                 folder=folder,
                 split=split,
-                rules=rules,
-                options=options,
+                rules=settings.rules,
+                options=settings.retriever,
                 progress=progress,
                 read=source.read_image,
             )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -15,65 +14,18 @@ from diffrgen.fingerprint import fingerprint
 from diffrgen.images import ReadImage, read_resized
 from diffrgen.model import DiffRGenConfig, DiffRGenForReportGeneration
 from diffrgen.model.modeling import FORMER_NAMES
-from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.hub import HubName, fetch_run, meant_as_hub_name
-from diffrgen.pipeline.options import DataOptions, GenerationOptions, ImageOptions, LabelerName, LabelerOptions
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_check import check_fit, check_generation, check_no_leak, check_weights
+from diffrgen.pipeline.run_settings import FORMAT_VERSION, RunSettings
 from diffrgen.pipeline.settings import load_json
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Study
-from diffrgen.retrieval import RetrievalIndex, Retriever, RetrieverOptions, load_retriever
+from diffrgen.retrieval import RetrievalIndex, Retriever, load_retriever
 from diffrgen.staging import cache_root, may_write
-from diffrgen.text import Rules, load_tokenizer
+from diffrgen.text import load_tokenizer
 from diffrgen.weights import check_ranges, load_checked
-
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run was made with, besides its weights; written as run.json.
-
-    generation: the decoding that applies where none is asked for, None in runs of version 0.1. sections: what the run
-    writes, nothing where that is one text.
-    """
-
-    data: DataOptions
-    phantom: PhantomOptions
-    image: ImageOptions
-    rules: Rules
-    max_tokens: int
-    labeler: LabelerName
-    retriever: RetrieverOptions
-    seed: int
-    chexbert: Path | None = None
-    chexbert_vocabulary: Path | None = None
-    generation: GenerationOptions | None = None
-    sections: tuple[Literal["findings", "impression"], ...] = ()
-    format_version: int = FORMAT_VERSION
-
-    def data_options(self, config: DiffRGenConfig, *, data: str | None = None, images: Path | None = None) -> DataOptions:
-        """Return the run's data, or `data` and `images` with the views that the run was trained on.
-
-        A network for one image takes the first of a study, as it did before there were several.
-        """
-        views = "first" if config.views == 1 and self.data.views == "all" else self.data.views
-        if data is None:
-            return replace(self.data, views=views)
-        return DataOptions(data=data, images=images, views=views)
-
-    def labeler_options(self, asked: LabelerOptions, *, same_data: bool) -> LabelerOptions:
-        """Return `asked`, completed by the run's labeler if that fits the data.
-
-        same_data: the data are the run's; of a labeler for other data only CheXbert is kept.
-        """
-        kept = asked.labeler is None and (same_data or self.labeler == "chexbert")
-        if not kept and asked.labeler != self.labeler:
-            return asked
-        vocabulary = asked.chexbert_vocabulary or self.chexbert_vocabulary
-        return LabelerOptions(self.labeler, asked.chexbert or self.chexbert, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -214,26 +166,25 @@ class RunFolder:
         studies: Sequence[Study],
         *,
         key: str,
-        prior: bool,
+        priors: bool = True,
         device: torch.device | str = "cpu",
     ) -> StudyDataset:
         """Return the evaluation examples of `studies`, their references looked up on `device` and kept under `key`.
 
-        prior: with the prior studies, of any split of `source`. Raises DataError if a study that is not of the
-        training split stands in the index.
+        priors: with the prior studies, of any split of `source`, where the network takes them. Raises DataError if a study
+        that is not of the training split stands in the index.
         """
         sources = self.sources(config, settings, read=source.read_image)
         check_no_leak(studies, sources.index, rules=settings.rules)
-        neighbours, priors, contexts = find_references(
+        neighbours, found, contexts = find_references(
             self.retriever().to(device),
             sources.index,
             source,
             studies,
             split=key,
-            rules=settings.rules,
-            options=settings.retriever,
-            prior=prior,
+            settings=settings,
+            prior=config.prior and priors,
             context=config.context,
             cache=self.references_path,
         )
-        return StudyDataset(studies, neighbours, sources, priors=priors, contexts=contexts, seed=settings.seed)
+        return StudyDataset(studies, neighbours, sources, priors=found, contexts=contexts, seed=settings.seed)

@@ -99,9 +99,7 @@ def _trainer(
     model.load_state_dict(start.state_dict())
     start.image_encoder = model.image_encoder
     train, val = (
-        run.dataset(
-            model.config, settings, source, source.splits[split], key=split, prior=model.config.prior, device=device
-        )
+        run.dataset(model.config, settings, source, source.splits[split], key=split, device=device)
         for split in ("train", "val")
     )
     numbered = NumberedStudies(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from diffrgen.fitting.checkpoint import FitCheckpoint
-from diffrgen.images import ImageTransform, ReadImage, read_resized
+from diffrgen.images import ImageTransform
 from diffrgen.images.encoder import PatchEncoder
 from diffrgen.records import Study
 from diffrgen.retrieval.dual_encoder import DualEncoder, DualEncoderConfig, text_tower_config
@@ -69,44 +69,25 @@ def build_dual_encoder(
 
 def fit_retriever(
     folder: str | Path,
-    train: Sequence[Study],
-    validation: Sequence[Study],
-    *,
+    model: DualEncoder,
     tokenizer: PreTrainedTokenizerFast,
-    encoder: PretrainedConfig | PatchEncoder,
-    transform: ImageTransform,
-    choice: Any = None,
-    rules: Rules,
+    train: StudyPairs,
+    validation: StudyPairs | None = None,
+    *,
     options: RetrieverOptions,
     device: torch.device | str = "cpu",
     progress: bool = True,
-    read: ReadImage = read_resized,
     checkpoint: FitCheckpoint | None = None,
 ) -> tuple[DualRetriever, FitReport]:
-    """Fit a dual encoder on `train`, measure it on `validation`, save it with fit.json to `folder` and return both.
+    """Fit `model` on `train`, measure it on `validation`, save it with fit.json to `folder` and return both.
 
-    transform: of the images, in training; it is kept with the retriever. choice: what stands in its place where `read`
-    returns stored features instead of pixels.
-    `checkpoint`: see `fit_dual_encoder`.
+    Arguments and errors are those of `fit_dual_encoder`; `tokenizer` is the one that made the tokens of the pairs.
     """
-    model = build_dual_encoder(tokenizer, encoder=encoder, transform=transform, options=options)
-    splits = [
-        StudyPairs(
-            studies,
-            transform=replace(choice or transform, train=augment),
-            tokenizer=tokenizer,
-            rules=rules,
-            max_tokens=options.max_tokens,
-            seed=options.seed,
-            read=read,
-        )
-        for studies, augment in ((train, True), (validation, False))
-    ]
     report = fit_dual_encoder(
         model,
-        splits[0],
+        train,
         options=options,
-        validation=splits[1] if validation else None,
+        validation=validation,
         device=device,
         progress=progress,
         checkpoint=checkpoint,

@@ -15,7 +15,8 @@ from diffrgen.evaluation.record import RECORD, EvaluationRecord
 from diffrgen.evaluation.result import MODEL_ROW
 from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.run_check import weights_digest
-from diffrgen.pipeline.run_folder import RunFolder, RunSettings
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.settings import load_json
 from diffrgen.reinforcement.lineage import RECORD as LINEAGE
 from diffrgen.reinforcement.lineage import Lineage

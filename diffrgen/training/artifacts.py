@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -17,7 +17,17 @@ from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.stored_features import CropChoice, FeatureReader, stored_features
 from diffrgen.pretraining import FitSettings, label_trained_encoder, read_labelled, studies_as_labelled
-from diffrgen.retrieval import ProcessGroup, RetrievalIndex, Retriever, build_index, fit_retriever, load_retriever
+from diffrgen.records import Study
+from diffrgen.retrieval import (
+    ProcessGroup,
+    RetrievalIndex,
+    Retriever,
+    StudyPairs,
+    build_dual_encoder,
+    build_index,
+    fit_retriever,
+    load_retriever,
+)
 from diffrgen.staging import cache_root, staged
 from diffrgen.text import clean_report, load_tokenizer, train_tokenizer, with_impression_token
 from diffrgen.training.build import DECODERS
@@ -145,7 +155,7 @@ def make_retriever(
 
     encoder: the layout of the image tower, or a frozen encoder to take its place.
     """
-    options, run, source = setup.options, setup.run, setup.source
+    options, run = setup.options, setup.run
     if run.retriever_path.is_dir():
         return run.retriever()
     if options.retriever_path is not None:
@@ -153,24 +163,52 @@ def make_retriever(
         with staged(run.retriever_path) as stage:
             retriever.save(stage)
         return retriever
-    channels = encoder.channels if isinstance(encoder, PatchEncoder) else encoder.num_channels
     with _resumable(run, run.retriever_fit_path, setup.stop, what="retriever") as checkpoint:
-        retriever, _ = fit_retriever(
-            run.retriever_path,
-            source.splits.train,
-            source.splits.val,
-            tokenizer=tokenizer,
-            encoder=encoder,
-            transform=options.image.transform(channels, train=True),
-            choice=crop_choice() if options.freeze == "encoder" else None,
-            rules=options.text.rules,
-            options=retriever_options(options),
-            device=setup.device,
-            progress=setup.progress,
-            read=source.read_image,
-            checkpoint=checkpoint,
-        )
+        return _fitted_retriever(setup, tokenizer, encoder, checkpoint)
+
+
+def _fitted_retriever(
+    setup: RunSetup,
+    tokenizer: PreTrainedTokenizerFast,
+    encoder: PretrainedConfig | PatchEncoder,
+    checkpoint: FitCheckpoint,
+) -> Retriever:
+    options = retriever_options(setup.options)
+    channels = encoder.channels if isinstance(encoder, PatchEncoder) else encoder.num_channels
+    transform = setup.options.image.transform(channels, train=True)
+    model = build_dual_encoder(tokenizer, encoder=encoder, transform=transform, options=options)
+    # Where the encoder is frozen, stored features are read instead of pixels.
+    choice = crop_choice() if setup.options.freeze == "encoder" else transform
+    splits = setup.source.splits
+    train = _pairs(setup, splits.train, tokenizer, replace(choice, train=True))
+    validation = _pairs(setup, splits.val, tokenizer, replace(choice, train=False)) if splits.val else None
+    retriever, _ = fit_retriever(
+        setup.run.retriever_path,
+        model,
+        tokenizer,
+        train,
+        validation,
+        options=options,
+        device=setup.device,
+        progress=setup.progress,
+        checkpoint=checkpoint,
+    )
     return retriever
+
+
+def _pairs(
+    setup: RunSetup, studies: Sequence[Study], tokenizer: PreTrainedTokenizerFast, transform: ImageTransform
+) -> StudyPairs:
+    """Return the pairs of images and reports that the retriever is fitted to, or measured on."""
+    return StudyPairs(
+        studies,
+        transform=transform,
+        tokenizer=tokenizer,
+        rules=setup.options.text.rules,
+        max_tokens=setup.options.text.max_tokens,
+        seed=setup.options.seed,
+        read=setup.source.read_image,
+    )
 
 
 def make_index(setup: RunSetup, retriever: Retriever, group: ProcessGroup) -> RetrievalIndex:

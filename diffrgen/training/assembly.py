@@ -15,7 +15,7 @@ from diffrgen.pipeline.data_summary import DataSummary
 from diffrgen.pipeline.dataset import ExampleSettings, StudyDataset
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_check import note_parts
-from diffrgen.pipeline.run_folder import RunSettings
+from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Split
 from diffrgen.retrieval import DualRetriever, ProcessGroup, RetrievalIndex, Retriever
@@ -30,7 +30,7 @@ from diffrgen.training.artifacts import (
 from diffrgen.training.build import DataShape, build_model, pretrained_encoder
 from diffrgen.training.initialisation import Start, find_start
 from diffrgen.training.promptmrg_checkpoint import PromptMRGStart
-from diffrgen.training.setup import RunSetup, retriever_options
+from diffrgen.training.setup import RunSetup
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,7 @@ def _data_set(
         setup.source,
         studies,
         split=split,
-        rules=options.text.rules,
-        options=retriever_options(options),
+        settings=setup.settings(),
         prior=options.model.prior,
         context=options.model.context,
         group=group,

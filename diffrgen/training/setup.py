@@ -15,7 +15,8 @@ from diffrgen.errors import DataError
 from diffrgen.pipeline.data_digest import check_data
 from diffrgen.pipeline.labeler import absolute_checkpoint
 from diffrgen.pipeline.options import PHANTOM, DataOptions
-from diffrgen.pipeline.run_folder import RunFolder, RunSettings
+from diffrgen.pipeline.run_folder import RunFolder
+from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.source import StudySource, load_source
 from diffrgen.records import MAX_VIEWS, VIEW_KINDS, Split
 from diffrgen.retrieval import RetrieverOptions

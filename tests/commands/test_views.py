@@ -87,7 +87,7 @@ def test_a_study_is_reported_from_all_its_images_as_in_evaluation(data, run):
     reporter, folder = Reporter(run), RunFolder(run)
     settings = folder.settings()
     source = load_source(settings.data_options(reporter.model.config), settings.phantom, cache=None)
-    dataset = folder.dataset(reporter.model.config, settings, source, source.splits.val, key="val", prior=False)
+    dataset = folder.dataset(reporter.model.config, settings, source, source.splits.val, key="val", priors=False)
     inputs = StudyInputs.of(collate([dataset[row] for row in range(4)]))
     expected = reporter.model.write_reports(inputs, num_beams=1, max_new_tokens=settings.max_tokens)
     given = [StudyImages(study.images, study.views) for study in source.splits.val]

@@ -56,7 +56,7 @@ def run(tmp_path_factory, data) -> Path:
 def make_dataset(run: Path, split: str, *, train: bool = False, seed: int = 0, prior: bool = True) -> StudyDataset:
     folder, settings = RunFolder(run), RunFolder(run).settings()
     source = load_source(settings.data, settings.phantom)
-    dataset = folder.dataset(folder.model().config, settings, source, source.splits[split], key=split, prior=prior)
+    dataset = folder.dataset(folder.model().config, settings, source, source.splits[split], key=split, priors=prior)
     sources = dataset.sources
     if train:
         sources = replace(sources, transform=settings.image.transform(sources.transform.channels, train=True))
@@ -117,8 +117,7 @@ def test_commands_that_look_up_references_at_once_take_turns(run, tmp_path, monk
             source,
             source.splits["val"],
             split="val",
-            rules=settings.rules,
-            options=settings.retriever,
+            settings=settings,
             prior=True,
             progress=False,
         )

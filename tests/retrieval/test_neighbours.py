@@ -45,17 +45,14 @@ def room(tmp_path_factory) -> Room:
     root = tmp_path_factory.mktemp("retrieval")
     studies = draw_studies(root / "images", 28)
     tokenizer = train_tokenizer([study.report for study in studies], vocab_size=200, min_frequency=1)
-    retriever, report = fit_retriever(
-        root / "retriever",
-        studies,
-        studies[:8],
-        tokenizer=tokenizer,
-        encoder=ENCODER,
-        transform=TRANSFORM,
-        rules="plain",
-        options=OPTIONS,
-        progress=False,
+    model = build_dual_encoder(tokenizer, encoder=ENCODER, transform=TRANSFORM, options=OPTIONS)
+    train, validation = (
+        StudyPairs(
+            of, transform=replace(TRANSFORM, train=augment), tokenizer=tokenizer, rules="plain", max_tokens=OPTIONS.max_tokens
+        )
+        for of, augment in ((studies, True), (studies[:8], False))
     )
+    retriever, report = fit_retriever(root / "retriever", model, tokenizer, train, validation, options=OPTIONS, progress=False)
     assert report.steps == 4 * (28 // 8)
     assert (root / "retriever" / "fit.json").is_file()
     return Room(root, retriever, studies)

@@ -208,7 +208,7 @@ def load_r2gen(folder: Path, path: Path) -> None:
 def make_settings(folder: Path) -> list[Path]:
     from diffrgen.phantom import PhantomOptions
     from diffrgen.pipeline.options import DataOptions, ImageOptions
-    from diffrgen.pipeline.run_folder import RunSettings
+    from diffrgen.pipeline.run_settings import RunSettings
     from diffrgen.pipeline.settings import save_json
     from diffrgen.retrieval import RetrieverOptions
 
