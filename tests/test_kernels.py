@@ -266,11 +266,33 @@ def test_parity_of_every_16_bit_number(backend: str, device: str, dtype: torch.d
 
 
 def every_number(dtype: torch.dtype, count: int) -> torch.Tensor:
-    """The numbers of a 16-bit type, some of them twice; without those whose quarter or sum float32 cannot hold."""
+    """The finite numbers of a 16-bit type, some of them twice; without those whose parts float32 cannot hold."""
     numbers = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
     sizes = numbers.float().abs()
-    kept = numbers[(sizes == 0) | (sizes > 1e-30) & (sizes < 1e37)]
+    kept = numbers[(sizes == 0) | (sizes > 1e-30) & sizes.isfinite()]
     return torch.cat([kept, kept])[:count]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("name", ["three_masks", "exclusive", "shared_projections", "many_patches"])
+def test_largest_values(name: str, dtype: torch.dtype) -> None:
+    """Values of one sign near the largest number: their sums over keys have no float32, results and gradients have."""
+    if (reason := absent("native", "cpu", dtype)) is not None:
+        pytest.skip(reason)
+    case = BY_NAME[name]
+    q, k, v, alpha = (x.detach() for x in case.inputs(dtype))
+    v = (v.sigmoid() / 2 + 0.5) * (0.99 * torch.finfo(dtype).max)
+
+    def run(backend: str, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        leaves = [x.requires_grad_() for x in inputs]
+        out = routed_coattention(*leaves, **case.options, backend=backend)
+        grad = 1e-6 * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        return [out, *torch.autograd.grad(out, leaves, grad.to(dtype).to(out.dtype))]
+
+    exact = run("reference", *(x.double() for x in (q, k, v, alpha)))
+    for what, value, true in zip(NAMES, run("native", q, k, v, alpha), exact, strict=True):
+        assert value.isfinite().all(), what
+        assert error(value, true) <= (1e-5 if dtype == torch.float32 else 1e-2), what
 
 
 @pytest.mark.parametrize("case", GENERAL_CASES[:3] + CASES[:3], ids=lambda case: case.name)

@@ -7,7 +7,7 @@
 template <class S, class T>
 struct Backward : Group<S, T> {
   using Base = Group<S, T>;
-  using Base::count, Base::head, Base::p, Base::width;
+  using Base::count, Base::head, Base::p, Base::value_unit, Base::width;
   T *q, *grad, *dq, *k, *v, *dk, *dv;              // one part for each head; q is scaled
   T *dv_all, *zeros;                               // a row for each head: what is added to every row of dV
   T *k_t, *v_t, *v_sum, *rest, *weights, *slopes;  // one head
@@ -43,8 +43,8 @@ struct Backward : Group<S, T> {
 
   void read(int64_t projection) {
     this->pack_rows(p.q, projection, T(p.scale), q);
-    this->pack_keys(p.k, projection, k);
-    this->pack_keys(p.v, projection, v);
+    this->pack_keys(p.k, projection, T(1), k);
+    this->pack_keys(p.v, projection, value_unit, v);
   }
 
   // Weights alpha (P - u) and slopes dS of a tile, and from them dQ; returns the sum of delta.
@@ -63,7 +63,7 @@ struct Backward : Group<S, T> {
     for (int64_t r = 0; r < tile.rows; ++r) {
       rest[tile.first_row + r] = states.rest[r];
       delta += states.delta[r];
-      if (p.row_alpha) share(h)[this->place(tile.first_row + r)] = states.delta[r];
+      if (p.row_alpha) share(h)[this->place(tile.first_row + r)] = states.delta[r] / value_unit;
     }
     multiply_values(p, tile, slope, row, k + h * p.keys * width, width, {dq + first, width, kLanes<T>, adds()},
                     &this->upcoming);
@@ -158,8 +158,9 @@ struct Backward : Group<S, T> {
     const int64_t row_start = this->batch * p.rows * row + own, key_start = this->batch * p.keys * row + own;
     const RowList rows{p.rows, this->row_order(), nullptr}, keys{p.keys, nullptr, this->exist()};
     const bool past = p.past_caches;
-    unpack(dq, width, rows, count, p.dim, T(p.scale), zeros, static_cast<S*>(p.dq) + row_start, row, past);
-    unpack(dk, width, keys, count, p.dim, T(1), zeros, static_cast<S*>(p.dk) + key_start, row, past);
+    const T restored = T(1) / value_unit;
+    unpack(dq, width, rows, count, p.dim, restored * T(p.scale), zeros, static_cast<S*>(p.dq) + row_start, row, past);
+    unpack(dk, width, keys, count, p.dim, restored, zeros, static_cast<S*>(p.dk) + key_start, row, past);
     unpack(dv, width, keys, count, p.dim, T(1), dv_all, static_cast<S*>(p.dv) + key_start, row, past);
   }
 
@@ -170,7 +171,7 @@ struct Backward : Group<S, T> {
       if (!p.shared || mask == 0) read(p.shared ? 0 : mask), this->fetch_after(mask);
       for (int64_t h = 0; h < count; ++h) {
         const double delta = add_head(h);
-        if (!p.row_alpha) *share(h) = delta;
+        if (!p.row_alpha) *share(h) = delta / value_unit;
       }
       if (!p.shared || mask == p.masks - 1) write(p.shared ? 0 : mask);
     }

@@ -5,8 +5,8 @@
 template <class S, class T>
 struct Forward : Group<S, T> {
   using Base = Group<S, T>;
-  using Base::count, Base::head, Base::p, Base::width;
-  T *q, *k, *v, *out, *zeros;  // one part for each head; q is scaled
+  using Base::count, Base::head, Base::p, Base::value_unit, Base::width;
+  T *q, *k, *v, *out, *zeros;  // one part for each head; q is scaled, v and out are in units of value_unit
   T *k_t, *v_sum, *weights;    // one head
   RowState<T> states;          // one tile
   ColumnsX<T> x;
@@ -32,8 +32,8 @@ struct Forward : Group<S, T> {
 
   void read(int64_t mask) {
     this->pack_rows(p.q, mask, T(p.scale), q);
-    this->pack_keys(p.k, mask, k);
-    this->pack_keys(p.v, mask, v);
+    this->pack_keys(p.k, mask, T(1), k);
+    this->pack_keys(p.v, mask, value_unit, v);
   }
 
   void add_tile(int64_t h, int64_t mask, const Tile& tile, bool first) {
@@ -80,7 +80,8 @@ struct Forward : Group<S, T> {
       for (int64_t i = 0; i < count * p.rows * width; ++i) out[i] = T(0);
     S* target = static_cast<S*>(p.out) + (this->batch * p.rows * p.heads + head) * p.dim;
     for (int64_t i = 0; i < count * width; ++i) zeros[i] = T(0);
-    unpack(out, width, {p.rows, this->row_order(), nullptr}, count, p.dim, T(1), zeros, target, p.heads * p.dim, false);
+    unpack(out, width, {p.rows, this->row_order(), nullptr}, count, p.dim, T(1) / value_unit, zeros, target,
+           p.heads * p.dim, false);
   }
 };
 

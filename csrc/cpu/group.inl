@@ -15,15 +15,25 @@ inline Part part_of(const Problem& p, int64_t unit) {
   return {unit / groups, head, left < p.heads_at_once ? left : p.heads_at_once};
 }
 
+// The largest power of two that is at most 1 / (2 keys).
+template <class T>
+T unit_of_values(int64_t keys) {
+  T unit = T(0.5);
+  for (int64_t power = 1; power < keys; power *= 2) unit /= 2;
+  return unit;
+}
+
 template <class S, class T>
 struct Group : Part {
   const Problem& p;
   int64_t width;               // D padded to whole vectors: the row length of every (rows x D) buffer
+  T value_unit;                // values are read times this, a power of two, so that sums of them over keys do not overflow
   int64_t unit = 0, last = 0;  // this unit, and the thread's last one
   Upcoming upcoming;
   T* memory;                   // scratch memory that is left
 
-  Group(const Problem& problem, T* scratch) : Part{}, p(problem), width(padded<T>(p.dim)), memory(scratch) {}
+  Group(const Problem& problem, T* scratch)
+      : Part{}, p(problem), width(padded<T>(p.dim)), value_unit(unit_of_values<T>(p.keys)), memory(scratch) {}
 
   // Memory aligned to 64 bytes.
   T* take(int64_t elements) {
@@ -57,9 +67,9 @@ struct Group : Part {
     pack(start_of<S>(view, batch, mask, head), strides, {p.rows, row_order(), nullptr}, count, p.dim, factor, to, width);
   }
 
-  void pack_keys(const View& view, int64_t mask, T* to) const {
+  void pack_keys(const View& view, int64_t mask, T factor, T* to) const {
     const Strides strides{view.row, view.head, view.dim};
-    pack(start_of<S>(view, batch, mask, head), strides, {p.keys, nullptr, exist()}, count, p.dim, T(1), to, width);
+    pack(start_of<S>(view, batch, mask, head), strides, {p.keys, nullptr, exist()}, count, p.dim, factor, to, width);
   }
 
   // Has fetched while the products of a projection are computed what is read after it: the next one, or the next unit's
