@@ -3,6 +3,12 @@
 // right) of a window's centre. `stream` is the handle of the CUDA stream; the CPU does not use it.
 #include "namespace.h"
 
+#if defined(__GLIBC__)
+// libstdc++ asks this variable, which glibc has from 2.32 on, whether references may be counted without atomic
+// operations. This one, of the library's own, says no, so that the library also loads with glibc 2.28.
+extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded = 0;
+#endif
+
 DIFFRGEN_LIBRARY(m) {
   m.def(
       "forward(Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor? centres, Tensor? key_mask, int[] grid, int[] windows, "

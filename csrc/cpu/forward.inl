@@ -53,7 +53,7 @@ struct Forward : Group<S, T> {
 
   void save_lse(int64_t h, int64_t mask, const Tile& tile) {
     for (int64_t r = 0; r < tile.rows; ++r)
-      this->lse(mask, h, tile.first_row + r) = states.top[r] + std::log(states.sum[r]);
+      this->lse(mask, h, tile.first_row + r) = states.top[r] + log_of(states.sum[r]);
   }
 
   void add_mask(int64_t mask, bool first) {
