@@ -1,0 +1,1 @@
+../../../tests/support/kernel_backends.py
