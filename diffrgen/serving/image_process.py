@@ -1,10 +1,12 @@
-"""A process of its own that decodes uploads to grey pixels: `python -m diffrgen.serving.image_process`.
+"""A separate process that decodes uploads to grey pixels: `python -m diffrgen.serving.image_process`.
 
-Decoders are native code that a hostile file can make crash, run for hours or ask for all memory. Here they take only
-this process with them, and of the file nothing but its grey pixels, its view and digests of two tags reaches the service.
-Takes a line of JSON a file, {"file", "sizes", "max_pixels", "seconds", "key"}, and answers one: {"error": null or why it is
-refused, "shapes": [[width, height] an image], "patient", "study", "view", "text": see `Upload`}, then the pixels of these
-images, a byte each. Without "sizes" it answers {"error", "tags"}.
+Decoders are native code that a hostile file can make crash, run for hours or exhaust the memory. Here they end only
+this process, and only the grey pixels, the view and digests of two tags of a file reach the service.
+
+Protocol (the other side is image_reader.py): for each file one line of JSON, {"file", "sizes", "max_pixels", "seconds",
+"key"}, on standard input. The reply on standard output is a header, one line of JSON: {"error": null or the reason of a
+rejection, "shapes": [[width, height] of each image], "patient", "study", "view", "text": see `Upload`}, then the pixels of
+these images, one byte each. A request without "sizes" gets {"error", "tags"} and no pixels.
 """
 
 from __future__ import annotations
@@ -30,50 +32,50 @@ from diffrgen.images.dicom import read_dicom
 from diffrgen.images.dicom_study import DicomStudy, dicom_study
 from diffrgen.images.resized import resized
 
-# Above what the process holds at its start: a few copies of the largest image, as float64.
+# Memory beyond that of the started process: a few copies of the largest image as float64.
 MOST_BYTES = 2 << 30
 PR_SET_PDEATHSIG = 1
 NO_TAGS = DicomStudy("", "", "unknown")
 
 
 def main() -> None:
-    """Answer file by file until standard input ends."""
+    """Reply to request after request until standard input ends."""
     _end_with_parent()
     with contextlib.suppress(ImportError):  # without it `read_dicom` names the package to install
         import pydicom.pixels.decoders  # noqa: F401
     _bound_memory()
-    _answer({"ready": True})
+    _reply({"ready": True})
     for line in sys.stdin:
-        task = json.loads(line)
+        request = json.loads(line)
         # Counts processor time of all threads; the signal ends the process within a decoder too.
-        signal.setitimer(signal.ITIMER_PROF, task["seconds"])
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         try:
-            answer, images = taken(task)
-        except DataError as refused:
-            answer, images = {"error": str(refused)}, []
+            header, images = process_request(request)
+        except DataError as error:
+            header, images = {"error": str(error)}, []
         except MemoryError:
-            answer, images = {"error": "the image asks for too much memory"}, []
+            header, images = {"error": "the image requires too much memory"}, []
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _answer(answer, *images)
+        _reply(header, *images)
 
 
-def taken(task: dict[str, Any]) -> tuple[dict[str, object], list[Image.Image]]:
-    """Return the answer about a file, and its pixels for each size; DataError if the file is rejected.
+def process_request(request: dict[str, Any]) -> tuple[dict[str, object], list[Image.Image]]:
+    """Return the header of the reply and the image at each size; DataError if the file is rejected.
 
-    A task without sizes asks for the tags that a draft in the format of a hospital repeats, as DICOM JSON.
+    A request without sizes asks for the tags that structured reports and FHIR resources repeat, as DICOM JSON.
     """
-    file = Path(task["file"])
-    if "sizes" not in task:
+    file = Path(request["file"])
+    if "sizes" not in request:
         from diffrgen.clinical.source import read_source
 
         return {"error": None, "tags": read_source(file).tags.to_json_dict()}, []
-    images, text = decoded(file, task["sizes"], task["max_pixels"])
-    facts = _facts(dicom_study(file) or NO_TAGS, bytes.fromhex(task["key"]))
+    images, text = decode(file, request["sizes"], request["max_pixels"])
+    tags = _digested(dicom_study(file) or NO_TAGS, bytes.fromhex(request["key"]))
     shapes = [image.size for image in images]
-    return {"error": None, "shapes": shapes, "text": [astuple(region) for region in text], **facts}, images
+    return {"error": None, "shapes": shapes, "text": [astuple(region) for region in text], **tags}, images
 
 
-def decoded(
+def decode(
     file: Path, sizes: list[int | None], max_pixels: int
 ) -> tuple[list[Image.Image], tuple[TextRegion, ...]]:
     """Return what `read_resized` gives for each of `sizes`, and the text found in the image.
@@ -88,8 +90,8 @@ def decoded(
     return images, find_text(read_grey(file, at_least=SIDE))
 
 
-def _facts(tags: DicomStudy, key: bytes) -> dict[str, str]:
-    """What the service learns of a file's tags: whether two are the same, and the view."""
+def _digested(tags: DicomStudy, key: bytes) -> dict[str, str]:
+    """Return the digests of patient and study, which can only be compared with each other, and the view."""
     digests = {name: _digest(getattr(tags, name), key) for name in ("patient", "study")}
     return {**digests, "view": tags.view}
 
@@ -114,8 +116,8 @@ def _bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _answer(words: dict[str, object], *images: Image.Image) -> None:
-    sys.stdout.buffer.write(json.dumps(words).encode() + b"\n")
+def _reply(header: dict[str, object], *images: Image.Image) -> None:
+    sys.stdout.buffer.write(json.dumps(header).encode() + b"\n")
     for image in images:
         sys.stdout.buffer.write(image.tobytes())
     sys.stdout.buffer.flush()

@@ -25,26 +25,26 @@ from diffrgen.serving.refusals import for_visitors
 from diffrgen.serving.upload import Upload
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# How a data set begins that lacks the preamble and the mark: an element of group 2 or 8, little-endian.
+# A DICOM data set without preamble and mark begins with an element of group 2 or 8, little-endian.
 HEADLESS = (b"\x02\x00", b"\x08\x00")
-# Wall-clock time that a machine under any load needs at most; processor time is limited by the process itself.
-STARTS_WITHIN, ANSWERS_WITHIN = 120.0, 120.0
-DAMAGED = "the file is damaged, or asks for too much memory or time"
+# Seconds of wall-clock time, generous for a loaded machine; the process itself limits its processor time.
+STARTS_WITHIN, REPLIES_WITHIN = 120.0, 120.0
+DAMAGED = "the file is damaged, or requires too much memory or time"
 
 
 class ImageReader:
-    """An `image_process` that is started early, and anew when a file has ended it. Works on one file after another.
+    """Runs `image_process` and has it decode one file after another; starts it early, and again if a file has ended it.
 
     folder: holds a file while it is decoded; sizes: what the networks read of an image, see `read_resized`.
     """
 
     def __init__(self, folder: Path, sizes: Sequence[int | None], limits: UploadLimits) -> None:
         self._folder, self._sizes, self._limits = folder, tuple(sizes), limits
-        # A thread for life, as the process ends with the thread that started it.
+        # One thread for the service's lifetime, because the process ends with the thread that started it.
         self._thread = ThreadPoolExecutor(1, "image-reader")
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
-        # Digests of tags can be compared while the service runs, and mean nothing to anybody else.
+        # Digests of tags can be compared while the service runs, and are meaningless without this key.
         self._key = secrets.token_hex(32)
         self._thread.submit(self._running)
 
@@ -72,11 +72,11 @@ class ImageReader:
 
     def _read(self, content: bytes) -> Upload:
         file = self._folder / f"image{_suffix(content)}"
-        task = {"file": str(file), "sizes": self._sizes, "max_pixels": self._limits.max_pixels, "key": self._key}
+        request = {"file": str(file), "sizes": self._sizes, "max_pixels": self._limits.max_pixels, "key": self._key}
         try:
             file.write_bytes(content)
             with for_visitors(self._limits):
-                return self._asked({**task, "seconds": self._limits.decode_seconds})
+                return self._decode({**request, "seconds": self._limits.decode_seconds})
         finally:
             file.unlink(missing_ok=True)
 
@@ -84,7 +84,7 @@ class ImageReader:
         file = self._folder / "image.dcm"
         try:
             file.write_bytes(content)
-            _, words = self._answered({"file": str(file), "seconds": self._limits.decode_seconds})
+            _, header = self._request({"file": str(file), "seconds": self._limits.decode_seconds})
         except DataError as error:
             raise DataError(str(error).replace(str(file), name)) from None
         except (OSError, EOFError):
@@ -94,32 +94,32 @@ class ImageReader:
             file.unlink(missing_ok=True)
         import pydicom
 
-        return SourceImage(Path(name), pydicom.Dataset.from_json(words["tags"]))
+        return SourceImage(Path(name), pydicom.Dataset.from_json(header["tags"]))
 
-    def _answered(self, task: dict[str, object]) -> tuple[_Answer, dict[str, Any]]:
-        """Have the process work on a file: its answer, and the words of it; DataError if the file is rejected."""
+    def _request(self, request: dict[str, object]) -> tuple[_Reply, dict[str, Any]]:
+        """Send a request to the process and return the reply and its header; DataError if the file is rejected."""
         process = self._running()
-        assert process.stdin is not None  # a pipe, as `_running` asked
-        process.stdin.write(json.dumps(task).encode() + b"\n")
+        assert process.stdin is not None  # `_running` opens a pipe
+        process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        answer = _Answer(process, ANSWERS_WITHIN)
-        words = answer.words()
-        if words["error"] is not None:
-            raise DataError(words["error"])
-        return answer, words
+        reply = _Reply(process, REPLIES_WITHIN)
+        header = reply.header()
+        if header["error"] is not None:
+            raise DataError(header["error"])
+        return reply, header
 
-    def _asked(self, task: dict[str, object]) -> Upload:
+    def _decode(self, request: dict[str, object]) -> Upload:
         try:
-            answer, words = self._answered(task)
-            images = dict(zip(self._sizes, map(answer.image, words["shapes"]), strict=True))
-            text = tuple(TextRegion(*region) for region in words["text"])
-            return Upload(images, words["patient"], words["study"], words["view"], text)
+            reply, header = self._request(request)
+            images = dict(zip(self._sizes, map(reply.image, header["shapes"]), strict=True))
+            text = tuple(TextRegion(*region) for region in header["text"])
+            return Upload(images, header["patient"], header["study"], header["view"], text)
         except (OSError, EOFError):  # TimeoutError is an OSError
             self._end()
             raise DataError(DAMAGED) from None
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the process, once it can be asked."""
+        """Return the process, started if necessary, once it accepts requests."""
         if self._process is None:
             if self._closed:
                 raise EOFError
@@ -130,7 +130,7 @@ class ImageReader:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-            _Answer(self._process, STARTS_WITHIN).words()
+            _Reply(self._process, STARTS_WITHIN).header()
         return self._process
 
     def _end(self) -> None:
@@ -143,26 +143,26 @@ class ImageReader:
             self._process = None
 
 
-class _Answer:
-    """Takes what the process answers; EOFError if the process has ended, TimeoutError if it is silent for too long."""
+class _Reply:
+    """Reads a reply of the process; EOFError if the process has ended, TimeoutError if it takes longer than `seconds`."""
 
     def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        assert isinstance(process.stdout, io.BufferedReader)  # a pipe, as `_running` asked
-        self._output, self._end, self._taken = process.stdout, time.monotonic() + seconds, b""
+        assert isinstance(process.stdout, io.BufferedReader)  # `_running` opens a pipe
+        self._output, self._end, self._received = process.stdout, time.monotonic() + seconds, b""
 
-    def words(self) -> dict[str, Any]:
-        while b"\n" not in self._taken:
-            self._taken += self._more()
-        line, self._taken = self._taken.split(b"\n", 1)
+    def header(self) -> dict[str, Any]:
+        while b"\n" not in self._received:
+            self._received += self._more()
+        line, self._received = self._received.split(b"\n", 1)
         return json.loads(line)
 
     def image(self, shape: tuple[int, int]) -> Image.Image:
-        parts, missing = [self._taken], shape[0] * shape[1] - len(self._taken)
+        parts, missing = [self._received], shape[0] * shape[1] - len(self._received)
         while missing > 0:
             parts.append(self._more())
             missing -= len(parts[-1])
         pixels = b"".join(parts)
-        self._taken = pixels[shape[0] * shape[1] :]
+        self._received = pixels[shape[0] * shape[1] :]
         return Image.frombytes("L", (shape[0], shape[1]), pixels[: shape[0] * shape[1]])
 
     def _more(self) -> bytes:
