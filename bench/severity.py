@@ -46,12 +46,12 @@ class Command:
 
 
 @torch.no_grad()
-def pooled_features(model: DiffRGenForReportGeneration, sources: ExampleSettings, studies: Sequence[Study]) -> Tensor:
+def pooled_features(model: DiffRGenForReportGeneration, settings: ExampleSettings, studies: Sequence[Study]) -> Tensor:
     """Return the pooled image features of `studies`, (n, E)."""
     features = []
     for start in range(0, len(studies), 64):
-        images = [sources.read(study.images[0], sources.transform.resize) for study in studies[start : start + 64]]
-        features.append(model.image_encoder(torch.stack([sources.transform(image) for image in images])).pooled)
+        images = [settings.read(study.images[0], settings.transform.resize) for study in studies[start : start + 64]]
+        features.append(model.image_encoder(torch.stack([settings.transform(image) for image in images])).pooled)
     return torch.cat(features)
 
 
@@ -103,9 +103,9 @@ def measure(run: RunFolder) -> dict[str, Any]:
         raise DataError(f"{run.path}: needed a run on the phantom, whose reports tell all severities, got {settings.data.data}")
     model = run.model()
     source = load_source(settings.data, settings.phantom)
-    sources = run.sources(model.config, settings, read=source.read_image)
+    examples = run.example_settings(model.config, settings, read=source.read_image)
     splits = [
-        (pooled_features(model, sources, studies), severities(studies))
+        (pooled_features(model, examples, studies), severities(studies))
         for studies in (source.splits.train, source.splits.test)
     ]
     findings: dict[str, dict[str, float]] = {}

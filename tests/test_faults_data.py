@@ -148,7 +148,7 @@ def test_weights_and_a_tokenizer_of_another_run_are_refused(own_run):
     tokenizer = own_run / "tokenizer.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text())) + "\n")
     with pytest.raises(DataError, match=r"tokenizer\.json: is not of the tokenizer that this run was trained with"):
-        run.sources(model.config, run.settings())
+        run.example_settings(model.config, run.settings())
 
 
 @pytest.fixture(scope="module")

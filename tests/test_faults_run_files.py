@@ -38,7 +38,7 @@ def load(folder: RunFolder, part: str) -> None:
     """Load a part of a run, or with `sources` all that its network needs to fit."""
     settings = folder.settings()
     if part == "sources":
-        folder.sources(folder.model().config, settings)
+        folder.example_settings(folder.model().config, settings)
     else:
         getattr(folder, part)()
 

@@ -72,7 +72,7 @@ def test_another_batch_size_in_the_middle_of_an_epoch_takes_each_study_once(chan
     item = StudyDataset.__getitem__
 
     def noted(self, row):
-        if self.sources.transform.train:
+        if self.settings.transform.train:
             seen[self.epoch, row] += 1
         return item(self, row)
 
@@ -91,7 +91,7 @@ def test_another_batch_size_in_the_middle_of_an_epoch_takes_each_study_once(chan
     assert rates[-1] == 0.0
     assert rates[late - 1] >= rates[-1]
     assert lines[-1]["temperature"] == pytest.approx(0.1)
-    # A plain --resume afterwards, of a training that is over, ends.
+    # A later --resume of the complete training takes no further step.
     assert train_command.main(["--resume", "--output", str(run)]) == 0
     assert len([line for line in log_lines(run) if line["phase"] == "train"]) == steps
 

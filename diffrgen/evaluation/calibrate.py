@@ -1,4 +1,4 @@
-"""Calibrating a run: how probable the sentences of its reports are to be true, learned on a split."""
+"""Calibrates a run: fits the probability that a sentence of its reports is true, on a split."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def calibrate(options: CalibrateOptions) -> tuple[ConfidenceCalibration, Confide
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     dataset = run.dataset(model.config, settings, source, studies, key=choice.key, priors=options.priors, device=device)
-    rater = SentenceRater(dataset.sources.tokenizer, labeler)
+    rater = SentenceRater(dataset.settings.tokenizer, labeler)
     written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers, rater=rater)
     truth = reference_states([study.report for study in studies], labeler)
     judged = judge_sentences(written, truth)
@@ -83,7 +83,7 @@ def _cross_fitted_scores(judged: JudgedSentences, *, resamples: int) -> Confiden
 
 
 def _fit_omissions(written: Sequence[GeneratedReport], truth: np.ndarray, labeler: Labeler) -> RisingCurve:
-    """Return how probable it is that a reference states a finding that the report leaves out, by P(positive)."""
+    """Return the probability, as a function of P(positive), that the reference mentions a finding that the report omits."""
     omissions = left_out(written, truth, labeler)
     if not len(omissions.stated):
         return RisingCurve((0.0,), (0.0,))

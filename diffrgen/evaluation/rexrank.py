@@ -59,12 +59,12 @@ def write_rexrank(options: ReXrankOptions) -> int:
         first = next(iter(broken))
         raise DataError(f"{options.input_json}: {len(broken)} image(s) cannot be read, such as {first}: {broken[first]}")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    sources = run.sources(model.config, settings)
+    examples = run.example_settings(model.config, settings)
     retriever = run.retriever().to(model.device)
-    neighbours = neighbours_of_studies(retriever, sources.index, studies, split="rexrank", options=settings.retriever)
+    neighbours = neighbours_of_studies(retriever, examples.index, studies, split="rexrank", options=settings.retriever)
     names = model.config.context
     contexts = contexts_of_studies(retriever, studies, names, rules=settings.rules) if names else None
-    dataset = StudyDataset(studies, neighbours, sources, contexts=contexts, seed=settings.seed)
+    dataset = StudyDataset(studies, neighbours, examples, contexts=contexts, seed=settings.seed)
     labeler = run_labeler(settings.labeler)
     written = write_reports(model, dataset, generation, labeler=labeler, workers=options.workers)
     content = {

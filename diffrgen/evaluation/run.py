@@ -32,7 +32,7 @@ from diffrgen.text import ReportSections
 
 
 class Row(NamedTuple):
-    """What the model generated for one row of the table, and how that was decoded."""
+    """The reports of one row of the model, and their decoding."""
 
     reports: Sequence[GeneratedReport]
     decoding: Decoding
@@ -65,11 +65,11 @@ def evaluate(options: EvaluateOptions) -> Evaluation:
 
 
 def _generate(subject: Subject) -> dict[str, Row]:
-    """Generate the reports of the model's own rows: as it is, and with marks, context or images changed where asked for."""
+    """Generate the reports of the model's rows: the model itself, and with marks, context or images changed if requested."""
     options, dataset, seed = subject.options, subject.dataset, subject.settings.seed
     rater = None
     if subject.calibration is not None:
-        rater = SentenceRater(dataset.sources.tokenizer, subject.labeler, subject.calibration)
+        rater = SentenceRater(dataset.settings.tokenizer, subject.labeler, subject.calibration)
     rows = {MODEL_ROW: Row(_reports(subject, options.generation, rater), subject.decoding)}
     if options.both_marks:
         name = MARKS_ROW if options.generation.suppress_marks else UNMARKED_ROW
@@ -79,7 +79,7 @@ def _generate(subject: Subject) -> dict[str, Row]:
     if options.shuffled_context:
         dataset.shuffle_contexts(seed)
         rows[CONTEXT_ROW] = Row(_reports(subject, options.generation), subject.decoding)
-        dataset.introduced = list(range(len(dataset)))
+        dataset.context_rows = list(range(len(dataset)))
     if options.shuffled_images:
         dataset.shuffle_images(seed)
         rows[SHUFFLED_ROW] = Row(_reports(subject, options.generation), subject.decoding)
@@ -105,7 +105,7 @@ def _score(subject: Subject, rows: Mapping[str, Row]) -> dict[str, Scores]:
         dataset.states.numpy(),
         labeler=source.labeler,
         truth_from=source.truth(options.split),
-        training_reports=_training_reports(dataset.sources.index.studies),
+        training_reports=_training_reports(dataset.settings.index.studies),
         protocol=options.protocol,
         radeval=options.radeval,
         statements=StatementTruth.of(subject.studies, source.splits.train) if is_phantom else None,
@@ -118,7 +118,7 @@ def _score(subject: Subject, rows: Mapping[str, Row]) -> dict[str, Scores]:
 
 
 def _confidence(subject: Subject, reports: Sequence[GeneratedReport]) -> ConfidenceEvaluation | None:
-    """Return how far the confidence of the model's sentences is right; None where the run is not calibrated."""
+    """Return the scores of the model's sentence confidence; None if the run is not calibrated."""
     if subject.calibration is None:
         return None
     return evaluate_confidence(
@@ -149,15 +149,15 @@ def _reference_sections(studies: Sequence[Study]) -> list[ReportSections]:
 
 
 def _indicated_reports(subject: Subject) -> list[str] | None:
-    """Return for each study the report of the training study whose context is nearest; None if the run takes none.
+    """Return for each study the report of the training study with the nearest context; None for a run without context.
 
-    Only the context is looked at, so that the scores show what a report can copy without the image. None, too, where the
-    data have no training studies.
+    Only the context is used, so the scores show how much it provides without the image. Also None if the
+    data contain no training studies.
     """
     dataset, training = subject.dataset, subject.source.splits.train
     if dataset.contexts is None or not training:
         return None
-    names, rules = subject.model.config.context, dataset.sources.rules
+    names, rules = subject.model.config.context, dataset.settings.rules
     known = contexts_of_studies(subject.run.retriever(), training, names, rules=rules)
     return [training[place].report for place in nearest_contexts(known, dataset.contexts)]
 

@@ -87,7 +87,8 @@ class Explainer:
         pictured, patches, reports, *earlier = calls[len(layers) :]
         seen = findings_attention(model, calls[: len(layers)])
         z, f = reports[0].output, _mean_of_views(patches[0].output, inputs.view_mask)  # of Eq. 1
-        tokens = self.reporter.sources.index.manifest.token_length if self.reporter.sources.token_features else 1
+        examples = self.reporter.example_settings
+        tokens = examples.index.manifest.token_length if examples.token_features else 1
         mask = given_or_true(inputs.retrieved_mask, z)
         metrics = neighbour_metrics(z, f, mask.unflatten(1, (-1, tokens)))
         prior_metrics = None
@@ -110,14 +111,14 @@ class Explainer:
             position=position,
             images=np.stack(
                 [
-                    _grey(view.cpu(), self.reporter.sources.transform)
+                    _grey(view.cpu(), self.reporter.example_settings.transform)
                     for view in inputs.pixel_values[row, : inputs.view_counts[row]]
                 ]
             ),
             sentences=sentences,
             neighbour_sentences=tuple(mark_shared(neighbour.report, texts) for neighbour in written.neighbours),
             differences=tuple(compare_neighbours(metrics, config.difference_metrics)),
-            # Windows that follow each row are not drawn: the picture is of those at fixed places.
+            # Windows that follow each row's attention are not drawn; the picture shows windows at fixed positions.
             routes=()
             if config.centres == "attention"
             else layer_routes(
@@ -147,14 +148,14 @@ class Explainer:
         image = None if prior.image is None else reporter.pixel_values(prior.image)
         return ExplainedPrior(
             states=named_states(inputs.prior_states[row]),
-            image=None if image is None else _grey(image, reporter.sources.transform),
+            image=None if image is None else _grey(image, reporter.example_settings.transform),
             sentences=mark_shared(report, texts),
             differences=tuple(compare_prior(rows, metrics, reporter.model.config.difference_metrics)),
         )
 
     def _sentences(self, row: int, batch: GeneratedBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
         """Cut a report into sentences, each with the mean attention of its tokens."""
-        tokenizer, ids = self.reporter.sources.tokenizer, batch.generated.sequences[row].tolist()
+        tokenizer, ids = self.reporter.example_settings.tokenizer, batch.generated.sequences[row].tolist()
         views, of_batch = batch.inputs.view_counts[row], batch.inputs.pixel_values.shape[1]
         patches, retrieved = of_batch * reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
         rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])

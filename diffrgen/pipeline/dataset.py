@@ -25,17 +25,17 @@ from diffrgen.text import ReportSections, Rules, clean_report, section_ids
 from diffrgen.workers import worker_options
 
 Example = dict[str, Tensor]
-# Sets the draws for a study's prior apart from those for its image.
+# Separates the random draws for a study's prior from those for its image.
 PRIOR_DRAW = 1
-# And those for its context.
+# Likewise those for its context.
 CONTEXT_DRAW = 2
 
 
 @dataclass(frozen=True)
 class ExampleSettings:
-    """What examples are made with: image transform, tokenizer, cleaning rules, report index, how images are read.
+    """The settings of examples: image transform, tokenizer, cleaning rules, report index, image reader.
 
-    findings: how many the network knows, 14 or 18. sections: whether it writes findings and impression.
+    findings: the network's number of findings, 14 or 18. sections: whether it generates findings and impression.
     """
 
     transform: ImageTransform
@@ -58,13 +58,16 @@ class StudyDataset(Dataset[Example]):
     report tokens and the end token. `neighbours`, `priors` and `contexts` have one row a study. Augmentation, of the images,
     the prior and the context, is drawn from (seed, epoch, study), so that an example does not depend on the number
     of workers or on where training was resumed.
+
+    image_rows, context_rows: the row of the study whose images (with its neighbours and prior) and whose context each study
+    gets; its own unless they are shuffled.
     """
 
     def __init__(
         self,
         studies: Sequence[Study],
         neighbours: Neighbours,
-        sources: ExampleSettings,
+        settings: ExampleSettings,
         *,
         priors: Priors | None = None,
         contexts: Contexts | None = None,
@@ -73,28 +76,28 @@ class StudyDataset(Dataset[Example]):
         if len(neighbours.rows) != len(studies) or (priors is not None and len(priors) != len(studies)):
             found = f"{len(neighbours.rows)}" + ("" if priors is None else f" and {len(priors)}")
             raise ValueError(f"expected neighbours and priors of {len(studies)} studies, got those of {found}")
-        self.studies, self.neighbours, self.sources, self.seed = tuple(studies), neighbours, sources, seed
+        self.studies, self.neighbours, self.settings, self.seed = tuple(studies), neighbours, settings, seed
         if contexts is not None and len(contexts) != len(studies):
             raise ValueError(f"expected contexts of {len(studies)} studies, got those of {len(contexts)}")
         self.priors, self.contexts = priors, contexts
         self._epoch = SharedEpoch()
-        self.pictured = list(range(len(studies)))
-        self.introduced = list(range(len(studies)))
-        self.sections = [_sections(study).cleaned(sources.rules) for study in studies] if sources.sections else None
+        self.image_rows = list(range(len(studies)))
+        self.context_rows = list(range(len(studies)))
+        self.sections = [_sections(study).cleaned(settings.rules) for study in studies] if settings.sections else None
         self.reports = (
-            [clean_report(study.report, rules=sources.rules) for study in studies]
+            [clean_report(study.report, rules=settings.rules) for study in studies]
             if self.sections is None
             else [sections.text for sections in self.sections]
         )
         self.states = torch.tensor([study.labels for study in studies], dtype=torch.int64)  # (n, C)
-        tokenizer = sources.tokenizer
+        tokenizer = settings.tokenizer
         ids = (
             [tokenizer(report, add_special_tokens=False).input_ids for report in self.reports]
             if self.sections is None
             else [section_ids(tokenizer, sections) for sections in self.sections]
         )
         end = tokenizer.sep_token_id
-        self.labels = [torch.tensor([*tokens[: sources.max_tokens - 1], end]) for tokens in ids]
+        self.labels = [torch.tensor([*tokens[: settings.max_tokens - 1], end]) for tokens in ids]
 
     @property
     def epoch(self) -> int:
@@ -107,23 +110,23 @@ class StudyDataset(Dataset[Example]):
 
     def shuffle_images(self, seed: int) -> None:
         """Give each study the images, neighbours and prior of another: an image-free model passes this control."""
-        self.pictured = moved(len(self.studies), seed)
+        self.image_rows = shuffled_rows(len(self.studies), seed)
 
     def shuffle_contexts(self, seed: int) -> None:
         """Give each study the context of another: what a model gains by its context, it loses by this control."""
-        self.introduced = moved(len(self.studies), seed)
+        self.context_rows = shuffled_rows(len(self.studies), seed)
 
     def __len__(self) -> int:
         return len(self.studies)
 
     def __getitem__(self, row: int) -> Example:
         """Return the example of study `row`; DataError names an image that cannot be read."""
-        shown = self.pictured[row]
+        shown = self.image_rows[row]
         draw = hash((self.seed, self.epoch, row)) % 2**63
-        transform, index, neighbours = self.sources.transform, self.sources.index, self.neighbours
+        transform, index, neighbours = self.settings.transform, self.settings.index, self.neighbours
         study, generator = self.studies[shown], torch.Generator().manual_seed(draw)
-        views = [transform(self.sources.read(path, transform.resize), generator) for path in query_images(study)]
-        retrieved, mask = neighbour_features(index, neighbours, shown, token_features=self.sources.token_features)
+        views = [transform(self.settings.read(path, transform.resize), generator) for path in query_images(study)]
+        retrieved, mask = neighbour_features(index, neighbours, shown, token_features=self.settings.token_features)
         return {
             "pixel_values": torch.stack(views),
             "view_kinds": kind_numbers(study.views),
@@ -143,11 +146,11 @@ class StudyDataset(Dataset[Example]):
         if self.priors is None:
             return {}
         features, mask = map(torch.from_numpy, self.priors.gather(shown))
-        if self.sources.transform.train:
+        if self.settings.transform.train:
             draw = hash((self.seed, self.epoch, row, PRIOR_DRAW)) % 2**63
             mask = hide_rows(mask, torch.Generator().manual_seed(draw))
         before = self.priors.before(shown)
-        states = prior_states(None if before is None else before.labels, self.sources.findings)
+        states = prior_states(None if before is None else before.labels, self.settings.findings)
         return {"prior": features, "prior_mask": mask, "prior_states": states}
 
 
@@ -155,8 +158,8 @@ class StudyDataset(Dataset[Example]):
         """Return the sections of study `row`, some hidden in training, by a draw of their own."""
         if self.contexts is None:
             return {}
-        features, mask = self.contexts.gather(self.introduced[row])
-        if self.sources.transform.train:
+        features, mask = self.contexts.gather(self.context_rows[row])
+        if self.settings.transform.train:
             draw = hash((self.seed, self.epoch, row, CONTEXT_DRAW)) % 2**63
             mask = hide_sections(mask, torch.Generator().manual_seed(draw))
         return {"context": features, "context_mask": mask}
@@ -166,8 +169,8 @@ def _sections(study: Study) -> ReportSections:
     return ReportSections(study.sections.findings, study.sections.impression)
 
 
-def moved(count: int, seed: int) -> list[int]:
-    """Return another of `count` studies for each (where there are two), by a random order."""
+def shuffled_rows(count: int, seed: int) -> list[int]:
+    """Return the row of another study for each of `count` studies, at random; a single study keeps its own."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     others = list(range(count))
     # A cycle through a random order moves every study.
@@ -189,7 +192,7 @@ def prior_states(labels: Sequence[int] | None, findings: int) -> Tensor:
 def neighbour_features(
     index: RetrievalIndex, neighbours: Neighbours, row: int, *, token_features: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the features (N, E) of the neighbours in `row` and which are real (N,) bool; N T tokens if asked for."""
+    """Return the features (N, E) of the neighbours in `row` and which exist (N,) bool; with `token_features`, N T rows."""
     rows, valid = neighbours.rows[row], torch.from_numpy(neighbours.valid[row])
     if not token_features:
         return torch.from_numpy(index.gather(rows)), valid

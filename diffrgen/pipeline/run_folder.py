@@ -30,7 +30,7 @@ from diffrgen.weights import check_ranges, load_checked
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths and parts of one run below `path`; each part is loaded when asked for.
+    """Paths and parts of one run below `path`; each part is loaded on request.
 
     name: where the run was fetched by it, its hub name; `path` is then in the hub's cache, and nothing is written there.
     """
@@ -40,7 +40,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, run: str | Path) -> RunFolder:
-        """Return the run in the folder `run`, or fetch the one that the hub name owner/name[@revision] stands for.
+        """Return the run in the folder `run`, or fetch the one with the hub name owner/name[@revision].
 
         Raises DataError if `run` is a hub name and no run can be fetched by it.
         """
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def retriever_fit_path(self) -> Path:
-        """How far the retriever has been fitted, while it is."""
+        """The state of the retriever's fit, while it is running or interrupted."""
         return self.path / "retriever-fit.state"
 
     @property
@@ -64,7 +64,7 @@ class RunFolder:
 
     @property
     def encoder_fit_path(self) -> Path:
-        """How far that encoder has been trained, while it is."""
+        """The state of the encoder's pretraining, while it is running or interrupted."""
         return self.path / "encoder-fit.state"
 
     @property
@@ -90,7 +90,7 @@ class RunFolder:
 
     @property
     def checkpoints_path(self) -> Path:
-        """What training resumes from."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -134,8 +134,10 @@ class RunFolder:
         """Open the retrieval index."""
         return RetrievalIndex.load(self.index_path)
 
-    def sources(self, config: DiffRGenConfig, settings: RunSettings, *, read: ReadImage = read_resized) -> ExampleSettings:
-        """Return what evaluation examples of this run are made with, of images that `read` reads."""
+    def example_settings(
+        self, config: DiffRGenConfig, settings: RunSettings, *, read: ReadImage = read_resized
+    ) -> ExampleSettings:
+        """Return the settings of this run's evaluation examples, whose images `read` reads; DataError if its parts do not fit."""
         tokenizer, index = self.tokenizer(), self.index()
         check_fit(
             self.path,
@@ -174,11 +176,11 @@ class RunFolder:
         priors: with the prior studies, of any split of `source`, where the network takes them. Raises DataError if a study
         that is not of the training split stands in the index.
         """
-        sources = self.sources(config, settings, read=source.read_image)
-        check_no_leak(studies, sources.index, rules=settings.rules)
+        examples = self.example_settings(config, settings, read=source.read_image)
+        check_no_leak(studies, examples.index, rules=settings.rules)
         neighbours, found, contexts = find_references(
             self.retriever().to(device),
-            sources.index,
+            examples.index,
             source,
             studies,
             split=key,
@@ -187,4 +189,4 @@ class RunFolder:
             context=config.context,
             cache=self.references_path,
         )
-        return StudyDataset(studies, neighbours, sources, priors=found, contexts=contexts, seed=settings.seed)
+        return StudyDataset(studies, neighbours, examples, priors=found, contexts=contexts, seed=settings.seed)

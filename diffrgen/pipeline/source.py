@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,28 +24,26 @@ from diffrgen.text import ReportSections
 
 @dataclass(frozen=True)
 class StudySource:
-    """Studies that all have labels, the labeler that reads written reports, and how an image is read.
+    """Studies that all have labels, the labeler of generated reports, and the function that reads an image.
 
-    read: how many studies of each split the data bring without labels, so that the labeler read theirs; `unlabelled` are
-    their ids.
+    unlabelled: ids of the studies without labels in the data; theirs are the labeler's, from their reports.
     """
 
     splits: StudySplits
     labeler: NamedLabeler
-    read: Mapping[Split, int]
     read_image: ReadImage = read_resized
     unlabelled: frozenset[str] = frozenset()
 
     def truth(self, split: Split) -> str:
-        """Say where the labels of `split` come from: the data, the labeler by its name, or both."""
-        count, read = len(self.splits[split]), self.read[split]
-        if 0 < read < count:
-            return f"data, {self.labeler.name} for {read} of {count} studies"
-        return self.labeler.name if read else "data"
+        """Return where the labels of `split` come from: the data, the labeler by its name, or both."""
+        count, labeled = len(self.splits[split]), sum(study.id in self.unlabelled for study in self.splits[split])
+        if 0 < labeled < count:
+            return f"data, {self.labeler.name} for {labeled} of {count} studies"
+        return self.labeler.name if labeled else "data"
 
 
 def phantom_folder(options: PhantomOptions) -> Path:
-    """Return where the phantom of `options` is kept: below `cache_root`."""
+    """Return the folder of the phantom of `options`, below `cache_root`."""
     settings = json.dumps({"format": FORMAT_VERSION, **asdict(options)}, sort_keys=True).encode()
     return cache_root() / f"phantom-{options.studies}-{hashlib.sha256(settings).hexdigest()[:8]}"
 
@@ -59,11 +57,11 @@ def load_source(
     resize: int = 256,
     sections: bool = False,
 ) -> StudySource:
-    """Read the studies that `options` names; draw the phantom first where it is asked for and not there yet.
+    """Read the studies that `options` names; the phantom is generated first if it does not exist yet.
 
-    Every image is opened once: decoded for a transform that resizes to `resize` and stored in `cache`, or only
-    checked if nothing is kept; the phantom's are not checked. Where a study brings no labels, the labeler reads them
-    out of its report. sections: a report is the study's findings, then its impression, and the studies' `sections` have
+    Every image is opened once: decoded at `resize` pixels and stored in `cache`, or only
+    checked without a cache; the phantom's images are not checked. Studies without labels get those of the labeler, from
+    their reports. sections: a report is the study's findings, then its impression, and the studies' `sections` have
     both. Raises DataError naming file and record; with `skip_broken`, broken records are left out and counted in a warning.
     """
     is_phantom = options.data == PHANTOM
@@ -85,20 +83,18 @@ def load_source(
         splits = _readable(splits, images.faults, skip_broken=options.skip_broken)
     elif not is_phantom:
         splits = _readable(splits, check_images(splits, progress=True), skip_broken=options.skip_broken)
-    read = {split: sum(study.labels is None for study in splits[split]) for split in SPLITS}
     unlabelled = frozenset(study.id for study in splits if study.labels is None)
     train, val, test = (_labelled(splits[split], labeler) for split in SPLITS)
     return StudySource(
         replace(splits, train=train, val=val, test=test),
         labeler,
-        read,
         read_resized if images is None else images.read,
         unlabelled,
     )
 
 
 def _drawn(options: PhantomOptions) -> Path:
-    """Return the annotation of the phantom, drawn where it is not there; DataError if it cannot be written."""
+    """Return the annotation of the phantom, generated if missing; DataError if it cannot be written."""
     folder = phantom_folder(options)
     try:
         return write_phantom(folder, options)
@@ -110,9 +106,9 @@ def _drawn(options: PhantomOptions) -> Path:
 
 
 def _with_sections(splits: StudySplits, *, is_phantom: bool) -> StudySplits:
-    """Make each report of its study's findings and impression; DataError naming studies that have neither.
+    """Build each report from its study's findings and impression; DataError names studies that have neither.
 
-    The report of a phantom study is its findings: in its record, that field holds the truth.
+    The report of a phantom study is its findings: in its record, the field `findings` holds the ground truth.
     """
 
     def joined(study: Study) -> Study:
@@ -143,7 +139,7 @@ def _readable(splits: StudySplits, broken: dict[Path, str], *, skip_broken: bool
 
 
 def _labelled(studies: Sequence[Study], labeler: Labeler) -> tuple[Study, ...]:
-    """Give each study without labels those that the labeler reads in its report."""
+    """Give each study without labels those of the labeler for its report."""
     missing = [study for study in studies if study.labels is None]
     if not missing:
         return tuple(studies)

@@ -42,7 +42,7 @@ MAY_CHANGE = (
 
 
 def reinforce(options: ReinforceOptions) -> Lineage:
-    """Train the decoder of a run further and write the new run; return what it comes from and how its reward changed.
+    """Fine-tune the decoder of a run and write the new run; return its origin and the change of its reward.
 
     Raises:
         DataError: unusable input, an output that holds something already, several processes, or a full disk.
@@ -103,7 +103,7 @@ def _trainer(
         for split in ("train", "val")
     )
     numbered = NumberedStudies(
-        train.studies, train.neighbours, train.sources, priors=train.priors, contexts=train.contexts, seed=options.seed
+        train.studies, train.neighbours, train.settings, priors=train.priors, contexts=train.contexts, seed=options.seed
     )
     names, training = list(options.weights()), source.splits.train
     return PolicyTrainer(
@@ -119,7 +119,7 @@ def _trainer(
 
 
 def _finished(path: Path, batches: int, best: float) -> Lineage:
-    """Complete the record of what the run comes from by how the reward changed."""
+    """Add the change of the reward to the record of the run's origin."""
     before = next(line.scalars["reward"] for line in read_log(path / "metrics.jsonl") if line.phase == "val")
     record = replace(load_json(Lineage, path / RECORD), batches=batches, reward=(before, best))
     save_json(record, path / RECORD)
@@ -130,12 +130,12 @@ def _finished(path: Path, batches: int, best: float) -> Lineage:
 def _owned(options: ReinforceOptions, run: RunFolder) -> Iterator[None]:
     """Make the run folder, hold its lock within the block, and keep the options for `--resume`."""
     with locked(run.path):
-        # Once more: another process may have been here a moment ago.
+        # Again, under the lock: another process may have created a run in the meantime.
         check_output(run.path, resume=options.resume)
         stored = run.path / REINFORCED
         if stored.is_file():
             _check_resumable(load_json(ReinforceOptions, stored), options)
-            # What a process left that ended while it replaced files of this folder.
+            # Partial files of a process that ended while it replaced files of this folder.
             remove(partial_path(run.path))
         with no_run_if_refused(run.path, REINFORCED):
             save_json(replace(options, resume=False), stored)

@@ -32,11 +32,11 @@ from diffrgen.training.log import TrainingLog
 from diffrgen.training.options import OptimiserOptions, TrainOptions
 from diffrgen.training.trainer import Trainer
 
-# As the network is, without what forbids or favours tokens: samples and log-probabilities are of one distribution.
+# No constraint on tokens: samples and log-probabilities come from the same distribution.
 SAMPLING = {"num_beams": 1, "do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_new_tokens": 0}
 GREEDY = {"num_beams": 1, "do_sample": False, "min_new_tokens": 0}
 FREE = {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
-# Of every batch, before the mean of each reward.
+# Logged for every batch, before the mean of each reward.
 SCALARS = ("loss", "reward", "kl", "clip_fraction", "distinct", "tokens")
 
 
@@ -112,7 +112,7 @@ class PolicyTrainer(Trainer):
         self.asked, self.start = options, start.to(accelerator.device).eval().requires_grad_(False)
         self.weights = options.weights()
         self.rewards, self.validation_rewards = rewards, validation_rewards
-        self.tokenizer = parts.train.sources.tokenizer
+        self.tokenizer = parts.train.settings.tokenizer
         self.max_tokens = parts.settings.max_tokens
 
     def _start_is_scored(self) -> bool:
@@ -194,14 +194,14 @@ class PolicyTrainer(Trainer):
         log.write("train", self.progress.step, {**scalars, "learning_rate": self.scheduler.get_last_lr()[0]})
 
     def _end_epoch(self, log: TrainingLog, bar: tqdm) -> None:
-        """Score greedy reports of the validation split, beside those of other studies' images; keep the best weights."""
+        """Score greedy reports of the validation split, and those from other studies' images; keep the best weights."""
         val, step = self.parts.val, self.progress.step
         rows = range(min(self.options.validation_studies, len(val)))
         scores = self._scores(rows)
-        pictured = val.pictured
+        image_rows = val.image_rows
         val.shuffle_images(self.options.seed)
         shuffled = self._scores(rows)
-        val.pictured = pictured
+        val.image_rows = image_rows
         log.write("val", step, scores)
         log.write("val_shuffled", step, shuffled)
         bar.write(

@@ -1,4 +1,4 @@
-"""Reports for studies that belong to no data set: retrieve, write, explain."""
+"""Reports for any studies, without a data set: reads the images, retrieves, generates."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ReadStudy(NamedTuple):
 
 
 class Reporter:
-    """A run that is loaded once and writes reports for any studies, on the GPU where there is one.
+    """A run that is loaded once and generates reports for any studies, on the GPU if there is one.
 
     run: its folder, or the hub name owner/name[@revision] of a shared one.
     """
@@ -77,9 +77,9 @@ class Reporter:
         self.settings = folder.settings()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = folder.model(fused_kernels=fused_kernels).to(self.device)
-        self.sources = folder.sources(self.model.config, self.settings)
+        self.example_settings = folder.example_settings(self.model.config, self.settings)
         self.retriever = folder.retriever().to(self.device)
-        check_retriever(self.retriever, self.sources.index)
+        check_retriever(self.retriever, self.example_settings.index)
         self.calibration = read_calibration(folder)
 
     def write(
@@ -93,13 +93,13 @@ class Reporter:
     ) -> Iterator[GeneratedReport]:
         """Yield the report of each study, of an image or of several (`StudyImages`), in order.
 
-        options: how they are generated; what they leave open is as the run was trained with.
-        priors: the patient's prior study for each study, None if there is none. context: what is known of each
-        study before its images are read, such as `Sections(indication="Cough.")`. unreadable: is called for each study with a
-        file that cannot be read, and the others go on.
+        options: decoding; unset options are those that the run was trained with.
+        priors: the patient's prior study for each study, None if there is none. context: the sections known
+        before the images are read, such as `Sections(indication="Cough.")`. unreadable: called for each study with a
+        file that cannot be read; the other studies continue.
 
-        Raises DataError for a file that cannot be read, by its name, and for several images where the run takes one, where
-        `unreadable` is not given; and for a prior or a section where the run takes none.
+        Raises DataError, unless `unreadable` is given, for a file that cannot be read and for more images than the run
+        takes; always for a prior or a section that the run does not take.
         """
         for _, batch in self.write_batches(images, options, priors, context=context, unreadable=unreadable):
             yield from batch.reports
@@ -116,7 +116,7 @@ class Reporter:
         """Yield batches of `options.batch_size` readable studies with their positions; all else is as in `write`."""
         options = (options or GenerationOptions()).over(self.settings.generation)
         # Limits that this run cannot meet are rejected before an image is decoded.
-        decoding = run_decoding(self.model, options, max_tokens=self.sources.max_tokens)
+        decoding = run_decoding(self.model, options, max_tokens=self.example_settings.max_tokens)
         if self.calibration is not None:
             self.calibration.warn_of(decoding)
         read: dict[int, ReadStudy] = {}
@@ -134,7 +134,7 @@ class Reporter:
 
     @property
     def image_sizes(self) -> tuple[int | None, ...]:
-        """What the retriever and the network read of an image: values of `resize` for `read_resized`, without repeats."""
+        """The sizes at which retriever and network read an image: values of `resize` for `read_resized`, without repeats."""
         return tuple(dict.fromkeys(transform.resize for transform in self._transforms))
 
     @property
@@ -180,8 +180,8 @@ class Reporter:
 
     @property
     def _transforms(self) -> tuple[EvaluationTransform, EvaluationTransform]:
-        """What makes the retriever's pixel values and the network's."""
-        return self.retriever.image_transform, self.sources.transform
+        """The transforms of the retriever and of the network."""
+        return self.retriever.image_transform, self.example_settings.transform
 
     def _read(self, study: StudyImages, prior: PriorStudy | None, context: list[str]) -> ReadStudy:
         """Read a study and its prior for both networks; a file is read once for one size."""
@@ -201,10 +201,10 @@ class Reporter:
 
     def pixel_values(self, image: Picture) -> Tensor:
         """Return an image as the network sees it, (C, S, S); DataError names a file that cannot be read."""
-        return self.sources.transform(_picture(image, self.sources.transform.resize))
+        return self.example_settings.transform(_picture(image, self.example_settings.transform.resize))
 
     def _read_prior(self, prior: PriorStudy) -> ReadPrior:
-        """Embed what there is of the prior, and read its disease states: in the report, or else in the image."""
+        """Embed the prior, and get its disease states from the report or, without one, from the image."""
         report = prior.report or ""
         sentences = prior_sentences(report, rules=self.settings.rules)
         embedded_report = embed_sentences(self.retriever, sentences)
@@ -224,8 +224,10 @@ class Reporter:
 
     @cached_property
     def _rater(self) -> SentenceRater | None:
-        """What rates the sentences of reports; None for a run without a calibration."""
-        return None if self.calibration is None else SentenceRater(self.sources.tokenizer, self._labeler, self.calibration)
+        """The rater of sentences; None for a run without a calibration."""
+        if self.calibration is None:
+            return None
+        return SentenceRater(self.example_settings.tokenizer, self._labeler, self.calibration)
 
     def stated_findings(self, texts: Sequence[str]) -> list[dict[str, str]]:
         """Return, for each text, the diseases and devices that it states: "positive", "negative" or "uncertain"."""
@@ -236,7 +238,7 @@ class Reporter:
 
     def _states_of_prior(self, report: str) -> Tensor:
         """Return the states (C,) of a report."""
-        return prior_states(self._labeler([report])[0].tolist(), self.sources.findings)
+        return prior_states(self._labeler([report])[0].tolist(), self.example_settings.findings)
 
     @torch.no_grad()
     def _seen_states(self, study: ReadStudy, embedded: np.ndarray) -> Tensor:
@@ -247,7 +249,7 @@ class Reporter:
 
     def _no_prior(self) -> ReadPrior:
         rows, mask = map(torch.from_numpy, stack_rows(None, embed_sentences(self.retriever, [])))
-        return ReadPrior(rows, mask, prior_states(None, self.sources.findings))
+        return ReadPrior(rows, mask, prior_states(None, self.example_settings.findings))
 
     def _prior_inputs(self, studies: Sequence[ReadStudy]) -> Example:
         """Return the priors, stacked; nothing at all where no study has one."""
@@ -272,10 +274,10 @@ class Reporter:
 
     def _inputs(self, studies: Sequence[ReadStudy], embedded: np.ndarray) -> tuple[StudyInputs, Neighbours]:
         """Return the network's inputs of a batch, studies embedded as (B, E), and the retrieved reports in it."""
-        index = self.sources.index
+        index = self.example_settings.index
         neighbours = index.search(embedded, self.settings.retriever.neighbours)
         features = [
-            neighbour_features(index, neighbours, row, token_features=self.sources.token_features)
+            neighbour_features(index, neighbours, row, token_features=self.example_settings.token_features)
             for row in range(len(studies))
         ]
         inputs = StudyInputs(
@@ -288,12 +290,12 @@ class Reporter:
         return inputs, neighbours
 
     def _write(self, studies: Sequence[ReadStudy], options: GenerationOptions, *, first: int) -> GeneratedBatch:
-        """Write the reports of a batch whose first image is at position `first`."""
+        """Generate the reports of a batch whose first image is at position `first`."""
         inputs, neighbours = self._inputs(studies, self._embed(studies))
-        evidence = [retrieved_reports(self.sources.index, neighbours, row) for row in range(len(studies))]
+        evidence = [retrieved_reports(self.example_settings.index, neighbours, row) for row in range(len(studies))]
         return write_batch(
-            *(self.model, inputs, self.sources.tokenizer, evidence, options),
-            max_tokens=self.sources.max_tokens,
+            *(self.model, inputs, self.example_settings.tokenizer, evidence, options),
+            max_tokens=self.example_settings.max_tokens,
             labeler=self._labeler if (options.candidates or 1) > 1 else None,
             first=first,
             rater=self._rater,

@@ -1,4 +1,4 @@
-"""Generates reports with a trained network, with the data that each is based on."""
+"""Generates reports with a trained network, each with its states, neighbours and routing."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class RetrievedReport:
 
 @dataclass(frozen=True)
 class GeneratedReport:
-    """A report and why.
+    """A generated report and its explanation.
 
     states and positive_probability: the classifier's, one per finding; neighbours: most similar first; routing: the
     weights alpha of each layer's masks (Eq. 7), those for similar features first; views: the kind of each image's view, as
-    given or recognised, none where the network takes one image. confidence: one for each sentence of the report, in order;
-    not_mentioned: findings that the report leaves out and the classifier is sure of, the surest first. Both are None if the
-    run has no calibration (`python -m diffrgen.calibrate`). sections: findings and impression of a run that writes both,
-    whose `report` is the one after the other; None for a run that writes one text.
+    given or classified, empty if the network takes one image. confidence: one for each sentence of the report, in order;
+    not_mentioned: probable findings that the report omits, the most probable first. Both are None if the
+    run has no calibration (`python -m diffrgen.calibrate`). sections: findings and impression of a run that generates both,
+    whose `report` is their concatenation; None for a run that generates one text.
     """
 
     report: str
@@ -70,8 +70,8 @@ class GeneratedReport:
         return [State[name.upper()] for name in self.states.values()]
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON; without `confidence` and `not_mentioned` where the run has no calibration, and
-        without `sections` where it writes one text.
+        """Return plain values for JSON; without `confidence` and `not_mentioned` if the run has no calibration, and
+        without `sections` if it generates one text.
         """
         content = asdict(self)
         if self.sections is not None:
@@ -84,7 +84,7 @@ class GeneratedReport:
 
 @dataclass(frozen=True)
 class GeneratedBatch:
-    """Reports written at once; inputs: what `model.encode` was given, on its device; generated: as it came out."""
+    """Reports of one batch; inputs: the arguments of `model.encode`, on its device; generated: the network's output."""
 
     inputs: StudyInputs
     generated: GeneratedReports
@@ -102,21 +102,21 @@ def write_reports(
     progress: bool = True,
     rater: SentenceRater | None = None,
 ) -> list[GeneratedReport]:
-    """Write a report for every study of `dataset`, or for those in `rows`, in order; labeler and rater: as in
+    """Generate a report for every study of `dataset`, or for those in `rows`, in order; labeler and rater: as in
     `write_batch`.
     """
     model.eval()
     rows = range(len(dataset)) if rows is None else rows
     loader = example_loader(Subset(dataset, rows), batch_size=options.batch_size, workers=workers)
-    sources = dataset.sources
+    settings = dataset.settings
     written: list[GeneratedReport] = []
     with tqdm(total=len(rows), desc="writing reports", unit="study", disable=not progress, leave=False) as bar:
         for batch in loader:
-            shown = [dataset.pictured[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
-            evidence = [retrieved_reports(sources.index, dataset.neighbours, row) for row in shown]
+            shown = [dataset.image_rows[row] for row in rows[len(written) : len(written) + len(batch["states"])]]
+            evidence = [retrieved_reports(settings.index, dataset.neighbours, row) for row in shown]
             done = write_batch(
-                *(model, StudyInputs.of(batch), sources.tokenizer, evidence, options),
-                max_tokens=sources.max_tokens,
+                *(model, StudyInputs.of(batch), settings.tokenizer, evidence, options),
+                max_tokens=settings.max_tokens,
                 labeler=labeler,
                 first=rows[len(written)],
                 rater=rater,
@@ -138,9 +138,9 @@ def write_batch(
     first: int = 0,
     rater: SentenceRater | None = None,
 ) -> GeneratedBatch:
-    """Write the reports of a batch; `evidence` are its neighbours.
+    """Generate the reports of a batch; `evidence`: the retrieved reports of each study.
 
-    max_tokens: the run's limit; labeler: reads the candidates of a study, where there are several; first: number of the
+    max_tokens: the run's limit; labeler: labels the candidates of a study, if there are several; first: number of the
     batch's first study, which varies the seed of sampling; rater: rates the sentences, None if the run has no
     calibration. Raises ValueError for candidates without a labeler.
     """
@@ -172,7 +172,7 @@ def _rated(report: GeneratedReport, rater: SentenceRater, generated: GeneratedRe
 
 
 def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions, *, max_tokens: int) -> Decoding:
-    """Return the decoding that `options` mean for a run's network and its limit of tokens.
+    """Return the decoding of `options` for a run's network and its limit of tokens.
 
     Raises DataError for limits that leave no report or exceed the decoder's positions; warns of reports that are longer
     than any in training.
@@ -191,7 +191,7 @@ def run_decoding(model: DiffRGenForReportGeneration, options: GenerationOptions,
 
 @contextmanager
 def _seeded(decoding: Decoding, first: int) -> Iterator[None]:
-    """Draw tokens from a generator of the decoding's seed and the batch's place, and leave all others as they are."""
+    """Seed the draws within the block by the decoding's seed and the batch's position, then restore the generators."""
     if not decoding.sample and decoding.candidates == 1:
         yield
         return

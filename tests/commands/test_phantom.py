@@ -135,7 +135,7 @@ def test_from_pretrained_and_generate_give_the_reports_of_evaluate(run, tmp_path
     folder, settings = RunFolder(run), RunFolder(run).settings()
     studies = load_studies(run).test
     model = DiffRGenForReportGeneration.from_pretrained(run).eval()
-    sources = folder.sources(model.config, settings)
+    sources = folder.example_settings(model.config, settings)
     neighbours = neighbours_of_studies(
         folder.retriever(), sources.index, studies, split="test", options=settings.retriever, progress=False
     )
@@ -200,16 +200,16 @@ def test_shuffled_images_move_every_study(run):
     settings = RunFolder(run).settings()
     studies = load_studies(run).val
     folder = RunFolder(run)
-    sources = folder.sources(folder.model().config, settings)
+    sources = folder.example_settings(folder.model().config, settings)
     neighbours = neighbours_of_studies(
         folder.retriever(), sources.index, studies, split="val", options=settings.retriever, progress=False
     )
     dataset = StudyDataset(studies, neighbours, sources)
     plain = [dataset[row]["pixel_values"] for row in range(len(dataset))]
     dataset.shuffle_images(0)
-    assert sorted(dataset.pictured) == list(range(len(studies)))
-    assert all(shown != row for row, shown in enumerate(dataset.pictured))
-    for row, shown in enumerate(dataset.pictured):
+    assert sorted(dataset.image_rows) == list(range(len(studies)))
+    assert all(shown != row for row, shown in enumerate(dataset.image_rows))
+    for row, shown in enumerate(dataset.image_rows):
         assert torch.equal(dataset[row]["pixel_values"], plain[shown])
         assert torch.equal(dataset[row]["states"], dataset.states[row])
 
@@ -268,7 +268,7 @@ def test_reporter_shows_the_network_the_pixels_that_training_does(run, tmp_path,
     next(reporter.write([path], GenerationOptions(beams=1)))
     study = replace(load_studies(run).test[0], images=(path,))
     neighbours = Neighbours(np.zeros((1, 5), np.int64), np.ones((1, 5), np.float32), np.ones((1, 5), bool))
-    assert torch.equal(shown[0][0], StudyDataset([study], neighbours, reporter.sources)[0]["pixel_values"])
+    assert torch.equal(shown[0][0], StudyDataset([study], neighbours, reporter.example_settings)[0]["pixel_values"])
     assert torch.equal(shown[0][0], QueryImages([study], reporter.retriever.image_transform, read_resized)[0])
 
 

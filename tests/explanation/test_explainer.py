@@ -180,7 +180,7 @@ def test_the_image_is_the_crop_that_the_network_saw(images, explained):
 
 
 def test_differences_are_those_of_eq_1_recomputed(reporter, images, explained):
-    model, sources = reporter.model.double(), reporter.sources
+    model, sources = reporter.model.double(), reporter.example_settings
     try:
         with torch.no_grad():
             for path, report in zip(images, explained, strict=True):

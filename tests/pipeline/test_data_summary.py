@@ -26,7 +26,7 @@ def source_of(annotation: Path) -> StudySource:
     )
     val = (study("d", "val", patient="p", days=3.0, prior="b"), study("e", "val"))
     splits = StudySplits(annotation, train, val, (), skipped=("one", "two"))
-    return StudySource(splits, NamedLabeler("rule", RuleLabeler()), {"train": 1, "val": 2, "test": 0})
+    return StudySource(splits, NamedLabeler("rule", RuleLabeler()), unlabelled=frozenset({"b", "d", "e"}))
 
 
 def test_counts_of_each_split(tmp_path):

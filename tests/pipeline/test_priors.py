@@ -57,7 +57,7 @@ def make_dataset(run: Path, split: str, *, train: bool = False, seed: int = 0, p
     folder, settings = RunFolder(run), RunFolder(run).settings()
     source = load_source(settings.data, settings.phantom)
     dataset = folder.dataset(folder.model().config, settings, source, source.splits[split], key=split, priors=prior)
-    sources = dataset.sources
+    sources = dataset.settings
     if train:
         sources = replace(sources, transform=settings.image.transform(sources.transform.channels, train=True))
     return StudyDataset(dataset.studies, dataset.neighbours, sources, priors=dataset.priors, seed=seed)
@@ -140,7 +140,7 @@ def test_shuffled_images_take_their_earlier_study_along(run):
     dataset = make_dataset(run, "train")
     plain = [dataset[row] for row in range(len(dataset))]
     dataset.shuffle_images(0)
-    for row, shown in enumerate(dataset.pictured):
+    for row, shown in enumerate(dataset.image_rows):
         for name in ("prior", "prior_mask", "prior_states", "pixel_values"):
             assert torch.equal(dataset[row][name], plain[shown][name])
 

@@ -123,7 +123,7 @@ def test_the_decoder_learns_both_sections_and_retrieval_sees_no_token(sections_r
     assert settings.sections == ("findings", "impression")
     source = load_source(settings.data, settings.phantom, sections=True)
     dataset = run.dataset(config, settings, source, source.splits.val, key="val")
-    tokenizer = dataset.sources.tokenizer
+    tokenizer = dataset.settings.tokenizer
     for study, report, labels in zip(dataset.studies, dataset.reports, dataset.labels, strict=True):
         assert split_sections(tokenizer, labels.tolist()) == dataset.sections[dataset.studies.index(study)]
         assert decode_report(tokenizer, labels) == report
