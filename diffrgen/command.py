@@ -13,7 +13,7 @@ from typing import TextIO
 from diffrgen.errors import DataError
 from diffrgen.text import printable, printable_lines
 
-# Of a full disk, of permissions, of a disk that breaks or goes away.
+# A full disk, missing permissions, a disk that fails or is removed, invalid paths.
 REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
@@ -34,7 +34,7 @@ def run_command(main: Callable[[], int]) -> int:
         print(f"error: {printable_lines(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Whoever read the output, such as head, has enough. Nothing is left to flush when Python exits.
+        # The reader of the output, such as head, has closed it. Redirect it, so that Python's last flush does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -63,7 +63,7 @@ def quieten_libraries() -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    # It reports the tied output embeddings at each checkpoint.
+    # It warns of the tied output embeddings at each checkpoint.
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
 
 

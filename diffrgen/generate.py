@@ -155,7 +155,7 @@ def _found(options: GenerateOptions) -> StudyCollection:
 
 
 def _clinical_files(options: GenerateOptions, studies: Sequence[StudyImages]) -> ClinicalFiles | None:
-    """Return what exports the reports, None if that is not asked for; DataError for images that have no such report."""
+    """Return the exporter of DICOM SR and FHIR, None if not requested; DataError for unsuitable images."""
     if options.dicom_sr is None and options.fhir is None:
         return None
     from diffrgen.clinical import ClinicalFiles, check_patients, read_study, run_origin

@@ -19,9 +19,9 @@ except ImportError:  # Windows
     import msvcrt
 
 
-# Between two looks where the system cannot wait for a lock.
+# Seconds between two attempts on systems that cannot wait for a lock.
 PAUSE = 0.2
-# What file systems without locks answer.
+# Errors of file systems without locks.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP)
 
 
@@ -31,7 +31,7 @@ class Taken(Exception):
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` within the block, or raise Taken; the file stays, which means nothing.
+    """Hold the lock file `path` within the block, or raise Taken; the file remains, without effect.
 
     The lock is the process's own: one that it forks does not hold it on. It is not for several threads of one process.
     """
@@ -74,7 +74,7 @@ def in_turn(path: Path, notice: str) -> Iterator[None]:
         try:
             yield
         finally:
-            # Closing the file would not do where a worker was forked within the block.
+            # Closing the file is not enough if a worker was forked within the block.
             if fcntl is not None:
                 with suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_UN)
@@ -96,9 +96,9 @@ def _flock(file: IO[str], *, wait: bool) -> None:
 
 def _lock(file: IO[str]) -> None:
     if fcntl is not None:
-        # Not flock: workers forked from a process that is killed would go on holding it for a while.
+        # Not flock: workers forked from a killed process would keep holding it for a while.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     else:
-        # A byte behind all content, so that others may read who holds it.
+        # A byte beyond the content, so that other processes can read who holds the lock.
         file.seek(2**30)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]

@@ -92,12 +92,12 @@ def allows(kind: Any, value: object) -> bool:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if kind is float:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    # Beside None, a text or a path is anything else.
+    # Any value but None is accepted as a text or path.
     return value is not None
 
 
 def described(kind: Any) -> str:
-    """What `allows` takes for `kind`, in the words of an error message."""
+    """The values that `allows` accepts for `kind`, as text for an error message."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         bounds = [words.format(getattr(bound, name)) for bound, (name, _, words) in _bounds(arguments[1:])]

@@ -10,7 +10,7 @@ def _version() -> str:
     try:
         return version("diffrgen")
     except PackageNotFoundError:
-        # A checkout that is on the path but not installed.
+        # The package is on the path but not installed.
         return (Path(__file__).parents[1] / "kernels" / "VERSION").read_text(encoding="utf-8").strip()
 
 

@@ -15,12 +15,12 @@ DIGEST_PIECE = 2**22
 
 
 def cache_root() -> Path:
-    """Return the folder for what can be made again: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
+    """Return the cache folder: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
     return Path(os.environ.get("DIFFRGEN_CACHE", Path.home() / ".cache" / "diffrgen"))
 
 
 def partial_path(path: Path) -> Path:
-    """Return the name beside `path` that its content has until it is complete."""
+    """Return the temporary name next to `path` under which its content is written."""
     return path.with_name(f".{path.name}{SUFFIX}")
 
 
@@ -48,7 +48,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` to write to; its files move to `folder` when the block ends well.
+    """Yield an empty folder next to `folder` to write to; its files move to `folder` if the block succeeds.
 
     A new `folder` appears in one step. In one that exists each file is replaced, never overwritten, so that whoever has
     an old file memory-mapped keeps it. When the block raises, `folder` stays as it was.
@@ -84,8 +84,8 @@ def publish(stage: Path, folder: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove `folder` where it exists; interrupted, it leaves the whole folder or a partial name."""
-    # Not the name that a new content of the folder is written under.
+    """Remove `folder` if it exists; if interrupted, the complete folder or a temporary name remains."""
+    # A name other than the one under which `staged` writes new contents.
     leaving = partial_path(folder.with_name(f"{folder.name}.old"))
     remove(leaving)
     if folder.exists():

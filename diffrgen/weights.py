@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 CONFIG, WEIGHTS, PARTS = "config.json", "model.safetensors", "model.safetensors.index.json"
 SHOWN = 3
 
-# Smallest and largest value of a field, wherever in a configuration it stands; far above what anybody trains.
+# Smallest and largest value of a field, anywhere in a configuration; far above any real network.
 WIDTH, COUNT, SHARE = (1, 65_536), (1, 4_096), (0, 1)
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("image_size", "size", "resize"), (1, 8_192)),
@@ -114,7 +114,7 @@ def read_config(kind: type[PretrainedConfig], folder: Path) -> PretrainedConfig:
     check_ranges(content, path)
     try:
         return kind.from_dict(content)
-    # Whatever the library and its checks raise for a field of another type.
+    # The library may raise any exception for a field of the wrong type.
     except Exception as error:
         raise DataError(f"{path}: needed the configuration of a {kind.model_type}: {error}") from error
 
@@ -126,7 +126,7 @@ def _check_tensors(
     try:
         with torch.device("meta"):
             model = kind(config)
-    # A size that does not fit another one fails deep in a layer.
+    # Sizes that do not match fail deep in a layer, with any exception.
     except Exception as error:
         raise DataError(f"{folder / CONFIG}: needed sizes that fit each other, got: {error}") from error
     found = {}
@@ -139,7 +139,7 @@ def _check_tensors(
     for name, tensor in model.state_dict(keep_vars=True).items():
         needed.setdefault(id(tensor), []).append(name)
         shapes[name] = tuple(tensor.shape)
-    # Of weights that are shared one name is enough.
+    # For shared weights, one of the names is enough.
     faults = [f"{names[0]} is missing" for names in needed.values() if not any(name in found for name in names)]
     faults += [f"{name} is of no part of the network" for name in found if name not in shapes]
     faults += [

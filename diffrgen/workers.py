@@ -13,7 +13,7 @@ from functools import cache
 from multiprocessing.context import BaseContext
 from typing import Any
 
-# What a terminal, a shell or a scheduler sends to every process of a group; Windows has no SIGHUP.
+# Signals that a terminal, a shell or a scheduler sends to every process of a group; Windows has no SIGHUP.
 GROUP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -62,7 +62,7 @@ def _context() -> BaseContext | None:
 
 @contextmanager
 def _held_signals() -> Iterator[None]:
-    """Have signals of GROUP_SIGNALS wait until the block ends; a process forked within goes on holding them."""
+    """Have signals of GROUP_SIGNALS wait until the block ends; a process forked within keeps holding them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield
@@ -97,7 +97,7 @@ def _exit_after(main: multiprocessing.process.BaseProcess) -> None:
 def _kill_daemons() -> None:
     workers = [process for process in multiprocessing.active_children() if process.daemon]
     if workers and hasattr(signal, "SIGCHLD"):
-        # torch's handler would raise, in whatever ends after this, that a loader's worker was killed.
+        # torch's handler would otherwise raise, in any code that runs later, because a loader's worker was killed.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for process in workers:
         process.kill()

@@ -1,4 +1,4 @@
-"""A DICOMweb server (PS3.18), as far as polling needs it: which studies there are, their images, and storing a report."""
+"""Client of a DICOMweb server (PS3.18): lists studies, fetches their images, and stores a report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SECONDS = 60.0
 
 @dataclass(frozen=True, order=True)
 class StoredImage:
-    """Where an image of a study is: the UIDs of its series and of itself."""
+    """The address of an image within its study: the UIDs of its series and of itself."""
 
     series: str
     instance: str
 
 
 class DicomWeb:
-    """Asks a DICOMweb server by QIDO-RS, WADO-RS and STOW-RS.
+    """Queries a DICOMweb server by QIDO-RS, WADO-RS and STOW-RS.
 
     url: of the service, such as Orthanc's http://127.0.0.1:8042/dicom-web; authorization: the value of that header.
 
@@ -101,7 +101,7 @@ class DicomWeb:
             uids = [str(entry[tag]["Value"][0]) for entry in entries]
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise DataError(f"expected DICOM JSON with the tag {tag} from the archive, got something else") from error
-        # They become parts of addresses.
+        # UIDs become parts of URLs.
         if any(not uid or set(uid) - set("0123456789.") for uid in uids):
             raise DataError(f"expected UIDs as the tag {tag} from the archive, got something else")
         return uids

@@ -28,7 +28,7 @@ class DraftSentence:
 
     @property
     def confidence(self) -> str:
-        """How sure the run is of the sentence, in words; empty if that is not known, as of one that a reader changed."""
+        """The confidence of the sentence as text; empty if unknown, as for a sentence that a reader edited."""
         if self.probability is None or self.generated is not None:
             return ""
         return probability_words(self.probability, doubtful=self.doubtful)
@@ -45,7 +45,7 @@ class DraftSentence:
 
 @dataclass(frozen=True)
 class DraftReport:
-    """The sentences, findings that they leave out, and how many sentences a reader has struck."""
+    """The sentences, the findings that they omit, and the number of sentences that a reader has struck."""
 
     sentences: tuple[DraftSentence, ...]
     not_mentioned: tuple[NotMentioned, ...] = ()
@@ -75,7 +75,7 @@ class DraftReport:
 
     @classmethod
     def plain(cls, findings: Sequence[str], impression: Sequence[str] | None = None) -> DraftReport:
-        """Return the draft of a generated report whose sentences nothing is known of; impression: of a run that writes one."""
+        """Return the draft of a generated report without confidence; impression: for a run that generates this section."""
         only: Section | None = None if impression is None else "findings"
         concluded: Section = "impression"
         sections = [only] * len(findings) + [concluded] * len(impression or ())
@@ -116,7 +116,7 @@ class DraftReport:
 
     @property
     def changes(self) -> str:
-        """What a reader changed, in words; empty if nothing was.
+        """The reader's changes as text; empty if there are none.
 
         >>> DraftReport((DraftSentence("Clear.", "an effusion ."), DraftSentence("No edema.")), struck=1).changes
         'Edited by an unnamed reader: of 3 generated sentences 1 changed, 1 removed.'
@@ -129,7 +129,7 @@ class DraftReport:
 
     @property
     def left_out(self) -> str:
-        """The findings that the report leaves out, in words; empty if there are none."""
+        """The findings that the report omits, as text; empty if there are none."""
         named = not_mentioned_words(self.not_mentioned)
         return f"Not mentioned, although the classifier is confident: {named}" if named else ""
 

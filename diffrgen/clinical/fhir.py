@@ -24,13 +24,13 @@ VIEWS = {
     frozenset({"AP", "LATERAL"}): ("36687-2", "XR Chest AP and Lateral"),
 }
 ONE_VIEW, SEVERAL_VIEWS = ("36554-4", "XR Chest Single view"), ("30745-4", "XR Chest Views")
-# Not asserted by a person.
+# Asserted by artificial intelligence, not by a person.
 BY_MACHINE = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
     "code": "AIAST",
     "display": "Artificial Intelligence asserted",
 }
-# What R5's DiagnosticReport.note is in R4, by HL7's rule for extensions across versions.
+# R5's DiagnosticReport.note as an extension of R4, by HL7's rule for cross-version extensions.
 NOTE = "http://hl7.org/fhir/5.0/StructureDefinition/extension-DiagnosticReport.note"
 
 

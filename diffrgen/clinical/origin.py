@@ -9,7 +9,7 @@ from pathlib import Path
 
 MANUFACTURER = "DiffRGenNet"
 NOTICE = "Generated draft. Research use only, not for diagnosis."
-# DICOM has 64 characters for it.
+# DICOM limits the attribute to 64 characters.
 EDITED_NOTICE = "Edited generated draft. Research use only, not for diagnosis."
 INSTALL = 'clinical files need pydicom and fhir.resources: pip install "diffrgen[clinical]"'
 
@@ -42,6 +42,6 @@ def run_origin(run: str | Path) -> ReportOrigin:
     from diffrgen.pipeline.run_folder import RunFolder
 
     digests = weights_digest(RunFolder.open(run).path)
-    # Weights in several files have a digest each.
+    # If the weights are in several files, each file has a digest.
     digest = digests if " " not in digests else hashlib.sha256(digests.encode()).hexdigest()
     return ReportOrigin(version("diffrgen"), digest)

@@ -32,7 +32,7 @@ TOKEN, ARCHIVE_AUTHORIZATION = "DIFFRGEN_API_TOKEN", "DICOMWEB_AUTHORIZATION"
 STATE = "reported.txt"
 # A report takes seconds, and may wait for others.
 SECONDS = 600.0
-# What the service answers to a study that it will never report.
+# Statuses of studies that the service will never report, so that a retry is useless.
 FINAL = frozenset({400, 413, 422})
 
 
@@ -68,7 +68,7 @@ class PollOptions:
 
 
 class RefusedStudyError(DataError):
-    """A study that will get no report, however often it is tried."""
+    """The study will never get a report, so a retry is useless."""
 
 
 class Service:
@@ -118,7 +118,7 @@ class Poller:
         self._most = service.most_images()
 
     def poll(self) -> int:
-        """Report what is new and complete; return how many studies are done by it, those that were refused among them."""
+        """Report new, complete studies; return the number of studies finished, including rejected ones."""
         since = self._options.since or f"{datetime.now():%Y%m%d}"
         count = 0
         for study in self._archive.studies(since):
@@ -133,7 +133,7 @@ class Poller:
         return count
 
     def _tried(self, study: str, name: str, images: Sequence[StoredImage]) -> bool:
-        """Report a study, or log the reason under its digest; a refused study is not tried again."""
+        """Report a study, or log the reason under its digest; a rejected study is not retried."""
         try:
             self._report(study, images)
         except RefusedStudyError as error:

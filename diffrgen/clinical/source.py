@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 MODALITIES = ("CR", "DX", "RG")
 # Values of ViewPosition for a lateral view.
 LATERAL = frozenset({"LL", "RL", "LATERAL", "LAT"})
-# Which image a report is about.
+# Attributes that identify the image.
 IMAGE = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-# The modules Patient and General Study of PS3.3: what a report of the study has to repeat.
+# Attributes of the modules Patient and General Study (PS3.3) that a report of the study must repeat.
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 STUDY = (
     *("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),

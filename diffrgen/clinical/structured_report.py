@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.sr.coding import Code
 
-# Attributes of type 2 in the modules Patient and General Study: there, if only empty.
+# Attributes of type 2 in the modules Patient and General Study: required, but may be empty.
 REQUIRED = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"),

@@ -1,1 +1,1 @@
-"""Evaluation: generated reports scored beside image-free baselines."""
+"""Evaluation: scores of generated reports and of image-free baselines."""

@@ -35,7 +35,7 @@ class PromptAgreement:
         asserted                of the negative ones: those that the report affirms
         contradicted_study      1 where any is denied or asserted
 
-    A finding that the report leaves out or holds to be uncertain is neither told nor denied.
+    A finding that the report omits or describes as uncertain is neither told nor denied.
     """
 
     counts: np.ndarray

@@ -1,4 +1,4 @@
-"""Image-free baselines: what a report generator scores that never looks at the image."""
+"""Image-free baselines: reports that do not depend on the image."""
 
 from __future__ import annotations
 

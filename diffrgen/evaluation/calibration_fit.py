@@ -18,7 +18,7 @@ from diffrgen.errors import DataError
 from diffrgen.reporting.calibration import RisingCurve
 
 FOLDS = 5
-# True and false sentences that a calibration needs at least: isotonic regression on fewer is a step or two.
+# Minimum number of true and of false sentences; with fewer, isotonic regression has only one or two steps.
 LEAST = 20
 
 

@@ -15,13 +15,13 @@ ID = "id"
 OTHER_IDS = ("study_id", "dicom_id", "image_id", "uid")
 IDS = (ID, *OTHER_IDS)
 REXRANK = "model_prediction"
-# Names that stand for one side only.
+# Names that belong to one side only.
 HYPOTHESES = (
     *("hypothesis", "prediction", REXRANK, "generated", "generated_report", "generated_reports", "candidate"),
     *("caption", "res", "hyp"),
 )
 REFERENCES = ("reference", "reference_report", "ground_truth", "target", "ref", "gts", "gt", "labels")
-# Names of either side: of the generated report, unless a name of `HYPOTHESES` stands beside.
+# Names of either side: the generated report, unless the file also has a column of `HYPOTHESES`.
 REPORT, SECTIONS = "report", ("findings", "impression")
 REFERENCE_SECTIONS = ("section_findings", "section_impression")
 NAMES = {*IDS, *HYPOTHESES, *REFERENCES, REPORT, *SECTIONS, *REFERENCE_SECTIONS}
@@ -158,7 +158,7 @@ def _references(record: Mapping[str, object], hypothesis: Columns, options: Colu
 def _with_sections(
     record: Mapping[str, object], plain: list[Columns], names: Columns, options: ColumnOptions, taken: Iterable[str | None]
 ) -> list[Columns]:
-    """Add the columns of sections; they alone are left where sections are asked for."""
+    """Add the columns of sections; with `sections`, keep only those."""
     wanted = {"findings": names[:1], "impression": names[1:]}.get(options.sections or "both", names)
     found = tuple(name for name in wanted if name in record and name not in set(taken))
     if not found:

@@ -1,4 +1,4 @@
-"""How good the confidence of a run's sentences is on the studies that are evaluated."""
+"""Scores of a run's sentence confidence on the evaluated studies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a run's confidence: reliability beside risk against coverage."""
+"""The figure of a run's confidence: reliability diagram, and risk against coverage."""
 
 from __future__ import annotations
 

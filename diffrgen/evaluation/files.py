@@ -22,7 +22,7 @@ def new_folder(parent: Path, name: str) -> Path:
         try:
             folder.mkdir(parents=True)
             return folder
-        # Also one that another evaluation has made just now.
+        # Also raised if another evaluation has just created the folder.
         except FileExistsError:
             number += 1
             folder = parent / f"{name}-{number}"

@@ -33,7 +33,7 @@ Chooser = Callable[[Mapping[str, object], ColumnOptions, str], Choice]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One study: its generated report, and its id and reference where the file brings them."""
+    """One study: its generated report, and its id and reference if the file contains them."""
 
     id: str | None
     hypothesis: str
@@ -95,7 +95,7 @@ def with_references(predictions: list[Prediction], references: list[Prediction],
 
 def _read(path: Path, columns: ColumnOptions, choose: Chooser) -> PredictionFile:
     try:
-        # Not read_text, which makes every carriage return a line feed.
+        # Not read_text, which converts carriage returns to line feeds.
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected predictions as UTF-8 JSON, JSON lines, CSV or TSV, got {error}") from error

@@ -1,4 +1,4 @@
-"""What an evaluation scored, and how: written as evaluation.json beside the scores."""
+"""The data, weights and decoding behind an evaluation: evaluation.json, stored with the scores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ RECORD = "evaluation.json"
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """split, and the data set's name where it is not the run's own; whether prior studies were used; the
-    preprocessing protocol of the language scores; the beam width; weights: SHA-256 of the weights that wrote the reports, which
-    tells scores of a run from those of its past; decoding: how the reports were decoded, None in files of version 0.1.
+    """split; data: the data set's name, None for the run's own; priors: whether prior studies were used; protocol: the
+    preprocessing of the language scores; beams: the beam width; weights: SHA-256 of the weights that generated the reports, which
+    distinguishes scores of the present weights from older ones; decoding: the decoding options, None in files of version 0.1.
     """
 
     split: Split
@@ -28,5 +28,5 @@ class EvaluationRecord:
 
     @property
     def decoded(self) -> str:
-        """How the reports were decoded, in words."""
+        """The decoding as text."""
         return f"beam {self.beams}" if self.decoding is None else str(self.decoding)

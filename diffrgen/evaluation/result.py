@@ -1,4 +1,4 @@
-"""What an evaluation found: scores by row, paired differences and the reports they are of."""
+"""The result of an evaluation: scores by row, paired differences, and the scored reports."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ MARKS_ROW, UNMARKED_ROW = "DiffRGenNet, marks allowed", "DiffRGenNet, marks supp
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies, what the
-    model wrote for them, the decoding of each row that it wrote, its paired differences to each contender, and each row's
+    """Scores by row name (the model first), the folder with predictions.jsonl and metrics.json, the studies, the reports
+    generated for them, the decoding of each row of the model, its paired differences to each contender, and each row's
     scores against human labels, where these were given. confidence: of the model's sentences, where the run is calibrated.
-    sections: the scores of findings and of impression alone, by row name, of a run that writes both.
+    sections: the scores of findings and of impression alone, by row name, of a run that generates both.
     """
 
     scores: dict[str, Scores]
@@ -54,7 +54,7 @@ class Evaluation:
         return self.scores[MODEL_ROW]
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Return the rows of the table: the run's, the baselines', and the paper's where asked for."""
+        """Return the rows of the table: those of the run, of the baselines and, with `published`, of the paper."""
         own = {name: scores.table_row() for name, scores in (self.scores | self.sections).items()}
         return own if self.published is None else own | published_rows(self.published)
 

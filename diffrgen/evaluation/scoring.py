@@ -71,12 +71,12 @@ class Scores:
     """The scores of one set of reports against its references.
 
     clinical: over all 14 findings, "no finding" among them, as PromptMRG's; diseases: over the 13 others; common: over
-    CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: who read the
-    states of the written reports; truth_from: where those of the references come from, "data" or a labeler's name.
-    radeval: the scores of that package, with the intervals of those that are means over studies, or the reasons why there are
-    none, where it was asked for. statements: of change,
-    severity, rare diseases and copied facts, where the truth is known. prompts: of the states that prompted the reports,
-    where they were. per_study: the numbers of each study that corpus and clinical scores are sums or means of, "bleu",
+    CheXpert's five. corpus_intervals: the 95 % intervals of the language scores over studies. labeler: the labeler of the
+    generated reports; truth_from: the source of the references' states, "data" or a labeler's name.
+    radeval: the scores of that package, with intervals for those that are means over studies, or the reason why a score is
+    missing, if requested. statements: scores of change,
+    severity, rare diseases and copied facts, if the truth is known. prompts: scores of the states that prompted the reports,
+    if known. per_study: for each study, the numbers whose sums or means give the corpus and clinical scores, "bleu",
     "rouge_l", "clinical_14" and "clinical_13", with prompts "classifier_13" and "followed_13", with statements too
     "classifier_rare" (see `score_corpus` and `study_counts`). conventions: clinical scores as other papers compute them;
     temporal: of the words of change. states: of the generated reports (n, C >= 14). paired: the numbers of each study that
@@ -151,7 +151,7 @@ def score_reports(
 ) -> Scores:
     """Score reports against references, word for word; predicted and truth (n, C >= 14) are the states of both.
 
-    labeler, truth_from: who read the one and where the other comes from, for the record. radeval: metrics of that
+    labeler, truth_from: the sources of these two, for the record. radeval: metrics of that
     package to compute too. resamples: of the 95 % intervals, 0 for none. texts: hypotheses and references before the
     protocol, whose words of change are compared; default: after it.
     """
@@ -227,12 +227,12 @@ def score_beside_baselines(
 ) -> dict[str, Scores]:
     """Score each named set of reports, then (by default) the image-free baselines over the same studies.
 
-    indicated: the training report of the nearest context for each study, a further baseline.
+    indicated: for each study the training report with the nearest context, a further baseline.
 
-    references: as they came; truth (n, C >= 14): the studies' states, which come from
-    `truth_from`; the labeler reads those of the reports. radeval: metrics of that package, for the named reports only.
-    statements: where their truth is known, they are counted too; retrieved: the neighbours' reports of each study, by the
-    name of the reports written from them (a baseline is written from none). prompts: the states (n, C >= 14) that
+    references: before preprocessing; truth (n, C >= 14): the studies' states, which come from
+    `truth_from`; the labeler labels the reports. radeval: metrics of that package, for the named reports only.
+    statements: their truth, if known; retrieved: the neighbours' reports of each study, by the
+    name of the reports generated from them (a baseline uses none). prompts: the states (n, C >= 14) that
     prompted reports, by their name.
     """
     count = len(references)

@@ -116,16 +116,16 @@ class StatementTruth:
     def score(self, reports: Sequence[str], retrieved: Sequence[Iterable[str]]) -> Statements:
         """Count the statements of `reports`, one per study; `retrieved`: the neighbours' reports of each.
 
-        A statement is a finding said to be positive, or a finding said to have changed in one of five ways (new,
+        A statement gives a finding as positive, or gives its change in one of five ways (new,
         increased, decreased, unchanged, resolved). A finding is false where the image shows nothing of it: a subtle
         one, which a reference calls possible, is there. A false statement is copied if a neighbour's report makes it.
 
-            change_right, _said, _true, _copied     pairs (finding, change): right, said, in the truth, copied
+            change_right, _said, _true, _copied     pairs (finding, change): correct, reported, in the truth, copied
             first, first_with_change                study without a prior; does its report mention a change?
-            severity_right, severity_told           of positive findings said positive: said severity right; all that have one
-            rare_found, rare_true                   rare findings: said positive of the positive; positive
-            finding_said, _false, _copied           findings said positive; false ones; copied ones
-            finding_absent, _offered                findings absent in the image; those a neighbour's report has positive
+            severity_right, severity_told           correctly reported positive findings with a severity: it is correct; all
+            rare_found, rare_true                   positive rare findings: reported; all
+            finding_said, _false, _copied           findings reported as positive: all; false; copied
+            finding_absent, _offered                findings absent in the image: all; positive in a neighbour's report
 
         Raises ValueError for another number of reports or neighbours than of studies.
         """

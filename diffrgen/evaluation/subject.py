@@ -1,4 +1,4 @@
-"""What an evaluation is of: a run, a split of some data, and what its reports are compared with; opened and checked."""
+"""The inputs of an evaluation, opened and checked: a run, a split, reports of other systems, human labels."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ OWN_ROWS = (MODEL_ROW, SHUFFLED_ROW, CONTEXT_ROW, MARKS_ROW, UNMARKED_ROW)
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated: the run and its network, the examples of the split, and what its reports are compared with.
+    """What is evaluated: the run and its network, the examples of the split, other systems' reports and human labels.
 
-    options: as asked for, decoding completed by the run's. decoding: of the model's own row. labeler: the run's, which
-    chooses among candidates; that of `source` scores. contenders: reports of other systems, by the name of their row.
+    options: as given, with the run's decoding options where unset. decoding: of the model's own row. labeler: the run's, which
+    selects among candidates; the labeler of `source` scores the reports. contenders: other systems' reports, by row name.
     """
 
     options: EvaluateOptions

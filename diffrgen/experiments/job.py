@@ -1,4 +1,4 @@
-"""What the runner hands to the process of one run."""
+"""The job that the runner passes to a worker process: one variant with one seed."""
 
 from __future__ import annotations
 

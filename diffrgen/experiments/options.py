@@ -18,7 +18,7 @@ from diffrgen.ranges import Count, check_fields
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.presets import preset_options
 
-# A training of the preset `tiny` holds about 1 GiB.
+# Maximum parallel trainings; each of the preset `tiny` takes about 1 GiB.
 MOST_PROCESSES = 8
 
 

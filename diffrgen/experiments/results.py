@@ -1,4 +1,4 @@
-"""What a study found: scores and differences of every variant and measure."""
+"""The results of a study: scores and differences of every variant and measure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StudyResults:
 
     @property
     def description(self) -> str:
-        """What was trained, in words."""
+        """The variants and seeds as text."""
         first = self.runs[self.study.rows[0].variant.name][0]
         options, summary = first.options, first.summary
         data = options.data.data

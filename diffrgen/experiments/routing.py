@@ -1,4 +1,4 @@
-"""How a trained network routes (Eq. 7): how decided it is, and which windows go with which finding."""
+"""Statistics of a trained network's routing (Eq. 7): entropy, and mean weights with and without each finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the trainings of a study side by side, each in a process of its own, and goes on where it was stopped."""
+"""Runs the trainings of a study in parallel, each in a separate process, and continues after an interruption."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Runner:
         log = (folder / LOG).open("ab")
         process = Popen(
             [sys.executable, "-m", "diffrgen.experiments.worker", str(folder)],
-            # It ends with this process: see the worker.
+            # The worker exits when this pipe closes, so it ends with this process.
             stdin=PIPE,
             stdout=log,
             stderr=STDOUT,

@@ -22,7 +22,7 @@ from diffrgen.training.options import TrainOptions
 from diffrgen.training.run_lock import made_folder
 from diffrgen.training.setup import set_up
 
-# Written last: with it the folder is complete.
+# Written last: marks the folder as complete.
 COMPLETE = "shared.json"
 
 
@@ -70,7 +70,7 @@ def open_job_folder(job: Job, folder: Path, shared: Path) -> None:
             raise DataError(f"{folder}: holds a training with other options than those asked for; remove it")
         return
     full = load_json(TrainOptions, shared / COMPLETE)
-    # What a variant reads of the data is noted with them: one that reads other sections makes its own notes.
+    # The digests cover the sections that a network reads: a variant with other sections computes its own.
     notes = () if job.options.model.context == full.model.context else (DIGESTS,)
     with staged(folder) as stage:
         shutil.copytree(shared, stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns(COMPLETE, ".*", *notes))

@@ -17,7 +17,7 @@ from diffrgen.staging import replace_file
 
 @dataclass(frozen=True)
 class StudyFiles:
-    """What a study wrote: its table as Markdown, all its figures as JSON, and its picture."""
+    """The files of a study: its table as Markdown, all numbers as JSON, and the figure."""
 
     table: Path
     results: Path

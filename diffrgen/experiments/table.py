@@ -1,4 +1,4 @@
-"""A study's results as Markdown: scores beside the published ones, and differences from the full network."""
+"""A study's results as Markdown: scores next to the published ones, and differences from the full network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FURTHER = (
 
 
 def study_markdown(results: StudyResults) -> str:
-    """Return the whole report of a study."""
+    """Return the complete report of a study."""
     parts = [
         f"# {results.study.title}\n",
         f"{results.description}\n",

@@ -1,4 +1,4 @@
-"""One run in a process of its own: `python -m diffrgen.experiments.worker FOLDER`, started by the runner."""
+"""One run in a separate process: `python -m diffrgen.experiments.worker FOLDER`, started by the runner."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_job(job: Job, folder: Path) -> RunRecord:
     run = RunFolder(folder)
     with explained(run):
         summary, _ = fit(options, run, make_accelerator(options))
-        # Intervals are those of a study's runs together, from the numbers that each record keeps.
+        # No intervals here: the table computes them over all runs of a study, from the stored per-study scores.
         evaluation = evaluate(
             EvaluateOptions(
                 folder, baselines=False, resamples=0, generation=options.generation, decoded=options.decoded

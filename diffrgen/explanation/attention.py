@@ -1,4 +1,4 @@
-"""Where the decoder looked when it wrote each token: its cross-attention, averaged over the heads of the last layer."""
+"""The decoder's cross-attention at each token, averaged over the heads of the last layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffrgen.model import DiffRGenForReportGeneration, EncodedStudy
 
 @dataclass(frozen=True)
 class AttentionShares:
-    """How much of the attention went to each part of what the decoder reads; the parts sum to 1.
+    """The share of the attention for each part of the decoder's memory; the shares sum to 1.
 
     patches: the image; similar, difference: the retrieved reports' features S and D, the latter 0 where the
     model has none; prior: the prior study's rows of

@@ -1,4 +1,4 @@
-"""Eq. 1 in words: how each retrieved report's features lie to the image's, beside the other retrieved reports."""
+"""Eq. 1 explained: the distance of each retrieved report from the image, compared with the other retrieved reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from diffrgen.model.choices import DIFFERENCE_METRICS, Metric
 from diffrgen.model.difference import difference_metrics
 
-# Of l2 the smaller is closer, of the other two the greater.
+# Closer means a smaller l2, and a larger value of the other two metrics.
 SMALLER_IS_CLOSER = frozenset({"l2"})
 
 

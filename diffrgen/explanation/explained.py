@@ -1,4 +1,4 @@
-"""A written report with everything that a reader may ask of it."""
+"""A generated report with its explanation."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class ExplainedReport:
 
     @property
     def main(self) -> int:
-        """The place of the view that stands for the study."""
+        """The index of the study's main view."""
         return main_view(self.written.views)
 
     @property
     def confidence(self) -> tuple[SentenceConfidence | None, ...]:
-        """How sure the run is of each of `sentences`; None for each where it has no calibration."""
+        """The confidence of each of `sentences`; None for each if the run has no calibration."""
         return self.written.confidence or (None,) * len(self.sentences)
 
     @property

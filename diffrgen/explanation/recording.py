@@ -1,4 +1,4 @@
-"""What modules take and return during one pass, recorded without changing how they compute."""
+"""Records the inputs and outputs of modules during one pass, without changing them."""
 
 from __future__ import annotations
 

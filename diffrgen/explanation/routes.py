@@ -13,7 +13,7 @@ Stream = Literal["similar and differing", "similar", "differing"]
 
 @dataclass(frozen=True)
 class LayerRoute:
-    """What one layer chose.
+    """The routing of one layer.
 
     stream: the reports' features that it works on; layer: from 1; weights: one for each of `orders`; chosen: the order
     with the greatest; window (gh, gw) bool: what A^chosen shows to the report at patch `centre` (row, column).

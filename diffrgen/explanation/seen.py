@@ -1,4 +1,4 @@
-"""Where a network with finding queries sees each finding: the attention of the finding's own row over the image."""
+"""The location of each finding for a network with finding queries: the attention of the finding's row over the image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffrgen.model.coattention import CoAttentionRouting
 
 @dataclass(frozen=True)
 class SeenFinding:
-    """Where one finding was looked for in one image of a study.
+    """The attention of one finding's row over one image of a study.
 
     heat (gh, gw): shares of the attention, which sum to 1; centre: row and column of its centre of mass, as shares of the
     image's height and width.

@@ -1,4 +1,4 @@
-"""A fit that was stopped: its state in one file, written complete and checked before it is used."""
+"""The state of an interrupted fit in one file, written atomically and verified before use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FitStopped(Exception):
 
 @dataclass
 class FitCheckpoint:
-    """Where a fit saves its state, every ten minutes and when `stop()` returns True after a step; removed when it is done.
+    """The file of a fit's state, saved every ten minutes and when `stop()` returns True after a step; removed at the end.
 
     The file holds the SHA-256 of the rest as 64 hexadecimal digits, then tensors and numbers as torch saves them.
     """

@@ -13,7 +13,7 @@ class SharedEpoch:
 
     @property
     def number(self) -> int:
-        """The current pass, 0 at first. Set it before the loader is asked for its batches, for it reads ahead."""
+        """The current pass, 0 at first. Set it before the loader starts, because its workers read ahead."""
         return int(self._number)
 
     @number.setter

@@ -27,5 +27,5 @@ def make_adamw(
         if parameters:
             groups += [{"params": decayed, "weight_decay": weight_decay, "lr": rate}]
             groups += [{"params": plain, "weight_decay": 0.0, "lr": rate}]
-    # One pass over all parameters, on CPUs too.
+    # Fused: one pass over all parameters, also on CPUs.
     return AdamW(groups, lr=learning_rate, fused=True)

@@ -46,7 +46,7 @@ def pass_loader(
         sampler=order,
         drop_last=True,
         collate_fn=collate,
-        # Its own, so that starting a pass takes no number from the generator that dropout draws from.
+        # A separate generator, so that starting a pass draws nothing from the one that dropout uses.
         generator=torch.Generator(),
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),

@@ -16,7 +16,7 @@ Batch = TypeVar("Batch")
 
 
 class ResumableFit(Generic[Batch]):
-    """What is trained, the steps taken, and the loop over them; a subclass defines the batches and the step.
+    """A module in training, its number of steps, and the loop; a subclass defines the batches and the step.
 
     steps: how many there are in all. parts: what has a state besides the model, such as the optimiser.
     """
@@ -34,7 +34,7 @@ class ResumableFit(Generic[Batch]):
 
     @property
     def key(self) -> str:
-        """What a saved state has to be of."""
+        """Identifies the fit: a saved state of another recipe is rejected."""
         raise NotImplementedError
 
     def batches(self) -> Iterator[Batch]:

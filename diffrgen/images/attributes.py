@@ -14,7 +14,7 @@ from diffrgen.errors import DataError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# What readers need to know before pixels are decoded, and their display.
+# Attributes that are required before pixels are decoded, and those of the display.
 NEEDED = (
     *("SpecificCharacterSet", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),

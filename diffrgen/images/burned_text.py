@@ -1,8 +1,8 @@
-"""Text burned into a radiograph: regions that look like it, so that a person looks before the image is passed on.
+"""Detects regions of a radiograph that look like burned-in text, so that a person checks them before the image is shared.
 
-A stroke of a letter is narrow, sharp at its edges and brighter (or darker) than what is round it. Such strokes are found by a
-top-hat transform, joined to connected components, and kept where they have the size, the filling and the edges of a letter;
-three or more of one height in a row are taken for text. A single L or R is no text by this. Nothing found means nothing.
+A letter's stroke is narrow, has sharp edges, and is brighter (or darker) than its surroundings. Such strokes are found by a
+top-hat transform, grouped into connected components, and kept if they have the size, filling and edges of a letter;
+three or more of one height in a row count as text. A single L or R does not. An empty result does not mean that there is no text.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-# The longest side in pixels that images are brought to, and how far small ones are enlarged at most.
+# Longest side in pixels that images are resized to, and the maximum enlargement of small ones.
 SIDE, MOST_ENLARGED = 1024, 2.0
-# Widest strokes that are looked for, in pixels, in one pass each.
+# Maximum stroke width in pixels of each pass.
 STROKES = (5, 11, 23)
-# How much a stroke differs from what is round it, of 255.
+# Minimum difference between a stroke and its surroundings, in grey levels of 255.
 CONTRAST = 40.0
 # Heights of letters by pixels, per pass, as multiples of its widest stroke.
 LEAST_HEIGHT, LOWEST, HIGHEST = 6, 0.8, 8.0
 WIDEST = 1.6
 FILLED = (0.15, 0.9)
-# What crossing an edge changes within two pixels, of what the component differs from its surroundings.
+# Minimum change across an edge within two pixels, as a share of the component's difference from its surroundings.
 SHARP = 0.6
-# Letters of a line: how their heights, tops and gaps may differ, as parts of the height.
+# Letters of a line: maximum differences of height, top and gap, as shares of the height.
 SAME_HEIGHT, SAME_LINE, GAP = 1.35, 0.35, 1.3
 LEAST_LETTERS = 3
 
@@ -43,7 +43,7 @@ class TextRegion:
 
     @property
     def place(self) -> str:
-        """Where it is, in words.
+        """The position as text.
 
         >>> TextRegion(0.8, 0.9, 1.0, 1.0, 5).place
         'lower right'
@@ -89,7 +89,7 @@ def find_text(image: Image.Image) -> tuple[TextRegion, ...]:
 
 
 def text_warning(regions: Sequence[TextRegion]) -> str | None:
-    """Say where an image may have text, None if nothing was found; never that there is none."""
+    """Return a warning that names the positions of possible text; None if nothing was found, which is no guarantee."""
     if not regions:
         return None
     places = ", ".join(dict.fromkeys(region.place for region in regions))
@@ -121,7 +121,7 @@ def _has_size(letter: _Letter, stroke: int) -> bool:
 
 
 def _is_sharp(values: np.ndarray, labels: np.ndarray, number: int, letter: _Letter) -> bool:
-    """Whether what surrounds a component is darker right beside its edge."""
+    """Whether the surroundings of a component are darker directly at its edge."""
     rows = slice(max(0, letter.top - 3), letter.bottom + 3)
     columns = slice(max(0, letter.left - 3), letter.right + 3)
     near, within = values[rows, columns], labels[rows, columns] == number

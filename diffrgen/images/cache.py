@@ -30,7 +30,7 @@ PIXELS, PLACES, MANIFEST = "pixels.u8", "places.npy", "manifest.json"
 
 @dataclass(frozen=True)
 class CacheManifest:
-    """What a cache was made from and holds; `faults`: absolute path -> why it cannot be read."""
+    """The sources and contents of a cache; `faults`: absolute path -> why it cannot be read."""
 
     fingerprint: str
     resize: int
@@ -47,7 +47,7 @@ class CacheManifest:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What a cache is to hold: `images` with `resize` pixels on their shorter side."""
+    """The contents of a cache before it is written: `images` with `resize` pixels on their shorter side."""
 
     images: tuple[Path, ...]
     resize: int
@@ -80,7 +80,7 @@ class ImageCache:
 
     @classmethod
     def load(cls, folder: Path, plan: CachePlan) -> ImageCache | None:
-        """Open the cache in `folder`; None if there is none, or it is damaged, or is not what `plan` asks for.
+        """Open the cache in `folder`; None if it is missing, damaged, or does not match `plan`.
 
         One that holds faults is not opened either once one of those files can be read.
         """

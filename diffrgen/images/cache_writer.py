@@ -1,4 +1,4 @@
-"""Makes the cache of decoded images: once, whole or not at all, however many processes ask for it."""
+"""Writes the cache of decoded images: once and atomically, also if several processes request it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _fill(folder: Path, plan: CachePlan, threads: int, progress: bool) -> None:
     places = np.zeros((len(plan.images), 3), dtype=np.int64)
     faults: dict[str, str] = {}
     size, count = 0, len(plan.images)
-    # Resized, no image has fewer pixels than a square.
+    # A lower bound: a resized image has at least the pixels of a square of the shorter side.
     _check_space(folder, plan, count * plan.resize**2)
     with (folder / PIXELS).open("wb") as stream, ThreadPoolExecutor(threads) as pool:
         decoded = _in_order(pool, lambda path: _decode(path, plan.resize), plan.images)

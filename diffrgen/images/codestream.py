@@ -16,17 +16,17 @@ from diffrgen.errors import DataError
 
 Bytes = bytes | mmap.mmap
 
-# A progressive script has some 10 scans, the longest that optimisers write some 30.
+# A progressive JPEG usually has about 10 scans; optimisers write up to about 30.
 MAX_SCANS = 100
 # Blocks of 8 x 8 times scans: 10 scans of a colour picture of 89 million pixels. One visit takes some 20 ns.
 MAX_VISITS = 64_000_000
-# Segments and chunks, which readers go through in Python: a PNG of 178 MB in chunks of 8 kB has 22,000.
+# Segments and chunks, which are read in Python: a PNG of 178 MB in chunks of 8 kB has 22,000.
 MAX_SEGMENTS, MAX_CHUNKS = 10_000, 65_536
 # Bytes between a JPEG's segments before its first scan, which Pillow reads one by one.
 MAX_FILL = 100_000
-# A JPEG's EXIF block holds no more; a longer one may name each of its bytes thousands of times.
+# Maximum size of a JPEG's EXIF block; entries of a longer one could refer to the same bytes thousands of times.
 MAX_EXIF = 65_535
-# Of JPEG 2000: each takes some 100 bytes of a decoder's memory.
+# JPEG 2000: each tile or block takes about 100 bytes of a decoder's memory.
 MAX_TILES, MAX_BLOCKS = 4_096, 4_000_000
 
 PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
@@ -139,7 +139,7 @@ def _check_blocks(data: Bytes, position: int, frame: Frame, tiles: int, place: s
 
 
 def _check_style(style: bytes, at: int, frame: Frame, tiles: int, place: str, *, components: int) -> None:
-    """Check the coding style of COD (`at` 5) or COC (1): how many code blocks, precincts and packets it asks for."""
+    """Check the coding style of COD (`at` 5) or COC (1): the numbers of code blocks, precincts and packets."""
     if len(style) < at + 5:
         return
     layers = int.from_bytes(style[2:4], "big") if at == 5 else 1

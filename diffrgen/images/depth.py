@@ -1,4 +1,4 @@
-"""How many bits pixels have whose container has more: 12-bit radiographs come in 16-bit files."""
+"""The bit depth of pixels in a larger container, such as 12-bit radiographs in 16-bit files."""
 
 from __future__ import annotations
 

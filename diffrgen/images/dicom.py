@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 INSTALL = 'DICOM needs pydicom and its decoders: pip install "diffrgen[dicom]"'
 # The bytes that identify a DICOM file: its preamble, then the mark.
 START = 132
-# How a data set begins that lacks the mark: with a tag of the group 0002 or 0008.
+# A data set without the mark begins with a tag of group 0002 or 0008.
 UNMARKED = (b"\x02\x00", b"\x08\x00")
 GREY, COLOUR = (
     ("MONOCHROME1", "MONOCHROME2"),
     ("PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
 )
 FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
-# Reads of a file, some two an element: a radiograph has some hundred elements, a private sequence may have thousands.
+# Maximum reads of a file, about two per element: a radiograph has about a hundred elements, a private sequence thousands.
 MAX_READS = 100_000
-# Pieces that one compressed picture may come in, and bytes of the table before them: one picture has one entry.
+# Maximum fragments of a compressed image, and bytes of the offset table before them: one image has one entry.
 MAX_FRAGMENTS, MAX_OFFSETS = 10_000, 4_096
 # The first tag of pixel data, of any kind.
 PIXELS = 0x7FE00000
@@ -70,7 +70,7 @@ def read_dicom(file: Path, *, max_pixels: int) -> Image.Image:
         raise
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on damaged files
         kind = type(error).__name__
-    # Outside the handler: the error is not chained, so that no traceback shows what it quotes.
+    # Raised outside the handler: the error is not chained, so no traceback shows the value that it quotes.
     raise DataError(
         f"{file}: the DICOM file is damaged or cannot be shown ({kind}; the details are left out, as they may quote the "
         "patient's tags)"
@@ -124,7 +124,7 @@ def read_attributes(file: Path, names: Sequence[str], *, before_pixels: bool = F
                 force=unmarked,
             )
         finally:
-            # pydicom takes the end of a file for the end of its data, and turns other errors into its own.
+            # pydicom accepts the end of a file as the end of its data, and wraps other errors.
             if counted.fault is not None:
                 raise DataError(f"{file}: {counted.fault}") from None
 
@@ -153,7 +153,7 @@ def _checked_syntax(dataset: Dataset, file: Path, max_pixels: int) -> UID:
     if value_of(dataset, keyword) is None:
         raise DataError(f"{file}: expected a picture in the attribute {keyword}, got an empty one")
     for other in {"PixelData", *FLOAT_BITS} - {keyword}:
-        # A file has one of them; where it has several, those behind the first are passed over.
+        # A file should have one of them; if it has several, only the first is used.
         dataset.pop(other, None)
     photometric = text_of(dataset, "PhotometricInterpretation")
     if photometric not in GREY + COLOUR:
@@ -216,7 +216,7 @@ def _check_codestream(dataset: Dataset, syntax: UID, file: Path) -> None:
     _check_fragments(dataset.PixelData, file)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == RLELossless:
-        # Its pixels follow from the tags, and at worst it is a little longer than they are.
+        # The tags determine the decoded size, and RLE data are at most slightly longer.
         most = 2 * dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * max(dataset.BitsAllocated // 8, 1) + 1024
         if len(frame) > most:
             raise DataError(f"{file}: expected a compressed picture of at most {most:,} bytes, got {len(frame):,}")
@@ -270,7 +270,7 @@ def _shown(dataset: Dataset, values: np.ndarray) -> np.ndarray:
 
 
 def _stored(values: np.ndarray, bits: int) -> np.ndarray:
-    """Return integers without what stands in their unused bits, overlays for example, and with their sign."""
+    """Return integers with their sign, and without the contents of their unused bits, such as overlays."""
     shift = 8 * values.dtype.itemsize - bits
     return values if values.dtype.kind == "f" or shift <= 0 else (values << shift) >> shift
 

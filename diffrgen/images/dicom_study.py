@@ -1,4 +1,4 @@
-"""Which study and patient a DICOM file is of, and its view: compared in memory, never written or quoted."""
+"""The study, the patient and the view of a DICOM file: compared in memory, never written or quoted."""
 
 from __future__ import annotations
 

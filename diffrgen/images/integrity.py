@@ -1,4 +1,4 @@
-"""Finding damaged image files before a long training run meets them."""
+"""Finds damaged image files before a long training reaches them."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from diffrgen.images.grey import probe_png, read_grey
 ReadImage = Callable[[Path, int | None], Image.Image]
 """Reads a file for a transform with such a `resize`, None for the whole image: see `read_resized`."""
 
-# Counted up when decoding or resizing gives other pixels: stored ones are then made again.
+# Incremented when decoding or resizing changes pixels: cached images are then decoded again.
 RECIPE = 1
-# A longer image would be blown up where it is made `resize` wide; of it no more than the crop is resized.
+# For a longer image only the crop is resized: the complete image, `resize` pixels wide, could be very large.
 LONGEST = 8
 
 

@@ -1,4 +1,4 @@
-"""Nothing that pydicom remarks on a file reaches a log or a terminal: its remarks quote the tags, a patient's name among them."""
+"""Suppresses pydicom's warnings and log records, because they quote tags such as the patient's name."""
 
 from __future__ import annotations
 

@@ -75,6 +75,6 @@ class ImageTransform:
             return image.crop((left, top, left + self.size, top + self.size))
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
-        # Float rounding may put the far edge a hair outside the image, which Pillow refuses.
+        # Rounding may put the far edge slightly outside the image, which Pillow rejects.
         box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))
         return image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)

@@ -55,7 +55,7 @@ class CheXbertLabeler:
             raise ValueError("expected a list of report texts, got one string: put it into a list")
         tokens = self.tokenizer.encode_batch([" ".join(text.split()) for text in texts])
         states = np.zeros((len(texts), len(FINDINGS)), dtype=np.int64)
-        # Texts of like length share a batch, so that little is padding; the longest come first.
+        # Texts of similar length share a batch to reduce padding; the longest come first.
         order = sorted(range(len(texts)), key=lambda row: -len(tokens[row].ids))
         with tqdm(total=len(texts), desc="CheXbert", unit="report", disable=not self.progress, leave=False) as bar:
             for start in range(0, len(order), self.batch_size):

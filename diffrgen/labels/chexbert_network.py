@@ -16,7 +16,7 @@ from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
 WEIGHTS = "model_state_dict"
 # The release was trained by nn.DataParallel.
 PREFIX = "module."
-# Not used by the labeler: the pooler, and a counter that older transformers kept among the weights.
+# Tensors that the labeler does not use: the pooler, and a counter that older transformers versions stored.
 UNUSED = ("bert.pooler.", "bert.embeddings.position_ids")
 HEAD_WIDTH = 64
 _EMBEDDINGS = "bert.embeddings.{}_embeddings.weight"
@@ -30,7 +30,7 @@ class CheXbert(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        # The release's pooler takes no part, and its dropout none outside training.
+        # The labeler uses neither the release's pooler nor, outside training, its dropout.
         self.bert = BertModel(config, add_pooling_layer=False)
         self.linear_heads = nn.ModuleList(
             nn.Linear(config.hidden_size, 2 if finding == NO_FINDING else len(State))
@@ -66,7 +66,7 @@ def _load(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path}: needed CheXbert's checkpoint (chexbert.pth), got: {error.strerror or error}") from error
-    # Which exception the restricted unpickler raises for a file that is no checkpoint depends on its bytes.
+    # For a file that is no checkpoint, the restricted unpickler's exception depends on the bytes.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise DataError(

@@ -25,7 +25,7 @@ FINDINGS: tuple[str, ...] = (
     "no finding",
 )
 
-# What PromptMRG's 18-wide labels hold besides, in its order: learnt and prompted with, never scored.
+# The other findings of PromptMRG's 18 labels, in its order: learned and prompted, never scored.
 AUXILIARY: tuple[str, ...] = (
     "aorta abnormal",
     "bone/spine abnormal",
@@ -35,7 +35,7 @@ AUXILIARY: tuple[str, ...] = (
 
 NO_FINDING = FINDINGS.index("no finding")
 DISEASES: tuple[str, ...] = FINDINGS[:NO_FINDING]
-# CheXpert's competition tasks, which the field also reports on their own (Irvin 2019)
+# CheXpert's five competition tasks, often reported separately (Irvin et al., 2019).
 COMMON: tuple[str, ...] = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
 
 
@@ -48,7 +48,7 @@ class State(IntEnum):
     UNCERTAIN = 3
 
 
-# Stands for the states of a prior study if there is none.
+# Used for each state of a prior study if there is no prior study.
 NO_STUDY = -1
 
 

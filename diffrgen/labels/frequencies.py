@@ -1,4 +1,4 @@
-"""How often each finding is there: what PromptMRG keeps as base_probs.json, and Eq. 9's prior starts from."""
+"""The frequency of each finding: PromptMRG's base_probs.json, and the initial prior of Eq. 9."""
 
 from __future__ import annotations
 

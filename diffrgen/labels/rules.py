@@ -23,11 +23,11 @@ from diffrgen.labels.patterns import compile_groups, read_table
 from diffrgen.labels.scope import ScopeRules
 from diffrgen.labels.sentences import split_sentences
 
-# An abnormality that is none of the 14, in the table's words: it only forbids "no finding".
+# The phrase table's group of abnormalities outside the 14 findings: a mention only excludes "no finding".
 _OTHER = "other"
 Convention = Literal["chexpert", "openi"]
 _UNDECIDED: dict[Convention, State] = {"chexpert": State.UNCERTAIN, "openi": State.POSITIVE}
-# Which of two states of a finding a report keeps.
+# Rank of the states: a report that mentions a finding more than once keeps the highest.
 _RANK = {State.BLANK: 0, State.NEGATIVE: 1, State.UNCERTAIN: 2, State.POSITIVE: 3}
 _PRESENT = (State.POSITIVE, State.UNCERTAIN)
 
@@ -87,7 +87,7 @@ class RuleLabeler:
                     mentions.append((column, group, match.span()))
         states = self._scope.states(sentence, [span for _, _, span in mentions])
         for (column, group, _), state in zip(mentions, states, strict=True):
-            # A weak sign is never more than a doubt.
+            # A weak sign is uncertain at most.
             weakened = group == "weak" and state is State.POSITIVE
             found.append((column, State.UNCERTAIN if weakened else state))
         return tuple(found)

@@ -1,4 +1,4 @@
-"""Which mentions of a sentence are negated, uncertain or hypothetical: cues and how far they reach."""
+"""The state of each mention of a sentence (negated, uncertain, hypothetical): cues and their scope."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffrgen.labels.patterns import Gaps, compile_groups, read_table
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `start` to `end` of a sentence, and what stands there."""
+    """Characters `start` to `end` of a sentence, and the kind of cue there."""
 
     kind: str
     start: int
@@ -45,13 +45,13 @@ class ScopeRules:
         cues = self.cues(sentence)
         spans = list(mentions)
         states = [self._state(sentence, cues, start, end) for start, end in spans]
-        # In "no change in effusion or consolidation" both are there.
+        # A pseudo-negation ("no change in effusion or consolidation") leaves both findings positive.
         if any(cue.kind == "pseudo" for cue in cues):
             return states
         return [self._weighed(sentence, spans, states, index) for index in range(len(spans))]
 
     def _state(self, sentence: str, cues: list[Span], start: int, end: int) -> State:
-        # The stop may take in the first word of the mention (", cardiomegaly").
+        # A stop may include the first word of the mention (", cardiomegaly").
         left = max((min(cue.end, start) for cue in cues if cue.kind == "stop" and cue.start < start), default=0)
         right = min((cue.start for cue in cues if cue.kind == "stop" and cue.start >= end), default=len(sentence))
         # A comma ends the reach of a doubt, but not within a choice ("may be edema, atelectasis, or pneumonia").
@@ -71,12 +71,12 @@ class ScopeRules:
         return self._chosen if "choice_before" in before else State.POSITIVE
 
     def _listed(self, sentence: str, start: int, end: int) -> bool:
-        """Say whether a word of choice stands within two words of the mention."""
+        """Return whether a word of choice ("or") is within two words of the mention."""
         before, after = sentence[:start].split()[-2:], sentence[end:].split()[:2]
         return any(self._choice.search(" ".join(words)) for words in (before, after))
 
     def _weighed(self, sentence: str, spans: list[tuple[int, int]], states: list[State], index: int) -> State:
-        """Give a positive mention the state of a choice where the text offers another instead of it."""
+        """Return the state of a mention; a positive one gets the state of a choice if the text offers an alternative to it."""
         if states[index] is not State.POSITIVE:
             return states[index]
         start, end = spans[index]

@@ -1,1 +1,1 @@
-"""What a trained network uses: its losses with one part taken from another study."""
+"""Which inputs a trained network uses: its losses with one part taken from another study."""

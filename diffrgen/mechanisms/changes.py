@@ -1,4 +1,4 @@
-"""What is changed in a network: one part is that of another study, or the routing is another."""
+"""The changes to a network: one part is taken from another study, or the routing weights are replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHER_ROWS = "another's finding rows in the prompt"
 
 
 def exchanged(rows: Tensor) -> Tensor:
-    """Each row in another's place, half the batch away: those of one patient stand side by side."""
+    """Return each row from half a batch away, because neighbouring studies may be of one patient."""
     return rows.roll(len(rows) // 2, 0)
 
 
@@ -42,7 +42,7 @@ def with_other_rows(part: int) -> Encode:
         encoded = encode(model, example)
         gh, gw = model.image_encoder.grid(*example["pixel_values"].shape[-2:])
         views = example["pixel_values"].shape[1] if example["pixel_values"].dim() == 5 else 1
-        # The rows of a context stand behind D.
+        # The context rows follow D.
         patches, rows = views * gh * gw, encoded.last_hidden_state.shape[1] - len(model.config.context)
         parts = 1 if model.difference is None else 2
         bounds = [0, *(patches + (rows - patches) * k // parts for k in range(parts + 1))]
@@ -93,7 +93,7 @@ def with_other_finding_rows(model: DiffRGenForReportGeneration, example: Example
     return encoded
 
 
-# What is changed, and how a batch is encoded then.
+# The name of each change, and the function that encodes a batch with it.
 CHANGES: Mapping[str, Encode] = MappingProxyType(
     {
         NOTHING: encode,

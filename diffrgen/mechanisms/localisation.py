@@ -1,4 +1,4 @@
-"""Whether each finding is seen where it is: the centre of its row's attention beside its box in the phantom's image."""
+"""Localisation of findings: whether the centre of a finding's attention lies in its box in the phantom's image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import ImageOptions
 from diffrgen.records import Study
 
-# By finding, one value a study in which it is present: whether the centre lies in its box, and whether another's does.
+# By finding, for each study with it: whether the centre of its attention lies in its box, and whether another study's does.
 Hits = Mapping[str, Sequence[tuple[bool, bool]]]
 
 

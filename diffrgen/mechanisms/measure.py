@@ -1,4 +1,4 @@
-"""What a trained network uses: how much worse it gets when one part is that of another study, or the routing another."""
+"""Which inputs a trained network uses: the increase of its losses with one part of another study, or with other routing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of written reports: language (BLEU, ROUGE-L, CIDEr, METEOR), clinical efficacy, diversity, their table."""
+"""Scores of generated reports: language (BLEU, ROUGE-L, CIDEr, METEOR), clinical efficacy, diversity, their table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""95 % intervals of scores by resampling studies: sums of each study's own numbers, never the scores once more."""
+"""95 % bootstrap intervals over studies, from sums of per-study numbers, so that no score is computed again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clinical efficacy: do the findings read out of a written report agree with those of its reference?"""
+"""Clinical efficacy: agreement between the findings labeled in a generated report and those of its reference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FindingScore:
 
 @dataclass(frozen=True, slots=True)
 class ClinicalScores:
-    """What `clinical_scores` returns.
+    """The result of `clinical_scores`.
 
     `micro_f1_interval` is the 95 % bootstrap interval over studies, `intervals` those of macro_f1 and of the example-based
     precision, recall and f1, None if there is none; `macro_f1` is the mean of the F1 of the
@@ -141,7 +141,7 @@ def _ratios(tp: int, fp: int, fn: int) -> PrecisionRecallF1:
 
 def _example_based(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return precision, recall and F1 of each study, (n,) each, with 0/0 = 0."""
-    # A whole of 0 has a part of 0.
+    # If a denominator is 0, so is its numerator.
     wholes = (tp + fp, tp + fn, 2 * tp + fp + fn)
     return tuple(part / np.maximum(whole, 1) for part, whole in zip((tp, tp, 2 * tp), wholes, strict=True))
 

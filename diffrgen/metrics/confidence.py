@@ -1,4 +1,4 @@
-"""How good probabilities of being true are: calibration error (Naeini 2015, Guo 2017), risk against coverage (Geifman 2017)."""
+"""Scores of sentence probabilities: calibration error (Naeini 2015, Guo 2017), risk against coverage (Geifman 2017)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.special import digamma
 from diffrgen.metrics.bootstrap import Interval, bootstrap_interval, ratio
 
 BINS = 10
-# Of the written curve of risk against coverage.
+# Coverages at which the risk is written to metrics.json.
 COVERAGES = tuple(round(0.1 * step, 1) for step in range(1, 11))
 
 

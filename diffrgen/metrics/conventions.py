@@ -27,7 +27,7 @@ class AveragedScores:
 
 @dataclass(frozen=True)
 class ClinicalConventions:
-    """What `clinical_conventions` returns; f1chexbert: by the number of findings, "14" or "5", then by average."""
+    """The result of `clinical_conventions`; f1chexbert: by the number of findings, "14" or "5", then by average."""
 
     promptmrg: AveragedScores
     f1chexbert: dict[str, dict[str, AveragedScores]]
@@ -135,7 +135,7 @@ def _each_finding(sums: np.ndarray) -> np.ndarray:
 def _ratios(counts: np.ndarray) -> np.ndarray:
     """Precision, recall and F1 (..., 3) of true positives, false positives and false negatives (..., 3), 0/0 = 0."""
     tp, fp, fn = np.moveaxis(counts, -1, 0)
-    # A denominator of 0 has a numerator of 0; others are at least 1.
+    # If a denominator is 0, so is its numerator; other denominators are at least 1.
     return np.stack(
         [tp / np.maximum(tp + fp, 1), tp / np.maximum(tp + fn, 1), 2 * tp / np.maximum(2 * tp + fp + fn, 1)], axis=-1
     )

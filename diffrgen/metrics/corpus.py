@@ -1,4 +1,4 @@
-"""Corpus scores of written reports against their references: BLEU-1..4, ROUGE-L, CIDEr and METEOR by pycocoevalcap."""
+"""Corpus scores of generated reports against their references: BLEU-1..4, ROUGE-L, CIDEr and METEOR by pycocoevalcap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffrgen.metrics.bootstrap import Interval, bootstrap_interval, mean_interv
 from diffrgen.metrics.meteor import MeteorUnavailable, meteor_score
 
 BLEU_ORDERS = 4
-# What pycocoevalcap adds against divisions by 0.
+# Terms that pycocoevalcap adds to avoid divisions by 0.
 TINY, SMALL = 1e-15, 1e-9
 
 
@@ -121,7 +121,7 @@ class CiderReferences:
         for hypothesis, reference in zip(hypotheses, references, strict=True):
             scorer += (hypothesis, [reference])
         scorer.document_frequency = self._frequency
-        # pycocoevalcap takes the size of the collection from here.
+        # As in pycocoevalcap, the number of documents is the number of references.
         scorer.crefs = _OfCollection(scorer.crefs, self._count)
         return np.array(scorer.compute_cider(), dtype=np.float64)
 

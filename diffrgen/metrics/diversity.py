@@ -1,4 +1,4 @@
-"""How varied a set of written reports is: a model that writes one sentence for all scores well elsewhere."""
+"""Diversity of a set of generated reports: one report for every study can score well on the other metrics."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class MeteorUnavailable(RuntimeError):
 
 
 class Meteor(NamedTuple):
-    """The corpus METEOR (0..1) and its 95 % interval over studies, None if none was asked for or there is none."""
+    """The corpus METEOR (0..1) and its 95 % interval over studies, None if not requested or not defined."""
 
     score: float
     interval: Interval | None
@@ -164,7 +164,7 @@ def _command() -> list[str]:
 
 
 def _score_line(hypothesis: str, reference: str) -> str:
-    # "|||" and line breaks are the protocol's own marks.
+    # "|||" and line breaks separate the fields of the protocol.
     generated, truth = (" ".join(text.replace("|||", " ").split()) for text in (hypothesis, reference))
     return f"SCORE ||| {truth} ||| {generated}"
 
@@ -216,6 +216,6 @@ def _process(command: list[str], limit: Callable[[], float]) -> Iterator[tuple[I
             process.kill()
             process.wait()
             process.stdout.close()
-            # Closing flushes what the dead process never read.
+            # Closing tries to flush what the dead process never read.
             with suppress(BrokenPipeError):
                 process.stdin.close()

@@ -20,7 +20,7 @@ from diffrgen.metrics.temporal import temporal_f1
 SWAPS = 10_000
 # Swaps whose signs are in memory at once: 256 x 3,858 float64 are 8 MB.
 AT_ONCE = 256
-# Sums in another order differ by rounding.
+# Tolerance for rounding: the order of sums differs.
 ROUNDING = 1e-12
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -172,7 +172,7 @@ def _p(both: np.ndarray, statistic: Statistic, observed: float, swaps: int, seed
     for kept in _signs(len(both), swaps, seed):
         first = both[:, width:].sum(axis=0) + kept @ apart
         differences = statistic(np.concatenate([first, total.sum(axis=0) - first], axis=1))
-        # A swap without a score cannot show that the difference is small.
+        # A swap without a defined score counts as at least as large a difference.
         larger += int((np.nan_to_num(np.abs(differences), nan=np.inf) >= observed - ROUNDING).sum())
     return (1 + larger) / (1 + swaps)
 

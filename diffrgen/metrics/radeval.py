@@ -17,7 +17,7 @@ from diffrgen.metrics.bootstrap import Interval, mean_interval
 
 # radeval rounds its scores to four digits.
 ROUNDED = 1e-4
-# A score, or in words why there is none.
+# A score, or the reason why there is none.
 RadEvalScores = dict[str, float | str]
 
 
@@ -32,7 +32,7 @@ def radeval_scores(hypotheses: Sequence[str], references: Sequence[str], metrics
     for metric in metrics:
         try:
             scores |= _compute(hypotheses, references, metric)
-        # radeval and the models behind it raise nearly every exception where a part or a download is missing.
+        # radeval and its models raise almost any exception if a part or a download is missing.
         except Exception as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             if isinstance(error, ModuleNotFoundError) and error.name == "radeval":
@@ -59,7 +59,7 @@ def radeval_intervals(
     intervals: dict[str, Interval | None] = {}
     for metric in metrics:
         if metric in scores and isinstance(scores[metric], str):
-            # It could not be computed at all.
+            # The corpus score could not be computed either.
             continue
         try:
             samples = _evaluate(hypotheses, references, metric, per_sample=True)
@@ -86,10 +86,10 @@ def _evaluate(
     hypotheses: Sequence[str], references: Sequence[str], metric: str, *, per_sample: bool
 ) -> dict[str, Any]:
     package = importlib.import_module("radeval")
-    # radeval 2.2.1 imports its RadGraph by its former name, which only file systems without case find (its issue 27).
+    # radeval 2.2.1 imports RadGraph by the package's former name, which only case-insensitive file systems find.
     sys.modules.setdefault("RadEval", package)
     with warnings.catch_warnings():
-        # Its constructor turns all warnings off for good.
+        # Its constructor disables all warnings permanently.
         evaluator = package.RadEval(metrics=[metric], per_sample=per_sample, show_progress=False)
         answer: dict[str, Any] = evaluator(refs=list(references), hyps=list(hypotheses))
     return answer

@@ -17,7 +17,7 @@ from diffrgen.metrics.diversity import ReportDiversity
 from diffrgen.metrics.paired import PairedDifference
 from diffrgen.metrics.published import PublishedData
 
-# A number, a 95 % interval, or in words why there is none.
+# A number, a 95 % interval, or the reason why there is none.
 Cell = float | Interval | str | None
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
@@ -37,7 +37,7 @@ SHORT: Mapping[str, str] = MappingProxyType(
     {"Precision": "P", "Recall": "R", "BLEU-1": "B-1", "BLEU-4": "B-4", "METEOR": "M", "ROUGE-L": "R-L"}
 )
 
-# What the rows printed for a data set are of; it stands in the footnote of every table that shows them.
+# What the published rows of a data set refer to; a footnote of every table that shows them.
 NOTES: Mapping[str, str] = MappingProxyType(
     {
         "iu-xray": ", whose IU X-Ray rows evaluate models trained on MIMIC-CXR on all of IU X-Ray: they are not comparable "
@@ -52,7 +52,7 @@ def table_row(
     diseases: ClinicalScores | None = None,
     diversity: ReportDiversity | None = None,
 ) -> dict[str, Cell]:
-    """Return one row of the table, with the reason in words where a number is absent.
+    """Return one row of the table, with the reason in place of a missing number.
 
     Precision, recall and F1 are the example-based ones over `clinical`'s findings, as in PromptMRG and the paper's
     Table 1; micro-F1 is over those of `diseases`.

@@ -1,4 +1,4 @@
-"""The network under transformers' automatic classes, where somebody asks for it: importing registers nothing."""
+"""Registers the network with transformers' Auto classes, on request: an import alone registers nothing."""
 
 from __future__ import annotations
 

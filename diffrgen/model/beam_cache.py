@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     class OutputWithCache(ModelOutput):
         """An output with the cache."""
 else:
-    # The one field of an output that has a name of transformers' choosing: generation finds the cache by it.
+    # transformers names this field, and `generate` looks the cache up by that name.
     OutputWithCache = make_dataclass(
         "OutputWithCache", [(CACHE, Cache | None, None)], bases=(ModelOutput,), namespace={"__module__": __name__}
     )
@@ -76,7 +76,7 @@ class BeamLayer(CacheLayerMixin):
         """Return the number of tokens that there is memory for."""
         return self.max_tokens
 
-    # The name of the same in transformers' older versions.
+    # The method's name in older transformers versions.
     get_max_cache_shape = get_max_length
 
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from diffrgen.errors import DataError
 from diffrgen.ranges import spelled
 
-# The operator takes no wider head.
+# The operator's largest head dimension.
 MOST_HEAD_WIDTH = 256
 
 NetworkVariant = Literal["diffrgen", "promptmrg"]
@@ -25,7 +25,7 @@ DIFFERENCE_METRICS: tuple[Metric, ...] = ("l2", "cosine", "dot")
 
 
 class Choices(Protocol):
-    """What options and configuration of the network have in common, as far as one choice depends on another."""
+    """The fields shared by the options and the network's configuration whose choices depend on each other."""
 
     @property
     def width(self) -> int:
@@ -57,7 +57,7 @@ class Choices(Protocol):
 
 
 def check_choices(choices: Choices, prefix: str = "") -> None:
-    """Raise DataError if two choices do not fit each other; `prefix` stands before the name of the first."""
+    """Raise DataError if two choices are incompatible; `prefix` precedes the name of the first one."""
     width, heads = choices.width, choices.heads
     if width % heads:
         raise DataError(f"{spelled(prefix, 'width')}: expected width to be a multiple of heads, got {width} and {heads}")

@@ -1,4 +1,4 @@
-"""Eq. 4-5: multi-head co-attention routing (MHCAR), the projections round the routed operator."""
+"""Eq. 4-5: multi-head co-attention routing (MHCAR), the projections around the fused operator."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from diffrgen.model.router import Router
 
 
 class Route(NamedTuple):
-    """What one layer takes from the image: its patches, keys and values (B, m, P, H, D), and alpha (B, P) at a temperature.
+    """The image side of one layer: patches, keys and values (B, m, P, H, D), and alpha (B, P) at a temperature.
 
-    key and value are None if so few rows attend to the image that they take its patches as they are (few_rows.py).
+    key and value are None if few rows attend to the image, which then use the patches directly (few_rows.py).
 
-    `CoAttentionRouting.of_rows` makes of it what a layer takes for its rows: alpha (B, N, P) where each row has its own,
-    and centres (B, N), the patches round which the rows' windows lie (None: i mod m).
+    `CoAttentionRouting.of_rows` adapts it to a layer's rows: alpha (B, N, P) if each row has its own,
+    and centres (B, N), the patches at the centres of the rows' windows (None: i mod m).
     """
 
     image: Image
@@ -33,8 +33,8 @@ class Route(NamedTuple):
 class CoAttentionRouting(nn.Module):
     """Eq. 4: MHCAR(Z, F) = concat(head_1 .. head_H) O, head_i = sum_j alpha_j softmax(Q_j K_j^T / sqrt(D) (x) A^j) V_j.
 
-    Every mask has projections of its own, as Eq. 5 indexes them (`share_projections`: one set for all); all of one kind
-    come out of a single matrix product. The image side (`route`) is apart from the text side (`forward`), so that two
+    Every mask has its own projections, as Eq. 5 indexes them (`share_projections`: one set for all); all of one kind
+    are computed by a single matrix product. The image side (`route`) is separate from the text side (`forward`), so that two
     token sequences can attend to one image without projecting it twice.
     """
 
@@ -42,7 +42,7 @@ class CoAttentionRouting(nn.Module):
         super().__init__()
         self.orders = tuple(range(masks))
         self.masking, self.backend = config.masking, config.operator_backend
-        # One mask, that of all ones, has neither a window nor a weight to choose.
+        # A single mask of all ones has neither windows nor routing weights.
         self.row_routing = config.row_routing and masks > 1
         self.attended_centres = config.centres == "attention" and masks > 1
         sets = 1 if config.share_projections else masks
@@ -63,7 +63,7 @@ class CoAttentionRouting(nn.Module):
     ) -> Route:
         """Choose alpha (Eq. 7) for patches F (B, m, d) and project them to keys and values; patch_mask (B, m): see `Image`.
 
-        rows: how many rows in all are going to attend to the image. Where they are few, there is nothing to project.
+        rows: the total number of rows that will attend to the image. If there are few, no keys and values are projected.
         """
         image = Image(patches, grid, patch_mask)
         alpha = self.router(patches, temperature, patch_mask)
@@ -78,12 +78,12 @@ class CoAttentionRouting(nn.Module):
         return own_projections and not self.attended_centres and few_rows(rows, self.split[1], image, self.backend)
 
     def of_rows(self, z: Tensor, route: Route) -> Route:
-        """Return `route` with the weights and centres of tokens z (B, N, d), where the configuration asks for their own.
+        """Return `route` with routing weights and window centres per token z (B, N, d), if the configuration enables them.
 
             alpha_i = sigma_g(MLP(APool(F) + z_i));   centre_i = argmax_l of `attention`, over the views' sum, no gradient
 
-        NOTE: not in the paper, where alpha is the image's and row i's window lies round patch i mod m, a place that has
-        nothing to do with the content of the row.
+        NOTE: not in the paper, where alpha depends on the image alone and row i's window is centred on patch i mod m, a
+        position unrelated to the content of the row.
         """
         if self.row_routing:
             route = route._replace(alpha=self.router(route.image.patches, route.temperature, route.image.mask, z))
@@ -95,9 +95,9 @@ class CoAttentionRouting(nn.Module):
         return route
 
     def attention(self, z: Tensor, route: Route) -> Tensor:
-        """Return where tokens z (B, N, d) look by A^0, which masks nothing: (B, N, m), the mean over the heads.
+        """Return the attention of tokens z (B, N, d) under A^0, which masks nothing: (B, N, m), the mean over the heads.
 
-            mean_h softmax_l( q_0h . k_0hl / sqrt(D) ),  absent patches left out
+            mean_h softmax_l( q_0h . k_0hl / sqrt(D) ),  without absent patches
         """
         query, mask = self.query(z).unflatten(-1, self.split)[:, :, 0], route.image.mask  # (B, N, H, D)
         key = self.key(route.image.patches).unflatten(-1, self.split) if route.key is None else route.key

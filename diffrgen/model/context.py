@@ -1,4 +1,4 @@
-"""What is known before the images are read, such as the indication: rows of the decoder's memory, and of the classifier."""
+"""Sections known before the images are read, such as the indication: rows of the decoder's memory and of the classifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffrgen.labels import State
 from diffrgen.model.config import DiffRGenConfig
 
-# Of a component of an embedding of unit length: rounding alone.
+# A standard deviation below this is rounding: components of unit-length embeddings.
 NEGLIGIBLE = 1e-6
 
 

@@ -79,7 +79,7 @@ class ContrastHead(nn.Module):
             anchor = self.image(pooled.float())
             similar = self.tokens(similar.float())
             difference = similar[:0] if difference is None else self.tokens(difference.float())
-            # Outside training the processes have batches of their own, in number and in size.
+            # Outside training, the number and size of batches differ between processes.
             everywhere, own = (gather, own_rows(anchor)) if self.training else (nn.Identity(), None)
             return supervised_contrast(
                 anchor,

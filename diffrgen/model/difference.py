@@ -121,6 +121,6 @@ class FeatureDifference(nn.Module):
         # BatchNorm1d keeps both by default.
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        # Copies: the next batch changes the statistics in place, and backward needs them as they are now.
+        # Copies: the next batch changes the statistics in place, but backward requires the present values.
         mean, variance = norm.running_mean.clone(), norm.running_var.clone()
         return F.batch_norm(metrics, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)

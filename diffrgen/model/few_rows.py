@@ -1,11 +1,11 @@
-"""Eq. 5 where rows are few: the projections of the patches are multiplied into the rows instead, which changes no value.
+"""Eq. 5 for few rows: the key and value projections are multiplied into the rows instead, equal up to rounding.
 
 A patch's key and value are W_k f and W_v f, so that for the row i with the query q, the mask j and the head h
 
     q . (W_k f_l) = (W_k^T q) . f_l ;   sum_l p_l (W_v f_l) = W_v sum_l p_l f_l
 
-Projecting m patches to keys and values takes 2 m d d multiply-adds a mask, attending to them as they are 2 N H m d. Patches
-that no row's window reaches have the logit 0 all, and are one key: the mean of them, with the logit log of their number.
+Projecting m patches to keys and values takes 2 m d d multiply-adds per mask, attending to the patches directly 2 N H m d.
+Patches outside every row's window all have the logit 0 and form one key: their mean, with the logarithm of their number as logit.
 """
 
 from __future__ import annotations

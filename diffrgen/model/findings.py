@@ -1,4 +1,4 @@
-"""Finding queries: a row for each finding beside Z, which the classifier and the decoder learn from."""
+"""Finding queries: a learned row for each finding, aggregated with Z, for the classifier and the decoder's prompt."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def draw_initial_weights(model: nn.Module, seed: int, *, names: Collection[str] 
         for local, parameter in module.named_parameters(recurse=False):
             name = f"{prefix}.{local}" if prefix else local
             std = _initial_std(module, local, variance)
-            # The weights of a tied layer are those of the first name.
+            # Tied weights are drawn under their first name.
             if std is None or id(parameter) in drawn or not (names is None or name in names):
                 continue
             drawn.add(id(parameter))

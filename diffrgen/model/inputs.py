@@ -1,4 +1,4 @@
-"""What the network takes of a batch of studies, as one value."""
+"""The network's inputs for a batch of studies, as one value."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StudyInputs:
 
     @property
     def view_counts(self) -> list[int]:
-        """How many views each study has."""
+        """The number of views of each study."""
         if self.view_mask is not None:
             return self.view_mask.sum(1).tolist()
         return [1 if self.pixel_values.dim() == 4 else self.pixel_values.shape[1]] * len(self)

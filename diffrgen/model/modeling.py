@@ -1,4 +1,4 @@
-"""DiffRGenNet, whole: encode, difference, aggregate, classify, contrast, decode; reports are written in `writing.py`."""
+"""The complete DiffRGenNet: encode, difference, aggregate, classify, contrast, decode; `writing.py` generates reports."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from diffrgen.model.writing import ReportWriting
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Of a view recogniser's loss. It is small, for all gradients are clipped by their common norm.
+# Weight of the view recogniser's loss; small, because all gradients are clipped by their common norm.
 VIEW_WEIGHT = 0.1
 # Names that tensors had in version 0.1.
 FORMER_NAMES = {r"^classifier\.prior$": "classifier.class_prior"}
 
 
 class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixin):
-    """Writes a radiology report from an image and the reports retrieved for it (Section 2 of the paper).
+    """Generates a radiology report from an image and the reports retrieved for it (Section 2 of the paper).
 
     `encode`, `write_reports` and `generate` take a batch as `StudyInputs`, `forward` its tensors by their names.
     """
@@ -53,7 +53,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
 
     def __init__(self, config: DiffRGenConfig) -> None:
         super().__init__(config)
-        # First of all, so that it does not depend on the parts.
+        # Drawn first, so that it does not depend on the parts.
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         self.image_encoder = PatchEncoder(config.encoder)
         image_width = self.image_encoder.width
@@ -87,7 +87,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     def _add_promptmrg_parts(self, config: DiffRGenConfig, image_width: int) -> None:
         self.view_marks = self.prior = self.difference = self.difference_fam = None
         self.context = self.finding_queries = None
-        # `_encode_for_promptmrg` and the losses of that variant use neither.
+        # This variant's encoding and losses use neither.
         absent: Any = None
         self.fam = self.contrast = absent
         self.classifier = DiseaseClassifier(config, image_width)
@@ -103,7 +103,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         draw_initial_weights(module, torch.initial_seed(), names=missing)
 
     if TYPE_CHECKING:
-        # transformers' own loses its signature by a decorator.
+        # A decorator hides the signature of transformers' own method.
         def to(self, *arguments: Any, **options: Any) -> Self: ...  # type: ignore[override]  # noqa: D102
 
     @classmethod
@@ -112,10 +112,10 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         return super().from_pretrained(*arguments, **{"key_mapping": FORMER_NAMES, **options})
 
     def encode(self, inputs: StudyInputs) -> EncodedStudy:
-        """Turn image and references into what the decoder attends to, disease logits and routing weights.
+        """Return the decoder's memory, disease logits and routing weights of images and references (the README's diagram).
 
-        The prior's states are passed on: they prompt the decoder. Raises ValueError for a prior or for more views than
-        the network takes.
+        The prior's states are passed on, because they prompt the decoder. Raises ValueError for a prior, a context or more
+        views than the network accepts.
         """
         image = encode_views(self.image_encoder, inputs.pixel_values, inputs.view_mask, most=self.config.views)
         if self.memory is not None:
@@ -133,7 +133,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
             z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
             mask = torch.cat([mask, given_or_true(inputs.prior_mask, earlier)], dim=1)
 
-        # similar features, those of findings, and differences attend to one image
+        # Similar features, finding queries and differences attend to the same image.
         queries = 0 if self.finding_queries is None else self.config.findings
         streams = 1 if self.difference is None or self.difference_fam is not None else 2
         rows = streams * z.shape[1] + queries
@@ -176,7 +176,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         )
 
     def _encode_for_promptmrg(self, inputs: StudyInputs, image: ViewFeatures) -> EncodedStudy:
-        """Return PromptMRG's encoding: the patches as they are, and the classifier on [pooled image ; h]."""
+        """Return PromptMRG's encoding: the encoder's patches, and the classifier on [pooled image ; h]."""
         if inputs.prior is not None or inputs.context is not None:
             raise ValueError("expected no prior and no context, for variant 'promptmrg' has no such input, got one")
         mask = given_or_true(inputs.retrieved_mask, inputs.retrieved)
@@ -194,7 +194,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     def _aggregate(
         self, z: Tensor, routes: tuple[Route, ...], mask: Tensor, alphas: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return S (B, N + R, d) of z (B, N + R, d), and what the finding queries beside it saw (B, C, d; none: C = 0)."""
+        """Return S (B, N + R, d) of z (B, N + R, d), and the aggregated finding queries (B, C, d; C = 0 without them)."""
         rows = z.shape[1]
         if self.finding_queries is not None:
             z, mask = self.finding_queries.beside(z, mask)
@@ -224,7 +224,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         return self.prior(prior, self.report_projection)
 
     def _context_rows(self, inputs: StudyInputs) -> tuple[Tensor, Tensor] | None:
-        """Return the rows (B, F, d) of the sections and which are there (B, F); None if the network takes none."""
+        """Return the rows (B, F, d) of the sections and which exist (B, F); None for a network without context."""
         if self.context is None:
             if inputs.context is not None:
                 raise ValueError("expected no context, for the network was made without that input (config.context), got some")
@@ -249,8 +249,8 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     ) -> DiffRGenOutput:
         """Compute the losses of a batch (with `states` and `labels`), or one decoding step (with `decoder_input_ids`).
 
-        states (B, C) int64: the true disease states; labels (B, T) int64: report tokens and the end token, padded by
-        -100; the report is decoded after the prompt of the true states. inputs: the fields of `StudyInputs` by name. The
+        states (B, C) int64: the reference disease states; labels (B, T) int64: report tokens and the end token, padded by
+        -100; the report is decoded after the prompt of the reference states. inputs: the fields of `StudyInputs` by name. The
         other arguments are `generate`'s.
         """
         encoded = self.encode(StudyInputs.of(inputs)) if encoder_outputs is None else encoder_outputs
@@ -282,7 +282,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     def decode_step(
         self, encoded: EncodedStudy, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
     ) -> Any:
-        """Return the decoder's output for ids (B, T), behind the tokens of `cache`; its logits are guided where asked for."""
+        """Return the decoder's output for ids (B, T), which follow the tokens in `cache`; the logits are guided if requested."""
         past = 0 if cache is None else cache.get_seq_length()
         memory, rows, base = encoded.last_hidden_state, encoded.get("prompt_rows"), encoded.get("base_prompt")
         if base is not None:
@@ -352,9 +352,9 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         return torch.cat([start, tokens], dim=1)
 
     def decoder_inputs(self, ids: Tensor, prompt_rows: Tensor | None, *, past: int = 0) -> dict[str, Tensor]:
-        """Return what `decoder` takes for ids (B, T), the tokens behind `past` cached ones, by its argument's name.
+        """Return the decoder's input for ids (B, T), which follow `past` cached tokens, by its argument name.
 
-        prompt_rows: those of the encoded study, which join the prompt's embeddings; None: there are none.
+        prompt_rows: the encoded study's rows, which are added to the prompt's embeddings; None: no such rows.
         """
         if prompt_rows is None or past:
             return {"input_ids": ids}

@@ -1,4 +1,4 @@
-"""What the network returns, and what its decoder is prompted by."""
+"""The network's outputs, and the states that prompt its decoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers.utils import ModelOutput
 from diffrgen.labels import State
 from diffrgen.model.beam_cache import OutputWithCache
 
-# transformers' outputs have None as the default of every field; those with this one are always given by `encode`.
+# ModelOutput requires a default for every field; `encode` always sets the fields that have this one.
 GIVEN: Any = None
 
 
@@ -48,7 +48,7 @@ class EncodedStudy(ModelOutput):
 
 
 class Prompt(NamedTuple):
-    """What the decoder is prompted by: states (B, C) int64, and prior_states (B, C), None if no study has an earlier one."""
+    """The states that prompt the decoder: states (B, C) int64, and prior_states (B, C), None if no study has a prior."""
 
     states: Tensor
     prior_states: Tensor | None = None

@@ -1,4 +1,4 @@
-"""The patient's prior study as additional references beside the retrieved reports."""
+"""The patient's prior study as additional references, together with the retrieved reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PriorReferences(nn.Module):
         super().__init__()
         self.projection = None
         if config.retrieved == "tokens":
-            # Token features live in a space of their own; a prior's rows are embeddings.
+            # Token features are in another space than a prior's rows, which are embeddings.
             self.projection = nn.Sequential(nn.Linear(config.prior_width, config.width), nn.LayerNorm(config.width))
         self.kind = nn.Parameter(torch.empty(2, config.width))
 

@@ -1,4 +1,4 @@
-"""A batch split among training processes: what is needed to compute the loss of the whole of it.
+"""A batch split among training processes: the operations that compute the loss of the complete batch.
 
 Every process computes L_r, the mean of its own B/W studies, and DistributedDataParallel averages the W gradients. That
 is the gradient of (1/W) sum_r L_r, the loss of the whole batch, where a study's loss depends on nothing but itself, and
@@ -31,7 +31,7 @@ def gather(features: Tensor) -> Tensor:
 
 
 def own_rows(features: Tensor) -> Tensor:
-    """Return where the rows of this process stand in what `gather` makes of `features`, (B,) int64."""
+    """Return the positions (B,) int64 of this process's rows in the result of `gather(features)`."""
     first = 0 if process_count() == 1 else dist.get_rank() * len(features)
     return torch.arange(first, first + len(features), device=features.device)
 
@@ -54,7 +54,7 @@ class _Gather(Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
-        # What every process's loss owes to the features of this one.
+        # The gradients of all processes' losses with respect to this process's features.
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient.chunk(process_count())[dist.get_rank()]

@@ -1,4 +1,4 @@
-"""What PromptMRG (Jin 2024) has in place of difference features and routed aggregation, so that its weights load whole."""
+"""PromptMRG's parts (Jin 2024) in place of difference features and routed aggregation, so that all its weights load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eq. 7: how much weight each mask of a layer gets, decided from the image."""
+"""Eq. 7: the routing weights of a layer's masks, computed from the image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def gumbel_softmax(logits: Tensor, temperature: Tensor, *, noise: bool, straight
 class Router(nn.Module):
     """Eq. 7: alpha = sigma_g(MLP(APool(F))), a two-layer MLP of hidden width d/2.
 
-    NOTE: Gumbel noise is drawn in training only, so that a trained model gives the same report twice. One mask leaves
+    NOTE: Gumbel noise is drawn in training only, so that generation is deterministic. A single mask leaves
     nothing to choose: alpha is 1, and there is no MLP.
     """
 

@@ -104,8 +104,8 @@ class ViewMarks(nn.Module):
             view_kinds = torch.full(pooled_views.shape[:2], UNKNOWN, device=pooled_views.device)
         if self.recogniser is None:
             return ViewKinds(view_kinds, None)
-        # Normalised, for the features' scale changes in training. On fixed features of 200 IU X-Ray studies, 75 steps then
-        # got 97 % of 100 other studies' views right, and 89 % without.
+        # Normalised, because the features' scale changes in training. With fixed features of 200 IU X-Ray studies, 75 steps
+        # classify 97 % of the views of 100 other studies correctly, 89 % without normalisation.
         logits = self.recogniser(F.layer_norm(pooled_views.detach(), pooled_views.shape[-1:]))  # (B, V, 2)
         loss = recognition_loss(logits, view_kinds)
         if not self.training:

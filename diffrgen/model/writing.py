@@ -1,4 +1,4 @@
-"""Writing reports with the network: decoding by search, candidates, and how probable a report is to the network."""
+"""Report generation with the network: beam search, sampling, candidates, and the log-probability of a report."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Candidates(Protocol):
 
 
 class ReportWriting(GenerationMixin):
-    """What `DiffRGenForReportGeneration` writes reports with, on top of its `encode` and its decoding step."""
+    """The report generation of `DiffRGenForReportGeneration`, based on its `encode` and `decode_step`."""
 
     config: DiffRGenConfig
     if TYPE_CHECKING:
-        # The network's own.
+        # Defined by the network (modeling.py).
         def encode(self, inputs: StudyInputs) -> EncodedStudy: ...  # noqa: D102
         def predicted_states(self, disease_logits: Tensor) -> Tensor: ...  # noqa: D102
         def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor: ...  # noqa: D102
@@ -124,7 +124,7 @@ class ReportWriting(GenerationMixin):
         return sequences.masked_fill(self._behind_end(sequences), self.config.pad_token_id)
 
     def _behind_end(self, sequences: Tensor) -> Tensor:
-        """Return what of sequences (B, T) stands behind the first end token, (B, T) bool."""
+        """Return which tokens of sequences (B, T) follow the first end token, (B, T) bool."""
         ended = sequences == self.config.eos_token_id
         return ended.cumsum(1) > ended.long()
 

@@ -1,4 +1,4 @@
-"""HTML of an explained report, by the templates beside this file; the text of reports and names is escaped."""
+"""HTML of an explained report, from the templates in templates/; the text of reports and names is escaped."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from diffrgen.page.words import (
 from diffrgen.reporting.confidence import SentenceConfidence, not_mentioned_words
 
 OPEN_NEIGHBOURS = 5
-# Of the findings whose place is shown: what is not there has none.
+# Findings in these states get a place on the page; absent ones have none.
 SHOWN_STATES = frozenset({"positive", "uncertain"})
-# What the page may load: the pictures and the style inside it. Should markup of another's slip in, it stays dead.
+# The page may load only its embedded pictures and style, so injected markup would have no effect.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render_page(explained: ExplainedReport, *, title: str, abstain: float | None = None) -> str:
-    """Return a whole HTML page; `title` may be a file name of the user's.
+    """Return a complete HTML page; `title` may be a file name of the user's.
 
     abstain: sentences that are less probable than this are called doubtful, where the run is calibrated.
     """
@@ -46,7 +46,7 @@ def render_page(explained: ExplainedReport, *, title: str, abstain: float | None
 
 
 def render_fragment(explained: ExplainedReport) -> str:
-    """Return the page's body, with its style, for a page that has a head of its own."""
+    """Return the page's body, with its style, for a page that has its own head."""
     return _templates().get_template("fragment.html").render(**_content(explained))
 
 
@@ -137,5 +137,5 @@ def _seen(explained: ExplainedReport) -> list[tuple[str, str, str, str]]:
 
 
 def _style() -> Markup:
-    # A file of this package, not of a user: it is not escaped.
+    # The style is a file of this package, so it is not escaped.
     return Markup(_templates().get_template("style.css").render())

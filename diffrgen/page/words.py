@@ -22,10 +22,10 @@ METRIC_MEANINGS = {
     "cosine": "cosine of the angle between the vectors: 1 for the same direction, 0 for a right angle",
     "dot": "direction and lengths combined: large if both vectors are long and have the same direction",
 }
-# From which probability on a sentence is called so.
+# Minimum probability of each word for a sentence.
 UNLIKELY = "unlikely"
 SURE = ((0.8, "likely"), (0.5, "uncertain"), (0.0, UNLIKELY))
-# Weights of a layer closer together than this are called equal.
+# Routing weights of a layer that differ by less are called equal.
 CLEAR = 0.05
 HALF = 0.5
 
@@ -36,13 +36,13 @@ def prose(text: str) -> str:
     >>> prose("no effusion , no edema .")
     'No effusion, no edema.'
     """
-    # Looked for from the start of a run of blanks alone: from each of its blanks, a long run would take quadratic time.
+    # Matches only from the first blank of a run; from each blank, a long run would take quadratic time.
     joined = re.sub(r"(?<!\s)\s+([.,;:!?])", r"\1", text.strip())
     return joined[:1].upper() + joined[1:]
 
 
 def confidence_words(sentence: SentenceConfidence, *, below: float | None = None) -> str:
-    """Say how sure the run is of a sentence, and that it is doubtful where it is less probable than `below`.
+    """Return the confidence of a sentence as text, with "doubtful" if it is less probable than `below`.
 
     >>> from diffrgen.reporting.confidence import SentenceConfidence
     >>> effusion = SentenceConfidence("an effusion .", 0, 13, {"pleural effusion": "positive"}, 0.31, -0.2, -0.9, 0.4, 0.1)
@@ -55,7 +55,7 @@ def confidence_words(sentence: SentenceConfidence, *, below: float | None = None
 
 
 def sure_words(probability: float) -> str:
-    """Say how sure the run is of a sentence.
+    """Return the confidence of a sentence as a word.
 
     >>> [sure_words(p) for p in (0.8, 0.79, 0.5, 0.1)]
     ['likely', 'uncertain', 'uncertain', 'unlikely']
@@ -71,7 +71,7 @@ def shares_by_name(shares: AttentionShares) -> list[tuple[str, float]]:
 
 
 def share_words(shares: AttentionShares) -> str:
-    """Say how much attention went where."""
+    """Describe the share of the attention for each part of the memory."""
     return ", ".join(f"{name} {share:.0%}" for name, share in shares_by_name(shares))
 
 
@@ -85,7 +85,7 @@ def strongest(heat: np.ndarray, share: float = HALF) -> np.ndarray:
 
 
 def place_words(heat: np.ndarray) -> str:
-    """Say where in a view the greatest of heat (gh, gw) lies.
+    """Return the position of the maximum of heat (gh, gw) within a view as text.
 
     >>> place_words(np.eye(3)[::-1])
     'upper right'
@@ -97,7 +97,7 @@ def place_words(heat: np.ndarray) -> str:
 
 
 def spread_words(heat: np.ndarray, views: Sequence[str] = ()) -> str:
-    """Say how few patches hold half of heat (V, gh, gw), and where in which view the greatest of it lies.
+    """Describe heat (V, gh, gw): the smallest number of patches with half of it, and the view and position of its maximum.
 
     views: the kinds of several views, which are named where there are more than one.
 
@@ -125,7 +125,7 @@ def view_name(views: Sequence[str], place: int) -> str:
 
 
 def route_words(route: LayerRoute) -> str:
-    """Say which mask a layer chose, and whose window is drawn."""
+    """Name the mask that a layer selected, and the row whose window is drawn."""
     ordered = sorted(route.weights, reverse=True)
     clear = len(ordered) < 2 or ordered[0] - ordered[1] >= CLEAR
     choice = "" if clear else "Nearly equal weights. "

@@ -25,7 +25,7 @@ class Command:
     workers: Count | None = None
     """Processes that generate images; default: one per CPU."""
     options: PhantomOptions = field(default_factory=PhantomOptions)
-    """What the data set is made of."""
+    """The data set's options."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--")

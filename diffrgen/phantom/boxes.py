@@ -1,4 +1,4 @@
-"""Where the findings of a phantom study are drawn: the part of the image that is different without them."""
+"""Boxes of the findings of a phantom study: the part of the image that changes if a finding is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A handful of a phantom's test studies, drawn alone: the same bytes as in the whole data set."""
+"""A few of a phantom's test studies, drawn separately: the same bytes as in the complete data set."""
 
 from __future__ import annotations
 

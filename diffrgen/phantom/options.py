@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 
 from diffrgen.ranges import Share, check_fields
 
-# Of what a data set holds: 2 since reports list findings in one order, 3 since records have an impression.
+# Version of the data set's contents: 2 since reports list findings in one order, 3 since records have an impression.
 FORMAT_VERSION = 3
 
 

@@ -1,4 +1,4 @@
-"""Where decoded images are kept, and whether they are."""
+"""Opens the cache of decoded images where the options place it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was known before a study's images were read, embedded by the retriever's text tower: a row for each section."""
+"""Sections known before a study's images were read, embedded by the retriever's text tower: a row for each section."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was made from: a digest of each study, so that data which changed under a run are named."""
+"""Digests of the studies that a run was trained on, so that changed data are detected and named."""
 
 from __future__ import annotations
 

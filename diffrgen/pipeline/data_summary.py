@@ -1,4 +1,4 @@
-"""What a run was trained on, in figures: written as data.json, so that whoever gets the run knows without the data."""
+"""Statistics of a run's data, stored as data.json, so that they are known without the data."""
 
 from __future__ import annotations
 

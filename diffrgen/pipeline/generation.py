@@ -1,4 +1,4 @@
-"""How reports are decoded: the options, the published presets, and the arguments of transformers' `generate`."""
+"""Decoding of reports: the options, the published presets, and the arguments of transformers' `generate`."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class Decoding:
     suppress_marks: bool
     precision: Literal["fp32", "bf16"]
     preset: DecodingPreset | None
-    # Since 0.2; what was decoded before has none of them.
+    # Fields since 0.2; earlier records lack them.
     guidance: float = 1.0
     candidates: int = 1
     agreement: float = 1.0
@@ -221,7 +221,7 @@ class Decoding:
         return {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
 
     def __str__(self) -> str:
-        """Return the decoding in words, as the model card prints it."""
+        """Return the decoding as text for the model card."""
         words = [f"beam {self.beams}", f"{self.min_tokens} to {self.max_tokens} tokens"]
         if self.preset is not None:
             words.append(f"preset {self.preset}")

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 
 from diffrgen.errors import DataError
 
-# Patterns of huggingface_hub, in which * stands for any text. Nothing here is unpickled by anybody who loads it.
+# Patterns of huggingface_hub, in which * matches any text. Loading these files unpickles nothing.
 SETTINGS = ("run.json", "config.json", "generation_config.json", "confidence.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -28,13 +28,13 @@ RETRIEVER = (
     *(f"retriever/{name}" for name in ("special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt")),
     *(f"retriever/{name}" for name in ("preprocessor_config.json", "processor_config.json", "spiece.model")),
 )
-# The reports that are retrieved: texts, ids, patients and embeddings of the training studies.
+# The retrieval index: texts, ids, patients and embeddings of the training studies.
 REPORTS = (
     *("index/manifest.json", "index/studies.json", "index/embeddings.npy", "index/index.faiss"),
     *("index/tokens.npy", "index/lengths.npy"),
 )
 NEEDED = (*SETTINGS, *TOKENIZER, *WEIGHTS, *RETRIEVER, *REPORTS)
-# What a training starts from: its index is of other reports.
+# Files that a training with --init requires; it builds its own index.
 START = (*SETTINGS, "train.json", *TOKENIZER, *WEIGHTS, *RETRIEVER)
 
 HUB_NAME = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[^@\s]+))?")
@@ -61,7 +61,7 @@ def meant_as_hub_name(run: str | Path) -> HubName | None:
     """Return the hub name that `run` is; None if it is a path: it exists, or the folder that it would lie in does."""
     path = Path(run)
     name = HubName.parse(run if isinstance(run, str) else path.as_posix())
-    # Otherwise a mistyped runs/tiny would be looked for on the hub, where anybody may have put one.
+    # Otherwise a mistyped runs/tiny would be looked up on the hub, where anyone may have uploaded one.
     return None if name is None or path.exists() or path.parent.is_dir() else name
 
 
@@ -87,7 +87,7 @@ def fetch_run(name: HubName, files: Sequence[str] = NEEDED) -> Path:
         raise DataError(f"{name}: the repository has no revision {name.revision!r}: a branch, tag or commit") from error
     except HFValidationError as error:
         raise DataError(f"{name}: needed the folder of a run or a hub name owner/name[@revision]: {error}") from error
-    # OSError: the disk, and what the hub's library raises where it is offline.
+    # OSError: the disk, or the hub's library without a network.
     except (OSError, HTTPError) as error:
         raise DataError(
             f"{name}: there is no such folder, and the Hugging Face hub could not be reached for a model of this name: "

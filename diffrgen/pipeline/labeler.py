@@ -1,4 +1,4 @@
-"""Which labeler reads the states of the findings out of report texts."""
+"""Selects the labeler of report texts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _fetch(repository: str, file: str) -> Path:
     print(f"fetching {file} of {repository} from the Hugging Face hub", file=sys.stderr)
     try:
         return Path(hf_hub_download(repository, file))
-    # OSError: the disk, and what the hub's library raises where it is offline.
+    # OSError: the disk, or the hub's library without a network.
     except (OSError, HTTPError) as error:
         raise DataError(f"{repository}: needed {file} from the Hugging Face hub, got: {error}") from error
 

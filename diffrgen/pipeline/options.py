@@ -108,7 +108,7 @@ class ImageOptions:
             raise DataError(f"--image.size: expected at most the {self.resize} pixels of --image.resize, got {self.size}")
 
     def transform(self, channels: int, *, train: bool = False) -> ImageTransform:
-        """Return the transform for an encoder of so many input channels; nothing is random unless `train`."""
+        """Return the transform for an encoder with `channels` input channels; random only with `train`."""
         from diffrgen.images import ImageTransform  # which needs torch
 
         rotation = self.rotation if train else 0.0

@@ -28,7 +28,7 @@ LOCK = ".references.lock"
 
 
 class References(NamedTuple):
-    """One row a study in each; no priors and no contexts where they were not asked for."""
+    """One row per study in each; priors and contexts are None if not requested."""
 
     neighbours: Neighbours
     priors: Priors | None
@@ -59,7 +59,7 @@ def find_references(
     folder = cache or index.folder
     notice = f"another process looks up references in {folder}; waiting for it"
     with in_turn(folder / LOCK, notice) if group.leads else nullcontext():
-        # The others of the group look for what is kept only when nobody else can be writing it.
+        # The other processes of the group look for stored references only once no other process can be writing them.
         group.wait()
         neighbours = neighbours_of_studies(
             retriever,

@@ -18,7 +18,7 @@ from diffrgen.staging import file_digest
 from diffrgen.text import Rules, clean_report
 from diffrgen.weights import CONFIG, check_ranges, read_json, refuse_code, weight_files
 
-# What training writes. Anything else that would change how reports are generated is an option of ours, or unknown.
+# Fields of generation_config.json that training writes; any other field that affects generation is rejected.
 OURS = {
     *("num_beams", "max_new_tokens", "min_new_tokens", "early_stopping", "length_penalty", "repetition_penalty"),
     *("no_repeat_ngram_size", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "use_cache"),
@@ -98,7 +98,7 @@ def check_retriever(retriever: Retriever, index: RetrievalIndex) -> None:
 
 
 def check_no_leak(studies: Sequence[Study], index: RetrievalIndex, *, rules: Rules) -> None:
-    """Raise DataError, naming them, where studies of another split than train stand in the index with their reports."""
+    """Raise DataError if the index contains reports of studies of another split than train; the message names them."""
     found = [
         study.id
         for study in studies
@@ -113,7 +113,7 @@ def check_no_leak(studies: Sequence[Study], index: RetrievalIndex, *, rules: Rul
 
 
 def note_parts(config: DiffRGenConfig, run: Path, index: RetrievalIndex) -> None:
-    """Note in a network's configuration the tokenizer and the retriever that it is trained with."""
+    """Store in a network's configuration the digest of its tokenizer and the fingerprint of its retriever."""
     setattr(
         config,
         MADE_WITH,
@@ -122,7 +122,7 @@ def note_parts(config: DiffRGenConfig, run: Path, index: RetrievalIndex) -> None
 
 
 def note_weights(folder: Path) -> None:
-    """Note in the config.json of `folder` the SHA-256 of each file of weights that was saved beside it."""
+    """Store in the config.json of `folder` the SHA-256 of each weights file next to it."""
     content = read_json(folder / CONFIG)
     digests = {path.name: file_digest(path) for path in weight_files(folder)}
     content[MADE_WITH] = {**content.get(MADE_WITH, {}), "weights": digests}

@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of every image, computed once and kept in one memory-mapped file."""
+"""A frozen encoder's feature maps of every image, computed once and stored in one memory-mapped file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from diffrgen.staging import staged
 
 MAPS, MANIFEST = "maps.npy", "manifest.json"
 FORMAT = 1
-# Of the crops, the same for trainings of every seed, so that they share what is stored.
+# Seed of the crops; the same for every training seed, so that all share the stored features.
 SEED = 0
 
 
 @dataclass(frozen=True)
 class CropChoice:
-    """Stands where the image transform stands: of an image's stored feature maps it takes one.
+    """Takes the place of the image transform: selects one of an image's stored feature maps.
 
     Map 0 is the central crop, for evaluation; with `train` one of the others is drawn, each of which is a random crop
     and rotation. NOTE: so augmentation is a choice among as many crops as are stored, not a new one in every epoch.
@@ -74,7 +74,7 @@ class FeatureReader:
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """How an image becomes feature maps: by which encoder, of its central crop and of how many drawn ones.
+    """The recipe of stored feature maps: the encoder, the central crop and the number of random crops.
 
     transform: the training transform; map 0 is made by its evaluation form.
     """

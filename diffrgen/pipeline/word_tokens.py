@@ -1,4 +1,4 @@
-"""Which tokens of a vocabulary are words of which class."""
+"""The tokens of finding words in a vocabulary, by class."""
 
 from __future__ import annotations
 

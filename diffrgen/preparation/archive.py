@@ -84,7 +84,7 @@ class Archive:
 
 
 def _enter(folder: Path, files: dict[str, list[Path]], patient_roots: list[Path], closed: str) -> list[Path]:
-    """Add the files of `folder` to `files`; return the folders below that are to be entered."""
+    """Add the files of `folder` to `files`; return the subfolders to be scanned."""
     below = []
     for entry in _entries(folder):
         if entry.name.startswith("."):
@@ -107,7 +107,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _holds(root: Path, suffix: str) -> bool:
-    """Return whether one of the first patients under `root` has a file ending in `suffix`, or a study of his has."""
+    """Return whether one of the first patients under `root`, or one of the patient's studies, has a file ending in `suffix`."""
     patients = (Path(patient) for group in _entries(root) if group.is_dir() for patient in _entries(Path(group)))
     for _, patient in zip(range(PATIENTS_PROBED), patients, strict=False):
         if patient.is_dir() and (any(patient.glob(f"*{suffix}")) or any(patient.glob(f"*/*{suffix}"))):

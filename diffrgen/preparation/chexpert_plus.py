@@ -145,7 +145,7 @@ def _order(table: Path, path: str, text: str) -> float | None:
 
 
 def _labels_file(archive: Archive, options: ChexpertPlusOptions) -> Path | None:
-    """Return the file of labels that `options` mean; DataError if one asked for by name is not there."""
+    """Return the labels file that `options` select; DataError if it is requested by name and missing."""
     if options.labels == "none":
         return None
     auto = {"findings": "findings", "impression": "impression", "both": "report"}[options.section]

@@ -46,7 +46,7 @@ class CollectedStudy:
         return " ".join(text for name in names if not is_empty_report(text := getattr(self.sections, name)))
 
     def known(self) -> dict[str, Any]:
-        """Return the fields of a record that are known of the study beside its text and images."""
+        """Return the known fields of the study's record, other than text and images."""
         fields = {
             "labels": None if self.labels is None else list(self.labels),
             "study_date": None if self.day is None else date.fromordinal(self.day).isoformat(),

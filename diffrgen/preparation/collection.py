@@ -36,7 +36,7 @@ class PackedImages(Protocol):
 
 
 class Kept(NamedTuple):
-    """What is remembered of a study between the two readings."""
+    """The data of a study kept between the two passes over the table."""
 
     patient: str
     split: Split
@@ -45,7 +45,7 @@ class Kept(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """Where a collection's images are: in a folder, packed, or nowhere to be seen."""
+    """The location of a collection's images: a folder, packed files, or unknown."""
 
     folder: Path | None
     packed: PackedImages | None
@@ -143,7 +143,7 @@ def _with_readable_images(
 def _image_faults(
     kept: Mapping[str, Kept], images: ImageSource, options: CollectionOptions, *, progress: bool
 ) -> dict[str, str]:
-    """Return what is wrong with images, by name; nothing where nobody is asked to look."""
+    """Return the faults of images, by name; empty without --check-images or --unpack."""
     wanted = dict.fromkeys(image.name for study in kept.values() for image in study.images)
     if options.unpack:
         if images.packed is None:

@@ -1,4 +1,4 @@
-"""Which IU X-Ray study is in train, val and test: R2Gen's list, a hash of the patient, or all in test."""
+"""The split of each IU X-Ray study: R2Gen's list, a hash of the patient, or all in test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IU X-Ray, from any of the forms that it is passed on in, made into an annotation file."""
+"""Converts IU X-Ray, in any of its distributed forms, to an annotation file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def prepare_iu_xray(options: IuXrayOptions, *, progress: bool = False) -> Summar
 
 
 def _source(archive: Archive, choice: IuSource) -> IuSource:
-    """Return where reports come from; DataError if it is not there."""
+    """Return the source of the reports; DataError if it is missing."""
     order: tuple[IuSource, ...] = ("openi", "kaggle", "annotation")
     found = next((source for source in order if choice in ("auto", source) and _is_there(archive, source)), None)
     if found is None:

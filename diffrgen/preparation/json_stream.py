@@ -1,4 +1,4 @@
-"""A JSON file of many records read one after the other, so that it is never in memory as a whole."""
+"""Reads a JSON file record by record, so that it is never completely in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from diffrgen.errors import DataError
 
 BLOCK = 1 << 20
-# A record with its key; the largest known have some kB.
+# Maximum size of a record with its key; the largest known have a few kB.
 MAX_RECORD = 1 << 24
 SPACE = " \t\r\n"
 
@@ -44,11 +44,11 @@ class _Reader:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._place)
             except ValueError:
-                # Cut off by the end of what was read so far, or damaged.
+                # Truncated at the end of the block, or damaged.
                 if len(self._text) - self._place > MAX_RECORD or not self._more():
                     raise
                 continue
-            # A number at the very end of the text may go on in the next block.
+            # A number at the end of the block may continue in the next one.
             if end == len(self._text) and self._more():
                 continue
             self._place = end

@@ -16,7 +16,7 @@ STATES = {
     **dict.fromkeys(("-1.0", "-1"), State.UNCERTAIN),
     "": State.BLANK,
 }
-# NegBio's own name for the finding.
+# NegBio's name of the finding.
 ALIASES = {"airspace opacity": "lung opacity"}
 
 

@@ -71,7 +71,7 @@ def read_studies(archive: Archive, summary: Summary, *, progress: bool = False) 
                 f"{metadata}: image {dicom}: expected patient {known.patient} and split {known.split} as in the other "
                 f"images of study {study}, got patient {patient} and split {split}"
             )
-        # Images of one study may carry times some minutes apart; the study began with the first.
+        # The times of a study's images may differ by minutes; the first one is the study's.
         known.days = min((value for value in (known.days, days) if value is not None), default=None)
         known.images.append(ViewedImage(dicom, sys.intern(view)))
     for dicom in split_of:

@@ -21,9 +21,9 @@ from diffrgen.records import SECTION_NAMES, Sections
 
 TARBALLS = ("NLMCXR_reports.tgz", "NLMCXR_reports.tar.gz", "NLMCXR_reports.tar")
 IMAGE_SUFFIX = ".png"
-# The largest of the 3,955 reports has 21 kB.
+# Maximum size of a report; the largest of the 3,955 has 21 kB.
 MAX_BYTES = 4_000_000
-# The latter two: numbers and keys of extended headers, which tarfile does not check.
+# ValueError and KeyError come from extended headers, which tarfile does not check.
 TAR_ERRORS = (OSError, EOFError, zlib.error, tarfile.TarError, ValueError, KeyError)
 
 
@@ -99,14 +99,14 @@ def _parse_xml(content: bytes, place: str) -> Element:
         parser.Parse(content, True)
     except DataError:
         raise
-    # Encodings that Python does not know, or has but does not give to the parser, are the latter two.
+    # LookupError and ValueError come from encodings that Python or its XML parser does not support.
     except (expat.ExpatError, LookupError, ValueError) as error:
         raise DataError(f"{place}: expected an XML report, got: {error}") from None
     return builder.close()
 
 
 def _unpacked(folder: Path) -> Iterator[tuple[str, bytes]]:
-    # Names such as ._1.xml are what macOS keeps beside files on other disks.
+    # macOS stores metadata under names such as ._1.xml on other file systems.
     for path in sorted(path for path in folder.glob("*.xml") if not path.name.startswith(".")):
         _check_size(str(path), path.stat().st_size)
         try:
@@ -134,7 +134,7 @@ def _members(tarball: Path) -> Iterator[tuple[str, bytes]]:
 
 
 class BoundedReads:
-    """A file for `tarfile`, whose headers may claim any size and would be read whole."""
+    """A file for `tarfile` that limits reads, because headers may claim any size."""
 
     def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self._file = file

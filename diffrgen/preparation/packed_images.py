@@ -18,7 +18,7 @@ from diffrgen.preparation.openi import TAR_ERRORS
 from diffrgen.preparation.report_files import ZIP_ERRORS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Radiographs of 16 bits have some 20 MB; a member may claim any size.
+# 16-bit radiographs have about 20 MB; an archive member may claim any size.
 MAX_IMAGE_BYTES = 500_000_000
 BLOCK = 1 << 20
 MISSING, DAMAGED, LARGE = "image missing in the packed files", "image damaged in the packed files", "image too large"

@@ -13,7 +13,7 @@ from diffrgen.errors import DataError
 from diffrgen.preparation.archive import Archive
 
 ZIP_NAMES = ("mimic-cxr-reports.zip",)
-# MIMIC-CXR's reports have some kB; a member of a small zip file may claim any size.
+# MIMIC-CXR's reports have a few kB; a member of a small zip file may claim any size.
 MAX_BYTES = 1_000_000
 ZIP_ERRORS = (OSError, EOFError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 MEMBER = re.compile(r"(?P<before>.*?)p1\d/p\d+/s\d+\.txt")

@@ -44,7 +44,7 @@ TITLE = re.compile(
 CONTEXT = re.compile(
     "history|comparison|^(?:indication|technique|exam|type of exam|reason for|clinical|reference exam)"
 )
-# Within findings and impression any other heading is an item of theirs, unless it is about the report or people ...
+# Within findings and impression any other heading is an item of the section, unless it concerns the report or people ...
 NO_ITEM = re.compile(
     r"\b(?:notif|recommend|comment|pfi\b|provisional|preliminary|date\b|dob\b|time\b|procedure|diagnos|summary|report|discuss|"
     r"physician|doctor|attending|resident|radiolog|dictat|sign|transcri|review|contact|communic|critical|accession|mrn\b|"
@@ -190,7 +190,7 @@ def section_kind(name: str) -> Kind:
 
 @lru_cache(maxsize=4096)
 def is_item(name: str) -> bool:
-    """Return whether the heading `name`, within findings or impression, begins an item of theirs such as LUNGS.
+    """Return whether the heading `name`, within findings or impression, begins an item of that section, such as LUNGS.
 
     >>> is_item("LINES AND TUBES"), is_item("CHEST TUBES"), is_item("NOTIFICATION"), is_item("PA AND LATERAL CHEST")
     (True, True, False, False)

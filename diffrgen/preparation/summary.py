@@ -1,4 +1,4 @@
-"""What was kept of an archive and what was dropped, with the reasons: counted, printed and written as JSON."""
+"""The kept and the excluded records of an archive, with counts and reasons: printed and written as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Unit = Literal["studies", "images"]
 
 @dataclass
 class SplitCount:
-    """What one split holds."""
+    """The contents of one split."""
 
     entries: int = 0
     studies: int = 0

@@ -20,7 +20,7 @@ ANNOTATION, SUMMARY = "annotation.json", "summary.json"
 
 
 class AnnotationWriter:
-    """Writes `{"train": [...], "val": [...], "test": [...]}`, a record a line, beside the place it is meant for.
+    """Writes `{"train": [...], "val": [...], "test": [...]}`, one record per line, under a temporary name first.
 
     Records come in any order; each split's are written to a file of their own, so that none is held in memory. `finish`
     puts the files in their place; leaving the block without it leaves the folder as it was.

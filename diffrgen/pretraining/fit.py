@@ -27,13 +27,13 @@ from diffrgen.labels import DISEASES
 from diffrgen.pretraining.labelled import UNKNOWN, LabelledImage
 from diffrgen.pretraining.options import PretrainOptions
 
-# Pixels (B, channels, S, S) and truth (B, 13); without B, those of one image.
+# Pixels (B, channels, S, S) and labels (B, 13); without B, those of one image.
 Labelled = tuple[Tensor, Tensor]
-# The weights kept are an average of those of the last hundred steps or so.
+# The saved weights are a running average over about the last hundred steps.
 DECAY = 0.99
 WARMUP = 100
 CLASSIFIER_RATE = 5.0
-# A prevalence of 0 has no log odds.
+# A prevalence of 0 has no finite log-odds.
 RAREST = 1e-3
 
 
@@ -84,7 +84,7 @@ def known_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How an encoder is trained on labels: the options of it, and what else the caller decides.
+    """The settings of pretraining on labels: the options, and the caller's choices.
 
     checkpoint: where the state is saved on a stop request, and loaded to continue.
     """
@@ -153,7 +153,7 @@ class _Fit(ResumableFit[Labelled]):
 
     @property
     def key(self) -> str:
-        """What a saved state has to be of: options, seed and images."""
+        """Identifies the fit: options, seed and images."""
         return f"{self.settings.options} {self.settings.seed} {len(self.train)}"
 
     def batches(self) -> Iterator[Labelled]:
@@ -169,7 +169,7 @@ class _Fit(ResumableFit[Labelled]):
         device = self.model.head.weight.device
         pixels, truth = batch[0].to(device, memory_format=torch.channels_last), batch[1].to(device)
         self.guard.keep()
-        # fp16 would need its loss scaled.
+        # fp16 would require loss scaling.
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"):
             logits = self.model(pixels)
         loss = known_loss(logits, truth)

@@ -20,7 +20,7 @@ PATHS = ("path", "filename", "image_path", "file", "image", "image index")
 NAMES = "finding labels"
 NORMAL = "no finding"
 OPACITY = "lung opacity"
-# The classes of NIH ChestX-ray14 by the finding that each stands for; None: none of ours.
+# The finding of each class of NIH ChestX-ray14; None: not one of the 13.
 NIH: MappingProxyType[str, str | None] = MappingProxyType(
     {
         "effusion": "pleural effusion",

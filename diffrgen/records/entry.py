@@ -137,7 +137,7 @@ def _days(record: Mapping[str, Any]) -> float | None:
     value = record.get("days")
     if value is None:
         return _date_days(record)
-    # False for NaN too, and an integer of any size can be compared.
+    # The comparison is False for NaN too, and works for integers of any size.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise EntryError(f"'days' must be a finite number, got {_shown(record, 'days')}")
     return float(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 
-# An escape of half a character; two of them in a row are a whole one.
+# The escape of a surrogate; a pair of them is one character.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -22,7 +22,7 @@ def parse_json(text: str) -> object:
     try:
         content = json.loads(text, object_pairs_hook=_object)
         if SURROGATE.search(text):
-            # UnicodeEncodeError, a ValueError that names the character, where one is unpaired.
+            # An unpaired surrogate raises UnicodeEncodeError, a ValueError that names the character.
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("values nested too deeply") from None

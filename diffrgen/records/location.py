@@ -1,4 +1,4 @@
-"""Where a data set's images lie: paths kept inside the images folder, and whether the files exist."""
+"""The location of a data set's images: paths must stay inside the images folder, and files must exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 
 from diffrgen.errors import DataError
 
-# Bytes: what Linux, macOS and Windows all take; the rest of a path of 4,096 is left to the images folder.
+# Bytes that Linux, macOS and Windows all accept; the rest of 4,096 bytes is for the path of the images folder.
 MAX_NAME, MAX_PATH = 255, 3000
 
 
@@ -25,7 +25,7 @@ def images_folder(annotation: Path, images: Path | None) -> Path:
 
 
 def path_fault(entry: str) -> str | None:
-    """Say why `entry` may not be joined to the images folder (absolute, `..`, NUL, empty, too long), or None."""
+    """Return why `entry` may not be joined to the images folder (absolute, `..`, NUL, empty, too long), or None."""
     if not entry.strip():
         return "an empty image path"
     if "\0" in entry:

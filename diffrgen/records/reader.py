@@ -1,4 +1,4 @@
-"""The records of one annotation file turned into studies, unusable ones collected with the reason."""
+"""Converts the records of one annotation file to studies and collects unusable ones with the reason."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SHOWN_FAULTS = 5
 class RecordReader:
     """Reads the records of `source`, whose images lie under `root`.
 
-    `files` answers whether an image exists; None: nobody looks. `check_reports`: a report without a word is a fault, in
-    every split: nothing can be learnt from it in train, and nothing be scored against it in val and test. `views` chooses
-    among a study's images, whose kinds `kinds` holds by path where records do not name them. With `skip_broken`, a
+    `files` knows whether an image exists; None: not checked. `check_reports`: a report without a word is a fault, in
+    every split: it is useless for training and as a reference. `views` selects
+    among a study's images; `kinds` has their kinds by path if records do not name them. With `skip_broken`, a
     missing image is left out of a study that has others. `faults` and `image_faults` collect the records and images that
     may be skipped; anything worse is raised as DataError.
     """
@@ -63,7 +63,7 @@ class RecordReader:
         return tuple(studies)
 
     def report_faults(self) -> str:
-        """Say which records are unusable and what to do."""
+        """Return a message with the unusable records and the remedy."""
         shown = "\n  ".join(self.faults[:SHOWN_FAULTS])
         more = len(self.faults) - SHOWN_FAULTS
         rest = f"\n  and {more} more" if more > 0 else ""

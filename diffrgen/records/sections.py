@@ -1,4 +1,4 @@
-"""The sections of a report that a record may hold beside the text to generate."""
+"""The sections of a report that a record may have in addition to the text to generate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One study: an examination's images, its report and what is known of it."""
+"""One study: an examination's images, its report and further data."""
 
 from __future__ import annotations
 

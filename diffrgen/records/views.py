@@ -6,7 +6,7 @@ import re
 from typing import Literal, get_args
 
 ViewKind = Literal["unknown", "frontal", "lateral"]
-"""What a network distinguishes; a kind's number is its place here."""
+"""The kinds of view that a network distinguishes; a kind's number is its position here."""
 ViewChoice = Literal["all", "frontal", "first"]
 """The images of a study that are used: all, the first frontal one (else the first), or the first as listed."""
 

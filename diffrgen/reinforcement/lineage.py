@@ -1,4 +1,4 @@
-"""What a reinforced run comes from: the record beside its weights, and what is copied from the start."""
+"""The origin of a reinforced run: its record, and the files copied from the initial run."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class Lineage:
 
 
 def take_start(options: ReinforceOptions, start: RunFolder, model: DiffRGenForReportGeneration, output: Path) -> None:
-    """Copy the run `start` to `output`, its network once more for the divergence from it, and write the record at last.
+    """Copy the run `start` to `output`, with a second copy of its network for the KL term; write the record last.
 
     What an interrupted copy left is replaced.
     """
     with staged(output / NETWORK) as stage:
-        # What the weights were saved with is the start's.
+        # `made_with` describes the parts of the initial run.
         model.config.made_with = {}
         model.save_pretrained(stage, safe_serialization=True)
     with staged(output) as stage:

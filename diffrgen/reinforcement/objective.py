@@ -1,4 +1,4 @@
-"""What a policy is trained on: advantages of sampled reports, and the clipped objective with its penalty for leaving the start.
+"""The objective of a policy: advantages of sampled reports, and the clipped loss with its KL penalty.
 
 Source: DeepSeekMath (Shao et al., 2024, arXiv 2402.03300), Eq. 3 and 4, for `group_advantages` and `policy_loss`; self-critical
 sequence training (Rennie et al., CVPR 2017) for `self_critical_advantages`.

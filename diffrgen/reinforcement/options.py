@@ -17,7 +17,7 @@ from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, 
 
 RewardName = Literal["states", "change", "temporal", "bleu_4", "rouge_l", "cider"]
 Method = Literal["grpo", "scst"]
-# What applies if nothing is given.
+# Defaults of each method.
 REWARDS: Mapping[Method, tuple[str, ...]] = MappingProxyType({"grpo": ("states=0.5", "bleu_4=0.2"), "scst": ("cider=1",)})
 ITERATIONS: Mapping[Method, int] = MappingProxyType({"grpo": 3, "scst": 1})
 KL_WEIGHTS: Mapping[Method, float] = MappingProxyType({"grpo": 0.04, "scst": 0.0})

@@ -1,4 +1,4 @@
-"""What turns the evidence for a sentence into a probability: a logistic regression, then isotonic regression.
+"""Converts the evidence for a sentence to a probability: a logistic regression, then isotonic regression.
 
 It is fitted by `python -m diffrgen.calibrate` and kept in the run as confidence.json: numbers alone, which need nothing but
 numpy to be applied.
@@ -26,7 +26,7 @@ from diffrgen.weights import check_ranges
 
 FILE, FORMAT_VERSION = "confidence.json", 1
 FEATURES = ("mean_log_probability", "min_log_probability", "agreement_log_odds", "support")
-# The classifier's agreement is cut off here, so that its log-odds are finite.
+# The classifier's agreement is clipped here, so that its log-odds are finite.
 SUREST = 1e-4
 # A finding is listed as not mentioned from this probability on: more likely than not.
 LISTED = 0.5
@@ -92,7 +92,7 @@ class ConfidenceCalibration:
         return round(self.sentences.at(self.intercept + float(standard @ self.coefficients)), 3)
 
     def omitted(self, positive: dict[str, float]) -> list[tuple[str, float]]:
-        """Return the findings that are to be listed as not mentioned with their probabilities, the likeliest first.
+        """Return the findings to list as not mentioned with their probabilities, the most probable first.
 
         positive: the classifier's P(positive) of each finding that the report leaves out.
         """

@@ -1,4 +1,4 @@
-"""How sure a run is of each sentence of a report that it generated, and what the report leaves out."""
+"""The confidence of each sentence of a generated report, and the findings that the report omits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SentenceConfidence:
-    """One sentence of a generated report, what supports it, and how probable it is that it is true.
+    """One sentence of a generated report, the evidence for it, and the probability that it is true.
 
     `GeneratedReport.confidence` has one for each sentence, in order: as many as `ExplainedReport.sentences`, at the same places.
 
@@ -61,7 +61,7 @@ def percent(probability: float) -> str:
 
 
 def probability_words(probability: float, *, doubtful: bool = False) -> str:
-    """Say how probable it is that a sentence is true.
+    """Return the probability that a sentence is true as text.
 
     >>> probability_words(0.831), probability_words(0.31, doubtful=True)
     ('83% likely to be true', 'doubtful: 31% likely to be true')

@@ -1,4 +1,4 @@
-"""A patient's prior study, as a user hands it over beside the image to report."""
+"""A patient's prior study, as given by a user together with the image to report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages
 
 REPORT_SUFFIX = ".txt"
-# The longest report of MIMIC-CXR has some 10 kB.
+# Maximum size of a report; the longest of MIMIC-CXR has about 10 kB.
 MAX_BYTES = 1_000_000
 
 

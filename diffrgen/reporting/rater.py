@@ -17,7 +17,7 @@ from diffrgen.text import decode_report, report_sentences, same_words, token_spa
 
 @dataclass(frozen=True)
 class Rating:
-    """What `GeneratedReport` holds of confidence; not_mentioned is empty without a calibration."""
+    """The confidence fields of `GeneratedReport`; not_mentioned is empty without a calibration."""
 
     confidence: tuple[SentenceConfidence, ...]
     not_mentioned: tuple[NotMentioned, ...]

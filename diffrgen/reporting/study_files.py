@@ -21,7 +21,7 @@ class StudyCollection:
 
 
 def collect_studies(names: Sequence[str | Path]) -> StudyCollection:
-    """Return the studies that `names` stand for.
+    """Return the studies that `names` select.
 
     All files that are named are views of one study. A folder is a study of its own, and so is each folder in it that
     holds images; DICOM files of a folder are grouped by their study. What cannot be a study is a fault, named by its

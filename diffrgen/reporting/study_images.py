@@ -1,4 +1,4 @@
-"""The images of one study, as a user hands them over to be reported."""
+"""The images of one study, as given by a user."""
 
 from __future__ import annotations
 

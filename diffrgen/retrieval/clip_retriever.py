@@ -61,7 +61,7 @@ class ClipRetriever:
                 path, use_safetensors=True, dtype=torch.float32, trust_remote_code=False
             )
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-            # The PIL processor, because the other one needs torchvision.
+            # The PIL-based processor, because the other one requires torchvision.
             processor = AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise DataError(

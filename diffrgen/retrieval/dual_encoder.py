@@ -82,7 +82,7 @@ class DualEncoder(PreTrainedModel):
     main_input_name = "pixel_values"
 
     if TYPE_CHECKING:
-        # transformers' own loses its signature by a decorator.
+        # A decorator hides the signature of transformers' own method.
         def to(self, *arguments: Any, **options: Any) -> Self: ...  # type: ignore[override]  # noqa: D102
 
     def __init__(self, config: DualEncoderConfig) -> None:

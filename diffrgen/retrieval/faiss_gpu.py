@@ -13,7 +13,7 @@ from importlib.metadata import packages_distributions
 import faiss
 import torch
 
-# A GPU index returns at most so many neighbours of a query.
+# Maximum number of neighbours per query that a GPU index returns.
 MOST_ON_GPU = 2048
 
 

@@ -86,7 +86,7 @@ def measured_recall(index: faiss.Index, embeddings: np.ndarray) -> float:
         return 1.0
     rows = sample_rows(len(embeddings), QUERIES)
     queries = np.ascontiguousarray(embeddings[rows])
-    # One more than asked for: a report is its own nearest.
+    # One more than requested, because the nearest report of a report is itself.
     heap = faiss.ResultHeap(len(rows), ranks + 1, keep_max=True)
     for start in range(0, len(embeddings), ROWS_AT_ONCE):
         block = np.ascontiguousarray(embeddings[start : start + ROWS_AT_ONCE])

@@ -31,7 +31,7 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit did: the loss of every step, and the validation recall (empty without a validation split)."""
+    """The result of a fit: the loss of every step, and the validation recall (empty without a validation split)."""
 
     steps: int
     seconds: float
@@ -96,7 +96,7 @@ class _Fit(ResumableFit[PairBatch]):
 
     @property
     def key(self) -> str:
-        """What a saved state has to be of: the options, but for the number of workers, and the number of pairs."""
+        """Identifies the fit: the options without the number of workers, and the number of pairs."""
         return f"{replace(self.options, workers=0)} {len(self.train)}"
 
     def batches(self) -> Iterator[PairBatch]:
@@ -106,7 +106,7 @@ class _Fit(ResumableFit[PairBatch]):
             self.order.epoch, self.order.start = epoch, done * (self.loader.batch_size or 1)
             if isinstance(self.train, StudyPairs):
                 self.train.set_epoch(epoch)
-            # The range comes first: zip then stops without fetching a batch that nobody takes.
+            # The range comes first: zip then stops before it fetches an unused batch.
             for _, batch in zip(range(self.steps - self.step), self.loader, strict=False):
                 yield batch
 
@@ -123,7 +123,7 @@ class _Fit(ResumableFit[PairBatch]):
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         value, norm = loss.item(), torch.nn.utils.get_total_norm(gradients).item()
         self.losses.append(value)
-        # In fp16 a gradient that overflows makes the scaler reduce its scale: it skips the step by itself.
+        # In fp16 the scaler handles an overflowing gradient: it reduces its scale and skips the step.
         if all_finite(value) and (all_finite(norm) or self.scaler.is_enabled()):
             self.scaler.step(self.optimiser)
             self.guard.passed()

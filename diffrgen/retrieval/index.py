@@ -23,12 +23,12 @@ from diffrgen.retrieval.studies import IndexedStudies
 QUERIES_AT_ONCE = 1024
 # A FAISS file begins with its kind, the width and the number of rows.
 HEADER = struct.Struct("<4siq")
-# That of an exact index goes on with two unused numbers, whether it is trained, its metric (0: inner product), and the count
-# of the float32 values that are the rest of the file.
+# The header of an exact index continues with two unused numbers, whether it is trained, its metric (0: inner product), and
+# the number of float32 values, which form the rest of the file.
 EXACT = struct.Struct("<4siqqq?iq")
-# What numpy raises: its header is Python's text.
+# Exceptions of numpy, whose header is Python source.
 DAMAGED_ARRAY = (OSError, ValueError, EOFError, OverflowError, SyntaxError, tokenize.TokenError)
-# Of the embeddings of an approximate index from elsewhere.
+# Maximum size of the embeddings that are searched exactly in place of an approximate index from elsewhere.
 MOST_EXACT_BYTES = 16 * 2**30
 FLAT = (b"IxFI", b"IxF2", b"IxFl")
 
@@ -79,7 +79,7 @@ class RetrievalIndex:
         """
         folder = Path(folder)
         manifest = IndexManifest.load(folder)
-        # Before NumPy or FAISS see a byte.
+        # Digests are compared before NumPy or FAISS read the files.
         manifest.check(folder)
         studies = IndexedStudies.load(folder / "studies.json")
         if (len(studies), len(studies.texts)) != (manifest.studies, manifest.texts):
@@ -129,7 +129,7 @@ class RetrievalIndex:
         own = exclude_study or [None] * len(queries)
         patients = exclude_patient or [None] * len(queries)
         excluded = [self.studies.excluded_rows(*pair) for pair in zip(own, patients, strict=True)]
-        # To fewer queries the CPU has answered before the index has been copied.
+        # For fewer queries, the CPU is faster than the copy of the index.
         engine = to_gpu(self.faiss_index) if len(queries) >= QUERIES_AT_ONCE else self.faiss_index
         blocks = [
             self._search_block(
@@ -228,7 +228,7 @@ def _check_header(path: Path, manifest: IndexManifest) -> bool:
     exact = kind in FLAT
     fits = kind[:1] == b"I" and manifest.factory != "Flat"
     if exact:
-        # Of an exact index all is known.
+        # The manifest determines the complete header of an exact index.
         *_, trained, metric, count = EXACT.unpack(head)
         fits = (trained, metric, count, size) == (True, 0, rows * width, EXACT.size + 4 * rows * width)
     if not fits or (rows, width) != (manifest.texts, manifest.width):

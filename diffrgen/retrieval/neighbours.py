@@ -1,4 +1,4 @@
-"""The neighbours of every study of a split, found once by their images and kept beside the index."""
+"""The neighbours of every study of a split, searched once by the images and stored with the index."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from diffrgen.retrieval.retriever import EvaluationTransform, Retriever
 from diffrgen.staging import sampled_digest
 from diffrgen.workers import worker_options
 
-# What numpy and zipfile raise; a RuntimeError for encryption and methods that zipfile does not know.
+# Exceptions of numpy and zipfile; RuntimeError for encryption and unknown compression methods.
 DAMAGED = (*DAMAGED_ARRAY, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -150,7 +150,7 @@ def embed_views(retriever: Retriever, studies: Sequence[Tensor]) -> Tensor:
 def _key(
     transform: EvaluationTransform, index: RetrievalIndex, studies: Sequence[Study], options: RetrieverOptions
 ) -> str:
-    # The index names the retriever, which has been compared: its weights need not be hashed once more.
+    # The manifest contains the retriever's fingerprint, already checked, so its weights are not hashed again.
     parts = [index.manifest.retriever, repr(transform), index.manifest.fingerprint, f"recipe {RECIPE}"]
     parts += [str(options.neighbours), str(options.exclude_patient)]
     for study in studies:

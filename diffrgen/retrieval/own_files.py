@@ -1,4 +1,4 @@
-"""Which approximate FAISS files were written here: FAISS is given no others, for some forged ones end the process."""
+"""The approximate FAISS files written on this machine: FAISS opens no others, because forged files can crash it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.records import Study, main_view
 from diffrgen.text import Rules, clean_report
 
-# Sets the draws of a study's view apart from those of its augmentation.
+# Separates the random draw of a study's view from those of its augmentation.
 VIEW_DRAW = 1
 
 

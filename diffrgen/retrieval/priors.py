@@ -1,4 +1,4 @@
-"""The prior study of each study as rows of the retriever's embedding space, embedded once and stored beside the index."""
+"""The prior study of each study as rows of the retriever's embedding space, embedded once and stored with the index."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _is_stored(path: Path, key: str) -> bool:
 
 
 def _save(path: Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-    # Never a mixture of old and new files: the new folder appears in one step.
+    # The new folder appears in one step, so old and new files never mix.
     discard(path)
     with staged(path) as stage:
         for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""What a retriever is: images and reports embedded in one space, saved in one folder."""
+"""The interface of a retriever: embeds images and reports in one space; saved in one folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EvaluationTransform(Protocol):
 
     @property
     def resize(self) -> int | None:
-        """Pixels that the shorter side of an image is given first; None if the transform wants the whole image."""
+        """Pixels of an image's shorter side after the first resize; None if the transform uses the complete image."""
         ...
 
     def __call__(self, image: Image.Image) -> Tensor:

@@ -1,4 +1,4 @@
-"""The web page and the API of a run: uploads that leave no trace, one queue for the model, a report with its reasons."""
+"""The web page and the API of a run: uploads are not stored, one queue serves the model, reports are explained."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _application(options: ServeOptions, folder: Path, reporter: Reporter, images
         css=asset("page.css") + asset("reader.css"),
         head=f'<script type="module" src="{READER.removeprefix("/")}"></script>',
     )
-    # A page of another site must not reach a service on this machine through a name of its own.
+    # Against DNS rebinding: a page of another site must not reach this service through its own host name.
     hosts = ["*"] if options.host not in LOOPBACK else list(LOOPBACK)
     return Guard(TrustedHostMiddleware(application, hosts), options.limits, unbounded=frozenset({IMAGES, EXPORTS}))
 

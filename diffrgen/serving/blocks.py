@@ -27,11 +27,11 @@ def make_page(
     takes_views: int = 1,
     takes_context: Sequence[str] = (),
 ) -> gr.Blocks:
-    """Return the blocks: what the form asks for goes to `service`.
+    """Return the blocks; the form's requests go to `service`.
 
-    takes_prior: whether the model uses a prior study, so that the form asks for one. takes_views: the most images of a
-    study that it uses; the form asks for a second one where it uses several. takes_context: the sections that it uses,
-    such as the indication, which the form asks for.
+    takes_prior: whether the model uses a prior study, for which the form then has fields. takes_views: the maximum number of
+    images per study; the form has a field for a second one if it is above 1. takes_context: the sections that the model uses,
+    such as the indication, each with a field.
     """
     templates = Environment(loader=PackageLoader("diffrgen.serving", "assets"), autoescape=select_autoescape())
     form_html = templates.get_template("form.html").render(

@@ -1,4 +1,4 @@
-"""Who a request comes from, and places that are shared out among clients, so that one of them locks nobody out."""
+"""The client of a request, and slots shared fairly among clients, so that none can block the others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Hold a place for `client` within the block; BusyError, in words for the client, where too many wait."""
+        """Hold a slot for `client` within the block; BusyError, with a message for the client, if too many requests wait."""
         mine = _Waiting(client, asyncio.get_running_loop().create_future())
         self._make_room(client)
         self._waiting.append(mine)
@@ -76,7 +76,7 @@ class Turns:
         try:
             await mine.turn
         except BaseException:
-            # Displaced, or the client went away, perhaps in the moment in which its turn came.
+            # Displaced, or the client disconnected, possibly just as its turn came.
             if mine in self._waiting:
                 self._waiting.remove(mine)
             elif mine.turn.done() and not mine.turn.cancelled() and mine.turn.exception() is None:

@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from diffrgen.serving.clients import client_name
 
-# Open connections at once, those that wait for a request among them.
+# Maximum open connections, including those without a request.
 MOST_CONNECTIONS = 256
 
 

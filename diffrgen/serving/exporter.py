@@ -33,7 +33,7 @@ from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.refusals import too_many_bytes
 from diffrgen.text import printable
 
-# Of one sentence, and sentences; the longest reports have some thirty.
+# Maximum characters of a sentence and sentences of a report; the longest reports have about thirty.
 MOST_CHARACTERS, MOST_SENTENCES = 2_000, 100
 TOO_LONG = f"An edit is too long: a sentence may have {MOST_CHARACTERS} characters, a report {MOST_SENTENCES} sentences."
 OVERHEAD = 1_000_000
@@ -74,7 +74,7 @@ class LeftOut(BaseModel):
 
 
 class EditedReport(BaseModel):
-    """What a visitor has made of a report, and the format that is asked for. struck: sentences that are left out."""
+    """A report as edited by a visitor, and the requested format. struck: number of sentences removed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

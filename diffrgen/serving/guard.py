@@ -1,4 +1,4 @@
-"""What stands before the page and the API: the few addresses that they need, bounded bodies, nothing to other hosts."""
+"""Guards the page and the API: only the required addresses are open, bodies are bounded, browsers contact no other host."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from diffrgen.serving.options import UploadLimits
 Refusal = Callable[[int, str], tuple[bytes, bytes]]
 """Makes the content type and the body of an answer with such a status for such a reason."""
 
-# Gradio has more: uploads to a folder, files of that folder, a proxy, an API and its documentation, monitoring.
+# Gradio's other addresses are closed: uploads to a folder, its files, a proxy, an API and its documentation, monitoring.
 OPEN = re.compile(
     r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|images|exports|reader\.js|(assets|static)/[\w./@-]+|"
     r"gradio_api/(info|startup-events|queue/(join|data)|cancel|reset|heartbeat/\w+))/?"
 )
-# A request without its images: a report of a prior study and a few words.
+# Maximum size of a request, which holds no image: the report of a prior study and a few fields.
 MOST_BYTES = 100_000
-# Requests of one client that are being answered, event streams of open pages among them.
+# Maximum open requests of one client, including the event streams of open pages.
 MOST_PER_CLIENT = MOST_CONNECTIONS // 2
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -126,7 +126,7 @@ def _named_no_file(fields: dict[str, object]) -> dict[str, object]:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """What gives `body` once more, then what comes after it."""
+    """Return a `receive` that replays `body`, then continues with the original one."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:

@@ -12,7 +12,7 @@ from diffrgen.errors import DataError
 from diffrgen.images import ResizedImages
 from diffrgen.serving.options import UploadLimits
 
-# What an image counts as at least, so that a great number of small ones is bounded too.
+# Minimum size that an image counts as, so that the number of small images is bounded too.
 LEAST_BYTES = 100_000
 
 
@@ -25,7 +25,7 @@ class _Held:
 
 
 class HeldImages:
-    """Holds decoded uploads under tokens that nobody can guess; each can be taken once. Used on one thread.
+    """Holds decoded uploads under unguessable tokens; each can be taken once. Not thread-safe.
 
     Over `limits.held_bytes` the oldest image of the client that holds most is forgotten, so that no client's images
     keep those of others out. clock: seconds that only grow, by which images that nobody takes expire.

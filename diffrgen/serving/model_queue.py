@@ -1,4 +1,4 @@
-"""The model behind the service: one report at a time, clients by turns."""
+"""The model behind the service: one report at a time; clients take turns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 
 
 class ModelQueue:
-    """Has reports generated in a thread of its own.
+    """Generates reports in a separate thread.
 
     waiting: requests that wait for their turn.
     """
@@ -29,7 +29,7 @@ class ModelQueue:
         self.reporter = explainer.reporter
         self._explainer, self._limits, self._generation = explainer, limits, generation
         self._turns = Turns(1, per_client=1, waiting=waiting)
-        # A client that goes away gives its turn back while its report is still being generated; the next one waits here.
+        # A client that disconnects frees its turn while its report is still being generated; the next request waits here.
         self._model = ThreadPoolExecutor(1, "model")
 
     async def ask(
@@ -41,9 +41,9 @@ class ModelQueue:
         *,
         context: Sections = NO_SECTIONS,
     ) -> Answer:
-        """Return the report of `study` as `shown`; DataError, in words for the client, where too many wait.
+        """Return `shown(report)` for the report of `study`; DataError, with a message for the client, if too many requests wait.
 
-        context: what is known before the images are read, for a run that takes it.
+        context: sections known before the images are read, for a run that takes them.
         """
         loop = asyncio.get_running_loop()
         async with self._turns.turn(client):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Nothing of a visitor, so that a listing of the folder above names no patient.
+# The name contains no text of a visitor, so a listing of the parent folder names no patient.
 PREFIX = "diffrgen-serve-"
 
 
@@ -36,7 +36,7 @@ def private_folder() -> Iterator[Path]:
 def remove_abandoned(parent: Path) -> None:
     """Remove from `parent` the folders of this user whose processes have ended without removing them."""
     for folder in parent.glob(f"{PREFIX}*"):
-        # Gone by now, another user's, or a link: none of them is ours to remove.
+        # A folder that is gone, a link, or another user's raises OSError or is skipped.
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -55,7 +55,7 @@ def _new_folder() -> tuple[Path, int]:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except FileNotFoundError:
             continue
-        # Another process that starts now may take the folder for an abandoned one before it is locked.
+        # Until it is locked, another starting process may consider the folder abandoned.
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if folder.is_dir() and folder.stat().st_ino == os.fstat(lock).st_ino:

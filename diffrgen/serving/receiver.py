@@ -1,4 +1,4 @@
-"""The address that images are sent to: an upload arrives, is decoded, and waits under a token for its request."""
+"""The upload address: an image is received, decoded, and held under a token until its report is requested."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from diffrgen.serving.image_reader import ImageReader
 from diffrgen.serving.options import UploadLimits
 from diffrgen.serving.refusals import too_many_bytes
 
-# Uploads that arrive at once, each of at most `UploadLimits.max_bytes`; half of them may be one client's.
+# Uploads received at the same time, each of at most `UploadLimits.max_bytes`; one client may have half of them.
 RECEIVED_AT_ONCE, WAITING = 16, 64
 
 
 class ImageReceiver:
-    """Takes uploads, by turns among clients, and has one of them decoded at a time."""
+    """Receives uploads; clients take turns, and one image is decoded at a time."""
 
     def __init__(self, held: HeldImages, reader: ImageReader, limits: UploadLimits) -> None:
         self._held, self._reader, self._limits = held, reader, limits
@@ -34,7 +34,7 @@ class ImageReceiver:
             return PlainTextResponse("Images are taken from this service's own page only.", 403)
         client = client_of(request.scope)
         try:
-            # The place is kept while the image is decoded, so that its number bounds the memory.
+            # The slot is held while the image is decoded, so that the number of slots bounds the memory.
             async with self._receiving.turn(client):
                 content = await self._body(request)
                 image = await self._decoded(content, client)

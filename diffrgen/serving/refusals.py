@@ -1,4 +1,4 @@
-"""Why an upload is rejected, in words for the visitor."""
+"""Messages for visitors whose upload is rejected."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def for_visitors(limits: UploadLimits) -> Iterator[None]:
 
 
 def too_many_bytes(limits: UploadLimits) -> str:
-    """Return how large a file may be, in words."""
+    """Return the message for a file that is too large."""
     return f"The file is too large: at most {limits.max_megabytes} MB are accepted."

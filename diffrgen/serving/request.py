@@ -1,4 +1,4 @@
-"""What a visitor asks for, as the page sends it."""
+"""A visitor's request for a report, as the page sends it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ReportRequest(BaseModel):
 
     @classmethod
     def of(cls, content: object) -> ReportRequest:
-        """Check what came from the browser; DataError if it is not such a request."""
+        """Validate the browser's message; DataError if it is not a request."""
         try:
             request = cls.model_validate(content)
         except ValidationError:
@@ -54,5 +54,5 @@ class ReportRequest(BaseModel):
 
     @property
     def context(self) -> Sections:
-        """What is known before the images are read."""
+        """The sections known before the images are read."""
         return Sections(indication=self.indication.strip(), history=self.history.strip())

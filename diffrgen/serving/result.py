@@ -1,4 +1,4 @@
-"""The HTML that answers a visitor: the report with its reasons, or what is wrong."""
+"""The HTML response to a visitor: the explained report, or an error message."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DOWNLOADS = (("text", "Text"), ("page", "Page"), ("dicom-sr", "DICOM SR"), ("fhi
 
 
 def result_html(explained: ExplainedReport, warnings: Sequence[str] = ()) -> str:
-    """Return the report's fragment under a heading, with what the page's scripts work on.
+    """Return the report's fragment under a heading, with the data for the page's scripts.
 
-    warnings: what to look at before the report is passed on.
+    warnings: points to check before the report is shared.
     """
     buttons = "".join(
         f'<button type="button" class="secondary" data-download="{kind}">{name}</button>' for kind, name in DOWNLOADS
@@ -33,7 +33,7 @@ def result_html(explained: ExplainedReport, warnings: Sequence[str] = ()) -> str
 
 
 def _reading(explained: ExplainedReport) -> str:
-    """The sentences, where each looked, one grid a view, and how probable each is, as JSON for the script."""
+    """The sentences with their attention (one grid per view) and probability, as JSON for the script."""
     readings = [
         {
             "text": sentence.text,
@@ -46,10 +46,10 @@ def _reading(explained: ExplainedReport) -> str:
 
 
 def _left_out(explained: ExplainedReport) -> str:
-    """The findings that the report leaves out, as JSON for the script."""
+    """The findings that the report omits, as JSON for the script."""
     return json.dumps([asdict(each) for each in explained.written.not_mentioned or ()])
 
 
 def problem_html(message: str) -> str:
-    """Return a message that the page's script shows beside its button."""
+    """Return a message that the page's script shows next to its button."""
     return f"<p data-problem hidden>{escape(message)}</p>"

@@ -1,4 +1,4 @@
-"""The service as one process: page or API, uploads and model behind one port."""
+"""Runs the service: page or API, uploads and model behind one port."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def serve(options: ServeOptions) -> None:
         read_token()
     with ended_by_signals() as ending:
         with _listen(options.host, options.port) as listener, private_folder() as folder:
-            # Read when Gradio is imported: it is to call nobody, and to leave no folder of its own behind.
+            # Gradio reads these when it is imported: no calls to other hosts, and no folder left behind.
             os.environ.update(QUIET, GRADIO_TEMP_DIR=str(folder / "gradio"))
             try:
                 from diffrgen.serving.uvicorn_server import make_server

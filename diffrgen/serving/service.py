@@ -1,4 +1,4 @@
-"""Answers one request after another: takes the images, asks the model, shows the report, keeps nothing."""
+"""Answers requests one at a time: takes the held images, generates the report, renders it, stores nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ UNEXPECTED = "Something went wrong here, and no report was generated. The image 
 
 
 class ReportService:
-    """What the page asks for.
+    """Handles the page's requests for reports.
 
-    waiting: requests that wait for their turn; their images have been decoded, and no longer expire.
+    waiting: maximum number of waiting requests; their images are already decoded and no longer expire.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ReportService:
         self._reporter = explainer.reporter
 
     async def answer(self, content: object, client: str) -> str:
-        """Return the HTML that answers what a browser sent: a report with its reasons, or what is wrong, in words."""
+        """Return the HTML response to a browser's message: an explained report, or an error message."""
         try:
             request = ReportRequest.of(content)
             study, prior = self._study(request)
@@ -65,7 +65,7 @@ class ReportService:
 
     def _study(self, request: ReportRequest) -> tuple[StudyImages, PriorStudy | None]:
         """The images to report and the prior study: uploads, or files of the gallery."""
-        # All leave the held images before any is looked at, so that a refused one keeps none there.
+        # All images are taken before any is checked, so that a rejected request leaves none behind.
         sent_images = (request.image, request.second_image, request.prior_image)
         image, second, prior_image = (None if sent is None else self.held.take(sent.token) for sent in sent_images)
         if second is not None and self._reporter.takes_views == 1:
@@ -90,7 +90,7 @@ class ReportService:
         return study, PriorStudy(earlier, prior_report or None)
 
     def _context(self, request: ReportRequest) -> Sections:
-        """What is known before the images are read; DataError, in words for the visitor, where the run does not take it."""
+        """The sections known before the images are read; DataError, worded for the visitor, if the run does not take them."""
         context, most = request.context, self._limits.max_report_characters
         for name, text in context.to_record().items():
             if name not in self._reporter.takes_context:

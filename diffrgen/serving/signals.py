@@ -13,7 +13,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending:
-    """What a signal does: it raises SystemExit while the service starts, and calls `stop` once that is set.
+    """The signal handler: raises SystemExit while the service starts, and calls `stop` once that is set.
 
     status: the exit status, as a shell counts it: 128 + the signal's number, 0 while none has come.
     """

@@ -1,4 +1,4 @@
-"""An uploaded image once it is decoded: grey pixels, and the little of its tags that a study needs."""
+"""A decoded upload: grey pixels, and the few tags that a study requires."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from diffrgen.reporting.study_images import StudyImages
 class Upload(ResizedImages):
     """Pixels for each `resize` that the networks ask for, and the tags of a DICOM file.
 
-    patient, study: digests of the two identifiers, made with a key that nobody outside of the service has, "" if there
-    is no such tag; two of them can be compared and reveal nothing else. view: the kind of view by its tag. text: where the image
+    patient, study: digests of the two identifiers under the service's secret key, "" if there
+    is no such tag; they can be compared and reveal nothing else. view: the kind of view by its tag. text: where the image
     may have text burned in.
     """
 
@@ -28,13 +28,13 @@ class Upload(ResizedImages):
 
 
 def upload_warnings(uploads: Sequence[ResizedImages]) -> list[str]:
-    """Return what is to be looked at before these images, or a page with them, are passed on."""
+    """Return the points to check before these images, or a page with them, are shared."""
     warnings = [text_warning(upload.text) for upload in uploads if isinstance(upload, Upload)]
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 
 def study_of_uploads(uploads: Sequence[ResizedImages]) -> StudyImages:
-    """Return the study of images that were decoded here; DataError, in words for the visitor, where they are of several."""
+    """Return the study of decoded images; DataError, with a message for the visitor, if they are of several studies."""
     check_one(uploads, "patient")
     check_one(uploads, "study")
     return StudyImages(tuple(uploads), tuple(_view(upload) for upload in uploads))

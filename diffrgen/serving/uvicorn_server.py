@@ -34,7 +34,7 @@ def make_server(application: ASGIApp, limits: UploadLimits) -> EndingServer:
             application,
             http=bounded_connections(limits.header_seconds),
             ws="none",
-            # Nothing that a visitor sends is written down.
+            # Requests are not logged.
             access_log=False,
             log_level="warning",
             server_header=False,

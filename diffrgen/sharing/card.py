@@ -74,7 +74,7 @@ def make_card(facts: RunFacts) -> ModelCard:
 def _metadata(facts: RunFacts) -> ModelCardData:
     """Return what the hub shows and searches: licence, tags, and each score of the model that has a value."""
     own = facts.settings.data.data == PHANTOM
-    # The newest of each split; those of other data have no name that the hub would know.
+    # The latest evaluation of each split; other data sets have no name on the hub.
     newest = {one.record.split: one for one in reversed(facts.evaluations) if one.record.data is None}
     results = [result for evaluation in newest.values() for result in _results(facts, evaluation)]
     return ModelCardData(

@@ -115,7 +115,7 @@ def _changed(options: TrainOptions) -> Iterator[tuple[str, object]]:
     preset = dict(_flat(asdict(preset_options(options.preset))))
     for name, value in _flat(asdict(options)):
         if name not in ABOUT_THE_START and value != preset[name]:
-            # The folders of the machine that trained are nobody's business.
+            # Paths are shortened to file names: the folders of the training machine are private.
             yield name.replace("_", "-"), value.name if isinstance(value, Path) else _without_folder(value)
 
 
@@ -126,7 +126,7 @@ def _without_folder(value: object) -> object:
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in options.items():
         if isinstance(value, dict):
-            # These two are given without their prefix on the command line.
+            # These two have no prefix on the command line.
             yield from _flat(value, "" if name in ("data", "labeler") and not prefix else f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

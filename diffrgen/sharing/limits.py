@@ -9,7 +9,7 @@ from diffrgen.evaluation.result import SHUFFLED_ROW
 from diffrgen.pipeline.options import PHANTOM
 from diffrgen.sharing.facts import EvaluationFacts, RunFacts
 
-# Half of the studies that have the finding; and the number of studies below which scores are unreliable.
+# Recall below which a finding is often missed; number of studies below which scores are unreliable.
 OFTEN_MISSED, FEW = 0.5, 10
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-# The files that can hold such folders. Others are uploaded byte for byte: a vocabulary holds "/" as a word.
+# Files that may contain local paths. Others are uploaded unchanged: a vocabulary contains "/" as a word.
 WITH_FOLDERS = (
     *("run.json", "train.json", "config.json", "generation_config.json", "tokenizer_config.json"),
     *("retriever/config.json", "retriever/tokenizer_config.json"),
@@ -13,7 +13,7 @@ WITH_FOLDERS = (
 
 
 def without_folders(path: Path) -> bytes:
-    """Return the JSON file `path` with the last part alone of every whole path in it; unchanged where it holds none."""
+    """Return the JSON file `path` with every absolute path reduced to its last part; unchanged if there is none."""
     content = path.read_bytes()
     settings = json.loads(content)
     stripped = _stripped(settings)

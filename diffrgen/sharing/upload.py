@@ -19,7 +19,7 @@ from diffrgen.sharing.facts import RunFacts
 from diffrgen.sharing.options import ShareOptions
 from diffrgen.sharing.privacy import WITH_FOLDERS, without_folders
 
-# Further files that describe a run. Predictions are not here: they hold the reference reports of the split.
+# Further files that describe a run; not predictions, which contain the reference reports of the split.
 TOLD = (
     *(CARD, "curves.png", "train.json", "training.json", "data.json", "metrics.jsonl", "retriever/fit.json"),
     *("initialisation.json", "lineage.json"),
@@ -82,7 +82,7 @@ def share(options: ShareOptions) -> str:
         return "\n".join(f"{file.size:>13,}  {file.name}" for file in files)
     try:
         return _upload(name, files, public=options.public)
-    # OSError: no token, and what the hub's library raises for answers of the hub.
+    # OSError: no token, or an error of the hub.
     except (OSError, HTTPError) as error:
         raise DataError(f"{name}: the hub did not take the run; log in with hf auth login, or see: {error}") from error
 
@@ -102,7 +102,7 @@ def _repository(name: str) -> str:
 def _upload(name: str, files: list[SharedFile], *, public: bool) -> str:
     api = HfApi()
     api.create_repo(name, private=not public, exist_ok=True)
-    # One that was there keeps its visibility.
+    # An existing repository keeps its visibility.
     if not public and not api.model_info(name).private:
         raise DataError(f"{name}: this repository is public; pass --public if that is meant, or choose another name")
     operations = [CommitOperationAdd(file.name, file.content) for file in files]

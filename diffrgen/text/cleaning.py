@@ -10,7 +10,7 @@ from typing import Literal, get_args
 Rules = Literal["mimic", "iu", "plain"]
 RULES: tuple[Rules, ...] = get_args(Rules)
 
-# Characters that vanish from a sentence. R2Gen's class has a range from ':' to '[' and so spares the hyphen.
+# Characters removed from a sentence. R2Gen's character class has a range from ':' to '[', so it keeps the hyphen.
 DROPPED = str.maketrans("", "", ".,?;*!%^&_+():<=>@[]{}\"'/\\")
 ENUMERATORS = "2345"
 PLACEHOLDERS = ("___", "XXXX")

@@ -70,7 +70,7 @@ def _from_json(file: Path) -> Tokenizer:
 def _from_vocabulary(file: Path, *, lower: bool) -> Tokenizer:
     """Return a BERT tokenizer with the vocabulary `file`, one token a line."""
     try:
-        # Not str.splitlines: a token may be U+2028 or another mark that it cuts at, which would shift all ids behind it.
+        # Not str.splitlines: a token may be U+2028 or another line separator, which would shift all later ids.
         lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not a vocabulary: {error}") from error

@@ -39,7 +39,7 @@ class MarkSuppressor(LogitsProcessor):
         self._move_to(scores.device)
         forbidden = self.forbidden[self._run_so_far(input_ids)]  # (B, V)
         width = min(scores.shape[1], forbidden.shape[1])
-        # The decoder's vocabulary may be wider than the tokenizer's.
+        # The decoder's vocabulary may be larger than the tokenizer's.
         return torch.cat([scores[:, :width].masked_fill(forbidden[:, :width], float("-inf")), scores[:, width:]], dim=1)
 
     def _run_so_far(self, input_ids: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How report texts are brought into the form that published scores were computed on: a named protocol each."""
+"""Preprocessing protocols: the text forms on which published scores were computed, by name."""
 
 from __future__ import annotations
 

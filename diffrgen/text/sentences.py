@@ -9,7 +9,7 @@ _END = re.compile(r"\.(?:\s+|$)")
 
 
 def report_sentences(report: str) -> list[str]:
-    """Return the sentences of a cleaned report, each with its full stop as a word of its own; none is empty.
+    """Return the sentences of a cleaned report, each with its full stop as a separate word; none is empty.
 
     >>> report_sentences("the heart is normal . no effusion .")
     ['the heart is normal .', 'no effusion .']

@@ -30,7 +30,7 @@ ROLES: dict[str, str] = {
 }
 SPECIAL_TOKENS = (*ROLES.values(), *ALL_PROMPT_TOKENS)
 
-# Every word of these can be written, whether the training texts hold it or not.
+# Every character of these is in the vocabulary, even if it is absent from the training texts.
 ALPHABET = string.ascii_lowercase + string.digits + "-."
 
 

@@ -36,6 +36,6 @@ def make_accelerator(options: TrainOptions) -> Accelerator:
         dynamo_backend="inductor" if options.compile else None,
         step_scheduler_with_optimizer=False,
         dataloader_config=DataLoaderConfiguration(non_blocking=True),
-        # The others wait for the first process while it fits the retriever; ten minutes would be the default.
+        # The other processes wait while the first one fits the retriever; the default timeout is ten minutes.
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )

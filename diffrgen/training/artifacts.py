@@ -1,4 +1,4 @@
-"""What a run is made of besides its weights: tokenizer, retriever, index and stored features, each made once and kept."""
+"""The parts of a run other than its weights: tokenizer, retriever, index and stored features, each made once and kept."""
 
 from __future__ import annotations
 
@@ -116,19 +116,19 @@ def with_features(setup: RunSetup, encoder: PatchEncoder) -> RunSetup:
 
 
 def crop_choice() -> ImageTransform:
-    """Return what stands in the image transform's place where images are read as stored features."""
+    """Return the replacement of the image transform for images that are read as stored features."""
     return cast(ImageTransform, CropChoice())
 
 
 def make_tokenizer(setup: RunSetup) -> PreTrainedTokenizerFast:
     """Return the tokenizer that the run holds, else a pretrained one or one trained on the reports, and keep it there."""
     options, run = setup.options, setup.run
-    # The last file that is put in its place.
+    # `staged` moves this file last, so the tokenizer is complete.
     if (run.path / "tokenizer_config.json").is_file():
         return run.tokenizer()
     pretrained: str | Path | None = options.text.tokenizer
     if pretrained is None and options.model.decoder not in DECODERS:
-        # The embeddings of a pretrained decoder belong to its own vocabulary.
+        # A pretrained decoder's embeddings belong to its own vocabulary.
         pretrained = options.model.decoder
     tokenizer = _train_tokenizer(setup) if pretrained is None else load_tokenizer(pretrained)
     if options.text.sections:

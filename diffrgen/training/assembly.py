@@ -71,7 +71,7 @@ def assemble(setup: RunSetup) -> TrainingParts:
     model = _network(setup, start, encoder, tokenizer, retriever)
     note_parts(model.config, run.path, index)
     model.classifier.class_prior.copy_(initial_class_prior(train.states))
-    # A start's weights go with its own mean and deviation.
+    # The weights of an initial run come with their own mean and standard deviation.
     if model.context is not None and train.contexts is not None and not model.context.is_standardised:
         model.context.standardise(*train.contexts.moments())
     return TrainingParts(settings, DataSummary.of(setup.options.data, setup.source), model, train, val, setup.source)
@@ -150,7 +150,7 @@ def _network(
     retriever: Retriever,
 ) -> DiffRGenForReportGeneration:
     """Return the network of the options, with the weights of `start` where there is one."""
-    # Once more, so that the weights do not depend on whether the retriever was fitted or found.
+    # Seed again, so that the weights do not depend on whether the retriever was fitted or loaded.
     set_seed(setup.options.seed)
     views = setup.most_views()
     shape = DataShape(setup.findings, views, view_recogniser=views > 1 and setup.names_both_kinds())
@@ -158,6 +158,6 @@ def _network(
         model = build_model(setup.options, tokenizer, retriever, encoder, shape)
     else:
         model = start.network(setup.options, tokenizer, retriever, shape, log=setup.log)
-    # And that the noise of training does not depend on what parts were drawn.
+    # And again, so that the noise of training does not depend on which parts were drawn.
     set_seed(setup.options.seed)
     return model

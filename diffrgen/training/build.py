@@ -98,7 +98,7 @@ def decoder_config(decoder: str, tokenizer: PreTrainedTokenizerFast, *, position
 
 @dataclass(frozen=True)
 class DataShape:
-    """What the data fix of a network: how many findings, how many views a study, whether a recogniser classifies views."""
+    """The properties of a network that the data determine: findings, views per study, and whether views are classified."""
 
     findings: int
     views: int = 1

@@ -1,4 +1,4 @@
-"""Checkpoints: what training needs to go on, written whole or not at all, checked before it is used."""
+"""Checkpoints: the state for continuing a training, written atomically and verified before use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands: the studies taken of the current epoch, the steps done, the best validation score and the
+    """The progress of a training: the studies taken of the current epoch, the steps done, the best validation score and the
     time so far.
 
     validated: the last step that a validation followed; until that has been done, an epoch's end is not passed.
@@ -116,7 +116,7 @@ class Checkpoints:
         accelerator = self.accelerator
         found: list[Path | None] = [None]
         if accelerator.is_main_process:
-            # What a process left that ended in the middle of writing or removing.
+            # Partial files of a process that ended while it wrote or removed checkpoints.
             for path in filter(is_partial, self.folder.glob(".*")):
                 remove(path)
             found = [newest_complete(self.folder)]
@@ -155,7 +155,7 @@ def no_longer_kept(found: list[Path], newest: Path, *, kept: int = KEPT) -> list
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """Return the newest checkpoint that is whole, with a warning for each one passed over; None if there is none.
+    """Return the newest complete checkpoint, with a warning for each one that is skipped; None if there is none.
 
     Raises DataError if all there are are broken.
     """
@@ -171,7 +171,7 @@ def newest_complete(folder: Path) -> Path | None:
 
 
 def find_fault(checkpoint: Path) -> str | None:
-    """Return what is wrong with the files of a checkpoint, None if it is whole."""
+    """Return the fault of a checkpoint's files, None if it is complete."""
     try:
         manifest = load_json(Manifest, checkpoint / MANIFEST)
     except DataError as error:

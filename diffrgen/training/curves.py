@@ -15,7 +15,7 @@ from diffrgen.staging import replace_file
 from diffrgen.training.log_lines import read_log
 from diffrgen.training.validation import LOSSES
 
-# Okabe and Ito's colours for the colour-blind; in grey print the markers distinguish the terms, and dashes are validation.
+# Okabe and Ito's colour-blind-safe colours; markers distinguish the terms in grey print, and dashed lines are validation.
 COLOURS = {"loss": "#000000", "language_loss": "#0072B2", "disease_loss": "#D55E00", "contrast_loss": "#009E73"}
 MARKS = {"loss": "o", "language_loss": "o", "disease_loss": "s", "contrast_loss": "^"}
 SCORE, RATE, TEMPERATURE = "#8E3A6B", "#0072B2", "#D55E00"
@@ -89,7 +89,7 @@ def _score(axes: Axes, validation: Curves) -> None:
     validation.draw(axes, "micro_f1", "micro-F1", SCORE, "o-")
     points = validation.points.get("micro_f1")
     if points:
-        # The first of equal ones is kept, as in training.
+        # The first of several equal scores is kept, as in training.
         step, best = max(points, key=lambda point: point[1])
         axes.axhline(best, color=SCORE, linewidth=0.8, linestyle=":")
         axes.set_title(f"Micro-F1 of the validation reports: best {best:.3f} at step {step}")

@@ -36,11 +36,11 @@ class FiniteSteps:
         """
         worst = torch.stack([losses.float().sum(), norm.float()])
         if self.accelerator.num_processes > 1:
-            # One process's NaN is everybody's: all take the step or none does.
+            # A NaN in one process counts for all: either all processes take the step or none does.
             worst = self.accelerator.gather(worst[None]).sum(0)
         total, gradient = worst.tolist()
         scaler = self.accelerator.scaler
-        # In fp16 a gradient that overflows makes the scaler reduce its scale: it skips the step by itself.
+        # In fp16 the scaler handles an overflowing gradient: it reduces its scale and skips the step.
         scaled = scaler is not None and scaler.get_scale() >= 1
         if all_finite(total) and (all_finite(gradient) or scaled):
             self.optimiser.step()

@@ -12,7 +12,7 @@ from diffrgen.training.checkpoints import list_checkpoints
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
-# Messages of libraries in C++ and Rust that do not raise an OSError: torch, FAISS, and by number safetensors and tokenizers.
+# Messages of C++ and Rust libraries that do not raise OSError: torch, FAISS, and (by error number) safetensors and tokenizers.
 WRITERS = ("PytorchStreamWriter", "inline_container", "write error in", "for writing")
 
 
@@ -50,5 +50,5 @@ def _kept(run: RunFolder) -> str:
 
 
 def _advice(run: RunFolder) -> str:
-    # A retriever that is fitted, or half of it, is kept without any checkpoint of the training.
+    # A fitted or partly fitted retriever is kept even if there is no checkpoint yet.
     return "go on with --resume" if (run.path / "train.json").is_file() else "start again"

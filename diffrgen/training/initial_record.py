@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from diffrgen.pipeline.settings import load_json, save_json
 
-# Of a run: the start's network, so that a resumed training does not need the start any more; what was taken of it.
+# Files of a run: the initial run's network, so that a resumed training does not require it; what was loaded from it.
 NETWORK, RECORD = "start", "initialisation.json"
-# Follows from the training labels.
+# Computed from the training labels.
 COMPUTED = "classifier.class_prior"
 
 
@@ -29,7 +29,7 @@ class NewTensors:
 
 @dataclass(frozen=True)
 class Initialisation:
-    """What a training took of its start, written as initialisation.json.
+    """The tensors that a training took from its initial run, stored as initialisation.json.
 
     start: hub name, or name of the folder; weights: SHA-256 of each of its files of weights; taken: how many tensors of each
     part of the network are the start's; new: those that are not; unused: tensors of the start that the network does not have.

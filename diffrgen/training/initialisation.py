@@ -127,7 +127,7 @@ def _take_over(options: TrainOptions, run: RunFolder, kept: Path) -> None:
     name = start.path.resolve().name if start.name is None else str(start.name)
     digests = {path.name: file_digest(path) for path in weight_files(start.path)}
     with staged(kept) as stage:
-        # What the weights were saved with is the start's.
+        # `made_with` describes the parts of the initial run.
         model.config.made_with = {}
         model.save_pretrained(stage, safe_serialization=True)
         save_json(Initialisation(name, digests, {}), stage / RECORD)
@@ -162,7 +162,7 @@ def _check_positions(options: TrainOptions, config: DiffRGenConfig) -> None:
 
 
 def _check_frozen(options: TrainOptions, model: DiffRGenForReportGeneration, retriever: Retriever) -> None:
-    """Raise DataError if the retriever does not read the features of the encoder that is to be frozen."""
+    """Raise DataError if the retriever does not use the features of the encoder to be frozen."""
     tower = retriever.model.image_tower if isinstance(retriever, DualRetriever) else None
     if tower is None or weights_fingerprint(tower) != weights_fingerprint(model.image_encoder):
         raise DataError(

@@ -39,7 +39,7 @@ class TrainingLog:
         """
         if self._lines is None or self._board is None:
             return
-        # JSON has no word for NaN.
+        # JSON has no NaN.
         values = {name: round(float(value), 6) if all_finite(value) else None for name, value in scalars.items()}
         self._lines.write(json.dumps({"phase": phase, "step": step, **values}) + "\n")
         self._lines.flush()
@@ -49,7 +49,7 @@ class TrainingLog:
             self._track({f"{phase}/{name}": float(value) for name, value in scalars.items()}, step)
 
     def flush(self) -> None:
-        """Have every line on the disk, so that a checkpoint never stands before its log."""
+        """Flush every line to the disk, so that a checkpoint is never newer than its log."""
         if self._lines is not None:
             self._lines.flush()
             os.fsync(self._lines.fileno())

@@ -44,9 +44,9 @@ Preset = Literal["tiny", "paper", "iu"]
 RANDOM_ENCODERS = ("tiny", "paper")
 # Fields of ModelOptions that determine how the network is built, and are not in its configuration.
 BUILD_ONLY = ("encoder", "decoder", "warm_start", "learn_marks")
-# Endings of files of PyTorch weights, which --init loads tensors from and nothing else.
+# Suffixes of PyTorch checkpoints, from which --init loads only tensors.
 CHECKPOINTS = (".pth", ".pt")
-# The options of `diffrgen.reinforce`, in the folder of a run that it wrote.
+# The options of `diffrgen.reinforce`, stored in the folder of its run.
 REINFORCED = "reinforce.json"
 
 
@@ -214,7 +214,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "--")
-        # Before hours of training, not after them.
+        # Checked now rather than after hours of training.
         self.generation.token_limits(self.text.max_tokens)
         if self.init is not None and Path(self.init).resolve() == self.output.resolve():
             raise DataError(f"--init {self.init}: is also the --output; choose another --output")

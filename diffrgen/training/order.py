@@ -12,7 +12,7 @@ BATCHES_SORTED_TOGETHER = 12
 
 
 class EpochOrder(Sampler[int]):
-    """A permutation of the studies drawn from (seed, epoch), so that a resumed epoch goes on in the same order.
+    """A permutation of the studies drawn from (seed, epoch), so that a resumed epoch continues in the same order.
 
     Within random blocks of 12 batches, studies are sorted by `lengths` (tokens of each report) and the batches
     shuffled, so that little of a batch is padding. The first `start` of the order are left out.
@@ -33,7 +33,7 @@ class EpochOrder(Sampler[int]):
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         for block in _parts(order, BATCHES_SORTED_TOGETHER * self.batch_size):
             batches = _parts(sorted(block, key=self.lengths.__getitem__), self.batch_size)
-            # A batch that is not full stays last: the loader drops the last one of the epoch.
+            # An incomplete batch stays last: the loader drops the last batch of the epoch.
             full = batches[:-1] if len(batches[-1]) < self.batch_size else batches
             for number in torch.randperm(len(full), generator=generator).tolist():
                 yield from full[number]

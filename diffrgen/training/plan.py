@@ -1,4 +1,4 @@
-"""How a training is laid out in steps, counted in studies, so that a resumed one may take batches of another size."""
+"""The steps of a training, counted in studies, so that a resumed training may use another batch size."""
 
 from __future__ import annotations
 

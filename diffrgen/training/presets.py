@@ -58,7 +58,7 @@ def _iu() -> TrainOptions:
             learn_marks=False,
         ),
         optimiser=OptimiserOptions(learning_rate=8e-4, warmup=0.05, epochs=12, batch_size=8),
-        # Beam search prefers normal reports, and greedy ones leave out half of what prompts them: docs/iu-xray.md.
+        # Beam search prefers normal reports, and greedy reports omit half of the prompted findings: docs/iu-xray.md.
         generation=GenerationOptions(
             beams=1, min_tokens=30, guidance=2.0, candidates=16, agreement=1.0, temperature=0.7, batch_size=32
         ),
@@ -71,7 +71,7 @@ def _paper() -> TrainOptions:
         preset="paper",
         workers=4,
         output=Path("runs/paper"),
-        # As on IU X-Ray, where the likeliest state of a finding is almost never "positive": docs/iu-xray.md.
+        # As on IU X-Ray, where the most probable state of a finding is almost never "positive": docs/iu-xray.md.
         calibrate_prompts=True,
         image=ImageOptions(size=224, resize=256, rotation=5.0),
         retriever=RetrieverOptions(epochs=10, batch_size=64, learning_rate=1e-4, embedding_width=512, text_width=512),

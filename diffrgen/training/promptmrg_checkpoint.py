@@ -82,7 +82,7 @@ def read_promptmrg(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path}: needed PromptMRG's checkpoint, got: {error.strerror or error}") from error
-    # Which exception the restricted unpickler raises for a file that is no checkpoint depends on its bytes.
+    # For a file that is no checkpoint, the restricted unpickler's exception depends on the bytes.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise DataError(f"{path}: needed a PyTorch checkpoint of tensors alone, got: {reason}") from error
@@ -96,7 +96,7 @@ def read_promptmrg(path: Path) -> dict[str, Tensor]:
     broken = first_not_finite(tensors.items())
     if broken is not None:
         raise DataError(f"{path}: {broken}: needed numbers, got NaN or infinity")
-    # A buffer of older versions: 0, 1, 2, ...
+    # A buffer of older transformers versions: 0, 1, 2, ...
     return {name_in_network(n) or n: t for n, t in tensors.items() if not n.endswith("embeddings.position_ids")}
 
 
@@ -152,7 +152,7 @@ def find_promptmrg(options: TrainOptions, run: RunFolder, kept: Path) -> PromptM
     if not kept.is_dir():
         tensors = read_promptmrg(path)
         with staged(kept) as stage:
-            # The output layer's weights are the embedding's, and safetensors takes no memory twice.
+            # The output layer shares the embedding's weights, and safetensors rejects shared memory.
             save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, stage / TENSORS)
             save_json(Initialisation(path.name, {path.name: file_digest(path)}, {}, parts=()), stage / RECORD)
     return PromptMRGStart(run, load_file(kept / TENSORS))

@@ -8,13 +8,13 @@ from dataclasses import fields, is_dataclass
 from diffrgen.errors import DataError
 from diffrgen.training.options import TrainOptions
 
-# Whole concerns are named by their first word. The data may have moved: what they hold is compared by its digests.
+# The first word of a group stands for all of its options. The data may have moved: their contents are compared by digests.
 MAY_CHANGE = (
     *("output", "resume", "overwrite", "max_steps", "checkpoint_every", "workers", "retriever.workers", "retriever.seed"),
     *("fused_kernels", "precision", "compile", "activation_checkpointing", "data", "decoded", "generation"),
     *("labeler.chexbert", "labeler.chexbert_vocabulary", "optimiser.batch_size", "optimiser.accumulate"),
 )
-# Their options are named without the name of the concern.
+# Groups whose options have no prefix on the command line.
 WITHOUT_PREFIX = ("data", "decoded", "labeler")
 
 
@@ -46,6 +46,6 @@ def option_differences(stored: object, asked: object, prefix: str = "") -> Itera
 
 
 def option_flag(name: str) -> str:
-    """Return the option of the command line that the dotted name of a field of `TrainOptions` stands for."""
+    """Return the command-line option for the dotted name of a field of `TrainOptions`."""
     first, _, rest = name.partition(".")
     return "--" + (rest if first in WITHOUT_PREFIX else name).replace("_", "-")

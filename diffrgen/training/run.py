@@ -75,7 +75,7 @@ def _fit(options: TrainOptions, run: RunFolder, accelerator: Accelerator) -> tup
                     save_json(parts.data, run.path / "data.json")
             summary = Trainer(options, run, parts, accelerator, stop).fit()
     except TrainingStopped:
-        # It has saved where it stands; the curves show it.
+        # The trainer has written a checkpoint; the curves show the training so far.
         if visible:
             draw_curves(run.path)
         raise
@@ -102,12 +102,12 @@ def _owned(options: TrainOptions, run: RunFolder) -> Iterator[None]:
     """
     check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
     with locked(run.path):
-        # Once more: another process may have been here a moment ago.
+        # Again, under the lock: another process may have created a run in the meantime.
         check_run_folder(run.path, resume=options.resume, overwrite=options.overwrite)
         stored = run.path / OPTIONS
         if options.resume and stored.is_file():
             check_resumable(load_json(TrainOptions, stored), options)
-            # What a process left that ended while it replaced files of this folder.
+            # Partial files of a process that ended while it replaced files of this folder.
             remove(partial_path(run.path))
         elif options.overwrite:
             for path in run.path.iterdir():

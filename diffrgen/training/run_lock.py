@@ -60,7 +60,7 @@ def no_run_if_refused(path: Path, options: str) -> Iterator[None]:
         written = {one.name for one in path.iterdir() if not is_partial(one)}
         if not begun and written <= {options, DIGESTS, LOCK}:
             for name in written:
-                # Windows removes no file that is open, and an old lock means nothing.
+                # Windows does not remove open files, and an old lock file has no effect.
                 with suppress(PermissionError):
                     (path / name).unlink()
         raise

@@ -1,4 +1,4 @@
-"""What changes over training: the learning rate and the Gumbel temperature."""
+"""Schedules over the training: the learning rate and the Gumbel temperature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def make_scheduler(optimiser: Optimizer, options: OptimiserOptions, steps: int) 
 
 
 def go_to(scheduler: LambdaLR, step: int) -> None:
-    """Put `scheduler`, and the learning rates of its optimiser, where they are after so many steps."""
+    """Set `scheduler`, and the learning rates of its optimiser, to their state after `step` steps."""
     if scheduler.last_epoch == step:
         return
     scheduler.last_epoch, scheduler._step_count = step, step + 1

@@ -1,4 +1,4 @@
-"""What every part of a run is made with: its options, its folder and its data, read and checked before anything is made."""
+"""The set-up of a run: options, folder and data, read and checked before any part is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from diffrgen.training.options import TrainOptions
 
 @dataclass(frozen=True)
 class RunSetup:
-    """What the parts of the run in the folder `run` are made with; each part that is made is kept in that folder.
+    """The set-up from which the parts of the run in the folder `run` are made and kept there.
 
     options: those that the data allow for. log: takes a line of text for the terminal. stop: ends the fit of a part with
     its state saved.
@@ -43,11 +43,11 @@ class RunSetup:
 
     @property
     def findings(self) -> int:
-        """How many findings a study has labels of, 14 or 18."""
+        """The number of labeled findings of a study, 14 or 18."""
         return len(self.source.splits.train[0].labels or ())
 
     def most_views(self) -> int:
-        """Return the most images of a study that the network is to take: 1 where no study of any split has more."""
+        """Return the network's maximum number of images per study: 1 if no study of any split has more."""
         studies = list(self.source.splits)
         counts = Counter(kind for study in studies for kind in study.views)
         several = sum(len(study.images) > 1 for study in studies)

@@ -1,4 +1,4 @@
-"""Which options the start of a training (`--init`) fixes, and which a training from it may choose anew."""
+"""The options that an initial run (`--init`) fixes, and those that a training from it may set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffrgen.training.resume import option_differences, option_flag
 if TYPE_CHECKING:
     from diffrgen.model import DiffRGenConfig
 
-# Everything else of these three concerns follows from the weights, or was fitted with them.
+# All other options of these three groups follow from the weights, or were fitted with them.
 OF_THE_NETWORK = (
     *("prior", "context", "finding_queries", "dropout", "logit_adjustment", "disease_weight", "contrast_weight", "contrast_form"),
     *("label_smoothing", "finding_weight", "learn_marks"),
@@ -50,7 +50,7 @@ def defaults_after(start: TrainOptions, init: str, *, base: TrainOptions | None 
         max_steps=None,
         checkpoint_every=None,
         track=(),
-        # The start brings its encoder.
+        # The initial run provides the encoder.
         pretrain=replace(base.pretrain, epochs=0),
         extra_labelled=None,
         extra_images=None,

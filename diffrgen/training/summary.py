@@ -1,4 +1,4 @@
-"""How a training went, and on what machine: the figures behind a run."""
+"""The summary of a training: steps, time, memory, best score, and the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experiment trackers (Weights & Biases, MLflow, TensorBoard) beside the training log, through accelerate."""
+"""Experiment trackers (Weights & Biases, MLflow, TensorBoard) in addition to the training log, through accelerate."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def tracking(accelerator: Accelerator, options: Any, run: Path) -> Iterator[Trac
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
-    """Yield options by their dotted names; of a path its last part, for a machine's folders are nobody's business."""
+    """Yield options by their dotted names; paths are reduced to their last part, because a machine's folders are private."""
     for name, value in options.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")

@@ -54,7 +54,7 @@ class Trainer:
     ) -> None:
         self.options, self.run, self.parts, self.accelerator = options, run, parts, accelerator
         if accelerator.num_processes > 1:
-            # Each its own dropout and routing noise.
+            # Each process draws its own dropout and routing noise.
             set_seed(options.seed, device_specific=True)
         if options.activation_checkpointing:
             parts.model.decoder.gradient_checkpointing_enable({"use_reentrant": False})
@@ -153,7 +153,7 @@ class Trainer:
         go_to(self.scheduler.scheduler, place)
 
     def _train_epoch(self, log: TrainingLog, bar: tqdm) -> None:
-        """Take the steps that are left of the current epoch, or of the whole training."""
+        """Take the remaining steps of the current epoch, or of the complete training."""
         self.model.train()
         group: list[Example] = []
         for batch in self.timer.timed(self._batches()):
@@ -187,7 +187,7 @@ class Trainer:
         return not self.plan.left(progress) or progress.validated < progress.step == self.steps
 
     def _start_is_scored(self) -> bool:
-        """Return whether the weights before the first step are to be validated: where they are a run's, or the last ones."""
+        """Return whether to validate the weights before the first step: those of an initial run, or if there are no steps."""
         begun = self.progress.step > 0 or self.progress.best >= 0
         return not begun and (self.steps == 0 or self.options.init is not None)
 
@@ -216,7 +216,7 @@ class Trainer:
             self.progress, ordered_by=self.progress.ordered_by or self.plan.batch_size
         )
         self.order.epoch = self.parts.train.epoch = progress.epoch
-        # What is left of an epoch is in the order that it was begun in.
+        # The rest of an epoch keeps the order in which the epoch began.
         self.order.batch_size, self.order.start = progress.ordered_by, progress.studies
         return iter(self.loader)
 
@@ -229,7 +229,7 @@ class Trainer:
         self.finite.guard.keep()
         losses = []
         for number, batch in enumerate(group, start=1):
-            # The processes add their gradients up once a step.
+            # The processes sum their gradients once per step.
             with self.accelerator.no_sync(self.model) if number < len(group) else nullcontext():
                 output = self.model(**batch)
                 self.accelerator.backward(output.loss / len(group))
@@ -248,8 +248,8 @@ class Trainer:
         log.write("train", self.progress.step, {**scalars, "learning_rate": learning_rate, "temperature": temperature})
 
     def _end_epoch(self, log: TrainingLog, bar: tqdm) -> None:
-        """Validate, keep the best weights, adapt the prior after a whole epoch."""
-        # Each process has gone on with the batch statistics of its own last step; those of the first are kept.
+        """Validate, keep the best weights, adapt Eq. 9's prior after a complete epoch."""
+        # Batch statistics differ between processes after the last step; those of the first process are kept.
         for buffer in self.network.buffers():
             broadcast(buffer)
         validation = validate(
@@ -270,7 +270,7 @@ class Trainer:
                 f"micro-F1 of the reports {scores['micro_f1']:.3f}; "
                 f"{self.timer.last_share:.1%} of the training time spent waiting for data"
             )
-        # What has no finite loss is not called best, whatever its reports are.
+        # Weights without a finite validation loss are never the best, whatever their reports.
         better = all_finite(scores["loss"]) and scores["micro_f1"] > progress.best
         self._keep_if(better, scores["micro_f1"])
         if not self.plan.left(progress):
@@ -284,7 +284,7 @@ class Trainer:
         """Note that the newest weights are validated, and keep them as the run's where they are `better`, by `score`."""
         if better and self.accelerator.is_main_process:
             self.finite.check(self.progress.step)
-            # It was learned from reports of the weights that are replaced.
+            # The calibration was fitted to reports of the weights that are being replaced.
             (self.run.path / CALIBRATION).unlink(missing_ok=True)
             with staged(self.run.path) as stage:
                 self.network.save_pretrained(stage, safe_serialization=True)

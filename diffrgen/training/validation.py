@@ -1,4 +1,4 @@
-"""What is measured after each epoch: losses, P(positive) for Eq. 9's prior, the clinical score of written reports."""
+"""The validation after each epoch: losses, P(positive) for Eq. 9's prior, the clinical score of generated reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOSSES = ("loss", "language_loss", "disease_loss", "contrast_loss")
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores by name for the log: mean losses, and micro-F1 of written reports; P(positive) of each study (n, C)."""
+    """Scores by name for the log: mean losses, and micro-F1 of generated reports; P(positive) of each study (n, C)."""
 
     scores: dict[str, float]
     positive_probability: Tensor

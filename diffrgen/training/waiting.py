@@ -1,4 +1,4 @@
-"""How long training waits for its data."""
+"""The time that training waits for its data."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_base_prompt_by_hand() -> None:
         [BLANK, UNCERTAIN, NEGATIVE, *rest, BLANK],
         *states[2:],
     ]
-    # Of 18 findings the auxiliary ones are positive no longer either.
+    # With 18 findings, the auxiliary ones are not positive any more either.
     wide = torch.tensor([[BLANK] * (NO_FINDING + 1) + [POSITIVE, NEGATIVE, BLANK, BLANK]])
     assert without_positives(wide)[0, NO_FINDING:].tolist() == [POSITIVE, BLANK, NEGATIVE, BLANK, BLANK]
 

@@ -36,7 +36,7 @@ def test_scores_of_one_report_are_those_of_a_corpus_of_one() -> None:
 
 
 class Studies:
-    """What `Rewards` takes of a data set of examples."""
+    """The part of a data set of examples that `Rewards` uses."""
 
     def __init__(self, studies) -> None:
         import torch

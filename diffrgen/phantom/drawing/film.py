@@ -26,7 +26,7 @@ def expose(scene: Scene, *, noise: float) -> np.ndarray:
     density = density + 0.0085 * noise * (1.25 if portable else 1.0) * np.exp(0.55 * density) * grain
     low, high = 0.03, (1.52 + 0.42 * scene.anatomy.habitus) / shot.gain
     window = np.clip((density - low) / (high - low), 0.0, HEADROOM)
-    # A shoulder, as film has: bright parts are compressed instead of clipped.
+    # Bright parts are compressed, as in the shoulder of a film's characteristic curve, instead of clipped.
     shown = (1.0 - np.exp(-1.7 * window ** (0.95 * shot.gamma))) / (1.0 - np.exp(-1.7 * HEADROOM))
     shown = np.maximum(shown, 0.95 * _marker(scene))
     return np.clip(shown * 250.0 + 3.0, 0.0, 255.0).astype(np.uint8)

@@ -18,7 +18,7 @@ SIDES = (-1, 1)
 
 @dataclass(slots=True)
 class Scene:
-    """One film being drawn; `x` (S, S) and `y` (S, 1) are anatomical, x grows to the patient's left.
+    """One radiograph being drawn; `x` (S, S) and `y` (S, 1) are anatomical, x grows to the patient's left.
 
     `density` (S, S) float32 is what the beam loses; `tissue` in 0..1 is where vessels and lung texture show.
     """

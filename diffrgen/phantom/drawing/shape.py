@@ -9,7 +9,7 @@ from diffrgen.phantom.patients.states import Grade, StudyState
 
 # Width of the heart over the width of the chest; a normal heart has the patient's own ratio, below 0.48.
 HEART_RATIO = {Grade.SUBTLE: 0.512, Grade.MILD: 0.555, Grade.MODERATE: 0.62, Grade.SEVERE: 0.695}
-# How far the upper mediastinum is widened, in half widths of the film.
+# Widening of the upper mediastinum, in half widths of the image.
 WIDENING = {
     Grade.ABSENT: 0.0,
     Grade.SUBTLE: 0.035,

@@ -1,4 +1,4 @@
-"""Why a phantom study was asked for: a complaint, and with p 0.5 a disease that its image shows."""
+"""The indication of a phantom study: a complaint, and with p 0.5 a disease that its image shows."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Tokens = tuple[str, ...]
 Meaning = TypeVar("Meaning")
-# Without one of these a wording would become its opposite or lose its content.
+# Words that cannot be dropped: without one, a wording would reverse or lose its meaning.
 DECISIVE = frozenset(
     [
         *("no", "not", "without", "nothing", "may", "could", "possible", "possibly", "borderline", "limits"),

@@ -1,4 +1,4 @@
-"""Read one sentence: as a whole wording, as a frame about noun phrases, clause by clause, or by cues."""
+"""Parses one sentence: as a complete wording, as a frame with noun phrases, clause by clause, or by cues."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from diffrgen.phantom.patients.states import Change
 
 SPLITTERS = frozenset({"and", "but", "with", "while", "although", "however"})
 JOINTS = frozenset({"or", "nor"})
-# What the search for parts takes grows with these, not with the text: no wording, with a list and a tail, has more words
-# than a clause, and longer sentences than that are read by cues alone.
+# Limits of the search for parts, so that its time does not grow with the text: no wording with a list and a tail is longer
+# than a clause, and longer sentences are parsed by cues alone.
 MOST_CLAUSE_WORDS, MOST_WORDS = 48, 160
-# What is read from a position on.
+# The mentions from each position to the end; None: the rest cannot be parsed.
 Rests = dict[int, tuple[Mention, ...] | None]
 
 
@@ -146,7 +146,7 @@ def _read_rest(skeleton: Skeleton, start: int, book: Codebook, known: Rests) -> 
 
 
 def _read_near(skeleton: Skeleton, book: Codebook) -> tuple[Mention, ...] | None:
-    """Read a sentence that is a whole wording but for one word, or None."""
+    """Parse a sentence that differs from a complete wording in one word; None if there is no such wording."""
     for body, change in _bodies(skeleton.tokens, book):
         if len(body) > MOST_CLAUSE_WORDS:
             continue

@@ -23,7 +23,7 @@ PARENCHYMAL = ("lung opacity", "lung lesion", "edema", "consolidation", "pneumon
 
 
 class Grade(IntEnum):
-    """How much of a finding there is; `SUBTLE` is what a report calls possible."""
+    """The grade of a finding; a report calls a `SUBTLE` one possible."""
 
     ABSENT = 0
     SUBTLE = 1

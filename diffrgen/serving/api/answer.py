@@ -36,7 +36,7 @@ class NotMentionedFinding(BaseModel):
 
 
 class Finding(BaseModel):
-    """What the classifier reads from the images for one finding."""
+    """The image classifier's result for one finding."""
 
     state: str = Field(description='"blank", "positive", "negative" or "uncertain".')
     probability: float = Field(description="Probability that the finding is present, 0 to 1.")

@@ -13,7 +13,7 @@ LEAST = 16
 
 
 def read_token() -> str:
-    """Return the token in the environment; DataError if it is missing, short, or cannot stand in a header."""
+    """Return the token in the environment; DataError if it is missing, too short, or invalid in a header."""
     token = os.environ.get(VARIABLE, "")
     needed = f"needed a token of at least {LEAST} characters, ASCII without blanks, in the environment variable {VARIABLE}"
     if len(token) < LEAST:

@@ -15,18 +15,18 @@ from diffrgen.serving.options import UploadLimits
 from diffrgen.text import printable
 
 FILES = ("images", "prior_image")
-# What is known before the images are read, for a run that was trained with it.
+# Sections known before the images are read, for a run trained with them.
 CONTEXT = ("indication", "history")
 FIELDS = (*FILES, "prior_report", *CONTEXT)
-# Parts of a body; what comes in more is no study.
+# Maximum parts of a body; a study never has more.
 MOST_PARTS = 64
-# A body's boundaries, headers and texts, beside its images.
+# Bytes of a body beside its images: boundaries, headers and texts.
 OVERHEAD = 1_000_000
 
 
 @dataclass(frozen=True)
 class StudyForm:
-    """What a client sent: the files of the study, of its prior study if there is one, and its context."""
+    """A client's form: the files of the study and of its prior study, the prior report, and the context."""
 
     images: tuple[bytes, ...]
     prior_image: bytes | None = None

@@ -1,11 +1,11 @@
-"""What the API answers where there is no report."""
+"""Responses of the API without a report."""
 
 from __future__ import annotations
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-# The codes of an answer without a report, and when each comes.
+# The status codes of responses without a report, with their causes.
 STATUSES = {
     400: "The body is damaged or the request is malformed.",
     401: "The token is missing or wrong.",

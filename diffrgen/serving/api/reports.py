@@ -27,13 +27,13 @@ from diffrgen.serving.upload import check_one, study_of_uploads, upload_warnings
 from diffrgen.text import printable
 
 LOGGER = logging.getLogger(__name__)
-# Bodies that are taken in at once, each of up to five images; half of them may be one client's.
+# Bodies received at the same time, each of up to five images; one client may have half of them.
 RECEIVED_AT_ONCE, WAITING = 4, 64
 FORM = "multipart/form-data"
 
 
 class ReportApi:
-    """Answers requests: the body by turns among clients, its images decoded one at a time, then the model by turns."""
+    """Answers requests: clients take turns for the body and for the model; images are decoded one at a time."""
 
     def __init__(
         self, queue: ModelQueue, images: ImageReader, limits: UploadLimits, origin: ReportOrigin, token: str
@@ -86,7 +86,7 @@ class ReportApi:
         return RefusedError(413, "The body is too long.", expected=f"at most {self._most_bytes} bytes", got=got)
 
     async def _report(self, request: Request, client: str) -> Response:
-        # The place is kept until the images are decoded, so that its number bounds the memory.
+        # The slot is held until the images are decoded, so that the number of slots bounds the memory.
         async with self._receiving.turn(client):
             form = await self._form(request)
             study, prior, uploads = await self._study(form, client)
@@ -111,7 +111,7 @@ class ReportApi:
             request.receive,
             most_bytes=self._most_bytes,
             idle_seconds=limits.idle_seconds,
-            # As long as the page gives each image.
+            # The page's time limit, for each image.
             seconds=limits.body_seconds * (self._takes.views + self._takes.prior),
         )
         try:
