@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _forwarded(arguments: Sequence[str]) -> list[str] | None:
     """Return the arguments of `diffrgen.score` where --predictions is given, else None."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     first.add_argument(DUMP)
     known, others = first.parse_known_args(arguments)
     return None if known.predictions is None else [known.predictions, *others]

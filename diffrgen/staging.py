@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffrgen.errors import DataError
+
 SUFFIX = ".partial"
 SAMPLE = 2**15
 DIGEST_PIECE = 2**22
@@ -16,7 +18,7 @@ DIGEST_PIECE = 2**22
 
 def cache_root() -> Path:
     """Return the cache folder: DIFFRGEN_CACHE, else ~/.cache/diffrgen."""
-    return Path(os.environ.get("DIFFRGEN_CACHE", Path.home() / ".cache" / "diffrgen"))
+    return Path(os.environ.get("DIFFRGEN_CACHE") or Path.home() / ".cache" / "diffrgen")
 
 
 def partial_path(path: Path) -> Path:
@@ -32,6 +34,14 @@ def is_partial(path: Path) -> bool:
 def may_write(folder: Path) -> bool:
     """Return whether this process may make files in `folder`, by its permissions and those of its file system."""
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def check_new_file(path: Path) -> None:
+    """Raise DataError unless `path` can become a new file in an existing folder: for commands to call before their work."""
+    if path.exists():
+        raise DataError(f"{path}: needed a new file, got one that exists; choose another")
+    if not path.parent.is_dir() or not may_write(path.parent):
+        raise DataError(f"{path}: needed a folder that exists and may be written, got {path.parent}")
 
 
 def replace_file(path: Path, content: bytes) -> None:

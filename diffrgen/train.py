@@ -15,12 +15,14 @@ from diffrgen.command import quieten_libraries, run_command
 from diffrgen.training.options import CHECKPOINTS, Preset, TrainOptions
 from diffrgen.training.presets import preset_options
 
+PROGRAM = "python -m diffrgen.train"
+
 
 def parse_options(arguments: Sequence[str]) -> TrainOptions:
     """Parse the command line; unset options come from the preset, with --resume from the run that is resumed, and with --init
     from the run that the training starts from.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=get_args(Preset))
     first.add_argument("--init")
     first.add_argument("--output", type=Path)
@@ -49,7 +51,7 @@ def _parse_after_start(arguments: Sequence[str], init: str, base: TrainOptions |
 
 
 def _parse(arguments: Sequence[str], default: TrainOptions) -> TrainOptions:
-    return tyro.cli(TrainOptions, args=arguments, default=default, prog="python -m diffrgen.train")
+    return tyro.cli(TrainOptions, args=arguments, default=default, prog=PROGRAM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from diffrgen.evaluation.dump import ScoreOptions, score_predictions
 from diffrgen.evaluation.predictions import Prediction, read_predictions
 from diffrgen.labels import FINDINGS, RuleLabeler
 from diffrgen.labels.sentences import split_sentences
-from diffrgen.metrics import meteor
+from diffrgen.metrics import corpus_scores, meteor
 from diffrgen.phantom.language import reading
 from diffrgen.phantom.language.codebook import load_codebook
 from diffrgen.preparation import IuXrayOptions, MimicCxrOptions, prepare_iu_xray, prepare_mimic_cxr
@@ -359,8 +359,12 @@ def test_meteor_waits_by_size_and_by_how_busy_the_machine_is(monkeypatch: pytest
     assert meteor.patience(10_000) == 7.5
     for wrong in ("soon", "-1", "0", "nan", "inf"):
         monkeypatch.setenv(meteor.TIMEOUT_VARIABLE, wrong)
-        with pytest.raises(ValueError, match="expected DIFFRGEN_METEOR_TIMEOUT to be a number of seconds above 0"):
+        with pytest.raises(meteor.MeteorUnavailable, match="expected DIFFRGEN_METEOR_TIMEOUT to be a number of seconds above 0"):
             meteor.patience(1)
+    with pytest.warns(RuntimeWarning, match="METEOR is not scored: expected DIFFRGEN_METEOR_TIMEOUT .* got 'inf'"):
+        scores = corpus_scores(["no effusion ."], ["no effusion ."])
+    assert scores["bleu_1"] == pytest.approx(1.0)
+    assert "meteor" not in scores
 
 
 def test_meteor_that_answers_is_not_ended_however_long_it_takes_in_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Scoring reports that any model wrote."""
+"""Scores report files of any system."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from diffrgen.metrics import PairedDifference, paired_differences
 from diffrgen.pipeline.labeler import NamedLabeler, make_labeler
 from diffrgen.records import Study, read_annotation
 from diffrgen.records.entry import is_empty_report
+from diffrgen.staging import check_new_file, replace_file
 from diffrgen.text import apply_protocol
 
 
@@ -35,12 +36,13 @@ class Comparison:
 
 
 def score_predictions(options: ScoreOptions) -> Scores:
-    """Score a file of reports; states that the data do not bring are read from the texts by the labeler.
+    """Score a file of reports; states that the data do not contain are those of the labeler.
 
     Raises:
-        DataError: an input file is unusable, ids do not match the split, or `output` exists.
+        DataError: an input file is unusable, ids do not match the split, or `output` exists or cannot be created.
     """
-    _check_output(options)
+    if options.output is not None:
+        check_new_file(options.output)
     scores = Scorer.of(options, _predictions(options)).score()
     _write(options, scores.to_dict())
     return scores
@@ -52,7 +54,8 @@ def compare_predictions(options: ScoreOptions) -> Comparison:
     Raises:
         DataError: as `score_predictions`, or the two files have no study in common.
     """
-    _check_output(options)
+    if options.output is not None:
+        check_new_file(options.output)
     assert options.against is not None
     columns = ColumnOptions(hypothesis_column=options.against_column, sections=options.columns.sections)
     others = read_prediction_file(options.against, columns)
@@ -137,14 +140,9 @@ class Scorer:
         )
 
 
-def _check_output(options: ScoreOptions) -> None:
-    if options.output is not None and options.output.exists():
-        raise DataError(f"{options.output}: needed a new file, got one that exists; choose another")
-
-
 def _write(options: ScoreOptions, content: dict[str, Any]) -> None:
     if options.output is not None:
-        options.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        replace_file(options.output, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _predictions(options: ScoreOptions) -> list[Prediction]:

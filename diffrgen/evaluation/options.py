@@ -66,7 +66,7 @@ class EvaluateOptions:
     skip_broken: bool = False
     """Exclude missing and unreadable images, and records with no image left; a warning gives their number."""
     output: Path | None = None
-    """Folder for predictions.jsonl and metrics.json; default: a new folder RUN/evaluation/SPLIT, or
+    """New or empty folder for predictions.jsonl and metrics.json; default: a new folder RUN/evaluation/SPLIT, or
     evaluation/OWNER/NAME/SPLIT for a run from the hub."""
     protocol: Protocol = "promptmrg"
     """Preprocessing protocol of the language scores."""
@@ -80,7 +80,7 @@ class EvaluateOptions:
     """Also evaluate with each study given another study's context (--model.context): the control for a model that
     ignores its context."""
     both_marks: bool = False
-    """Also evaluate with the other choice of --generation.suppress-marks, as a row of its own."""
+    """Also evaluate with the other choice of --generation.suppress-marks, as a separate row."""
     contender: tuple[str, ...] = ()
     """NAME=FILE: reports of another system for the same studies, in a format of `python -m diffrgen.score`. Adds a row
     to the table, with paired differences to the run. May be repeated."""
@@ -88,7 +88,7 @@ class EvaluateOptions:
     """CSV of human labels: an id and one column per finding (CheXpert's names or NIH ChestX-ray14's). Adds the AUROC of
     the classifier's probabilities and the F1 of all reports."""
     baselines: bool = True
-    """Also score the two image-free baselines."""
+    """Also score the image-free baselines."""
     resamples: CountOrZero = 1000
     """Bootstrap resamples of the test studies for the 95 % intervals; 0: no intervals."""
     priors: bool = True
@@ -115,7 +115,7 @@ class ScoreOptions:
     references: Path | None = None
     """File of references in one of the same formats, joined by id, or by order if neither file has ids."""
     data: Path | None = None
-    """annotation.json with references by id, and labels where it brings them; default: the file's own references."""
+    """annotation.json with references by id, and labels if it has them; default: the file's own references."""
     split: Split = "test"
     """Split of --data that contains the studies."""
     protocol: Protocol = "promptmrg"
@@ -133,7 +133,7 @@ class ScoreOptions:
     against_column: tuple[str, ...] = ()
     """Like --hypothesis-column, for the file of --against."""
     output: Path | None = None
-    """File for the scores as JSON."""
+    """New file for the scores as JSON."""
     columns: tyro.conf.OmitArgPrefixes[ColumnOptions] = field(default_factory=ColumnOptions)
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 

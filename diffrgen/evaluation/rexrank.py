@@ -23,7 +23,7 @@ from diffrgen.records.json_text import parse_json
 from diffrgen.records.location import path_fault
 from diffrgen.reporting.writer import GeneratedReport, run_decoding, write_reports
 from diffrgen.retrieval import neighbours_of_studies
-from diffrgen.staging import may_write, replace_file
+from diffrgen.staging import check_new_file, replace_file
 
 PREDICTION = "model_prediction"
 # The parts of a record's context, "Age:60-70.Gender:M.Indication: cough.Comparison: None.", each up to the next one.
@@ -40,10 +40,7 @@ def write_rexrank(options: ReXrankOptions) -> int:
     Raises:
         DataError: the input is not ReXrank's, an image cannot be read (all are tried first), or the output exists.
     """
-    if options.save_json.exists():
-        raise DataError(f"{options.save_json}: needed a new file, got one that exists; choose another")
-    if not options.save_json.parent.is_dir() or not may_write(options.save_json.parent):
-        raise DataError(f"{options.save_json}: needed a folder that is there and may be written")
+    check_new_file(options.save_json)
     run = RunFolder.open(options.run)
     settings, model = run.settings(), run.model(fused_kernels=options.fused_kernels)
     generation = options.generation.over(settings.generation)

@@ -30,7 +30,8 @@ class ExperimentOptions:
     """
 
     study: StudyName
-    """Study to run."""
+    """Study to run. table2: modules removed; table3: metrics of Eq. 1; table_a: the routing module; figure_a: number of
+    layers; ours: choices that the paper leaves open."""
     seeds: Count | None = None
     """Number of trainings per variant, with seeds 0, 1, ...; default: 5, or 2 with --quick."""
     quick: bool = False

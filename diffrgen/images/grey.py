@@ -129,6 +129,8 @@ def _check_size(file: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def _other_format(file: Path) -> str:
+    if _start(file, len(PNG_SIGNATURE)).startswith((PNG_SIGNATURE, JPEG_SIGNATURE)):
+        return f"{file}: the image is damaged or cut off (its header cannot be read)"
     # At most the bytes of a format mark: a DICOM file without a header begins with the patient's tags.
     return f"{file}: expected an image (PNG, JPEG), got a file that begins with {_start(file, 4)!r}"
 

@@ -1,4 +1,4 @@
-"""`python -m diffrgen.mechanisms RUN`: what a trained network uses."""
+"""`python -m diffrgen.mechanisms RUN`: which inputs a trained network uses."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from diffrgen.mechanisms.measure import measure
     from diffrgen.mechanisms.table import mechanism_table
     from diffrgen.pipeline.settings import save_json
+    from diffrgen.staging import check_new_file
 
     quieten_libraries()
+    if options.output is not None:
+        check_new_file(options.output)
     measured = measure(options)
     title = f"{options.run}, {measured['studies']} studies of {options.split}: loss increase in nats (standard error)"
     Console().print(mechanism_table(measured, title=title))

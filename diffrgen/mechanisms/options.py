@@ -34,7 +34,7 @@ class MechanismOptions:
     batch_size: Annotated[int, Ge(2)] = 32
     """Studies per batch, at least 2; each receives the inputs of the study half a batch away."""
     output: Path | None = None
-    """JSON file for all results."""
+    """New JSON file for all results."""
     labeler: tyro.conf.OmitArgPrefixes[LabelerOptions] = field(default_factory=LabelerOptions)
 
     def __post_init__(self) -> None:

@@ -47,15 +47,16 @@ def meteor_score(
     The corpus score is that of the summed statistics of its segments, so a resample is scored from its sums: 1,000
     take 2 s.
 
-    pycocoevalcap's own wrapper keeps its process until it is collected, and waits for ever when the process dies or a
-    text holds a line break. Here the process ends with the call, and before it after `timeout` seconds without output:
-    what counts is the time since its last answer, so that a large corpus takes as long as it takes. Default: 120 s and a
-    hundredth of a second a text, since all are summed up at once in the end, times the processes that wait for each core of
-    this machine (`patience`); or the environment variable DIFFRGEN_METEOR_TIMEOUT.
+    pycocoevalcap's wrapper keeps its process until it is garbage-collected, and waits for ever if the process dies or a
+    text contains a line break. Here the process ends with the call, or after `timeout` seconds without output: the time
+    since its last answer counts, so that a large corpus may take long. Default: `patience`.
 
     Raises:
-        MeteorUnavailable: there is no Java, no jar, or the process failed; the message holds its last words.
+        MeteorUnavailable: there is no Java, no jar, DIFFRGEN_METEOR_TIMEOUT is no number above 0, or the process failed;
+            the message holds its last words.
     """
+    if timeout is None:
+        patience(len(hypotheses))  # Once in this thread, so that a wrong setting is an error of the call.
     with _process(_command(), lambda: patience(len(hypotheses)) if timeout is None else timeout) as (stdin, stdout):
         counts = [
             _ask(stdin, stdout, _score_line(generated, truth)) for generated, truth in zip(hypotheses, references, strict=True)
@@ -72,10 +73,12 @@ def meteor_score(
 
 
 def patience(texts: int) -> float:
-    """Return the seconds that METEOR may be without output, by the number of `texts` and the current load of the machine.
+    """Return the seconds that METEOR may be without output: those of DIFFRGEN_METEOR_TIMEOUT if it is set, else
+
+        (120 + 0.01 texts) * max(1, load per core);  all texts are summed up at once at the end
 
     Raises:
-        ValueError: DIFFRGEN_METEOR_TIMEOUT is set and is no number above 0.
+        MeteorUnavailable: DIFFRGEN_METEOR_TIMEOUT is set and is no number above 0.
     """
     setting = os.environ.get(TIMEOUT_VARIABLE)
     if setting is not None:
@@ -84,7 +87,7 @@ def patience(texts: int) -> float:
         except ValueError:
             seconds = 0.0
         if not 0 < seconds < threading.TIMEOUT_MAX:
-            raise ValueError(f"expected {TIMEOUT_VARIABLE} to be a number of seconds above 0, got {setting!r}")
+            raise MeteorUnavailable(f"expected {TIMEOUT_VARIABLE} to be a number of seconds above 0, got {setting!r}")
         return seconds
     waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
     return (120 + 0.01 * texts) * max(1.0, waiting)

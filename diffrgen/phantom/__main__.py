@@ -1,4 +1,4 @@
-"""Command: write a phantom data set, or a contact sheet of one."""
+"""`python -m diffrgen.phantom`: write a phantom data set, or a contact sheet of one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tyro
 
+from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.phantom.options import PhantomOptions
 from diffrgen.ranges import Count, check_fields
@@ -21,7 +22,7 @@ class Command:
     folder: Path | None = None
     """Folder for the data set: annotation.json and images/."""
     contact_sheet: Path | None = None
-    """PNG file for an overview of captioned studies."""
+    """New PNG file for an overview of captioned studies."""
     workers: Count | None = None
     """Processes that generate images; default: one per CPU."""
     options: PhantomOptions = field(default_factory=PhantomOptions)
@@ -35,22 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     command = tyro.cli(Command, args=arguments, prog="python -m diffrgen.phantom")
     if command.folder is None and command.contact_sheet is None:
-        print("nothing to do: name --folder, --contact-sheet or both", file=sys.stderr)
-        return 2
+        raise DataError("needed --folder, --contact-sheet or both, got none")
+    if command.contact_sheet is not None and command.contact_sheet.exists():
+        raise DataError(f"{command.contact_sheet}: needed a new file, got one that exists; choose another")
     # After the options, so that --help does not wait for what draws.
     from diffrgen.phantom.sheet import write_contact_sheet
     from diffrgen.phantom.write import write_phantom
 
-    try:
-        if command.folder is not None:
-            print(write_phantom(command.folder, command.options, workers=command.workers))
-        if command.contact_sheet is not None:
-            print(write_contact_sheet(command.contact_sheet, command.options))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if command.folder is not None:
+        print(write_phantom(command.folder, command.options, workers=command.workers))
+    if command.contact_sheet is not None:
+        print(write_contact_sheet(command.contact_sheet, command.options))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

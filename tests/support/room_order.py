@@ -9,7 +9,7 @@ ALLOWED = {
     "records": {"errors"},
     "images": {"errors", "records"},
     "text": {"errors"},
-    "phantom": {"errors", "labels"},
+    "phantom": {"errors", "labels", "command"},
     "metrics": {"errors", "labels"},
     "preparation": {"errors", "labels", "records"},
     "fitting": set(),
