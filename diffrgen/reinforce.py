@@ -15,10 +15,12 @@ from diffrgen.command import quieten_libraries, run_command
 from diffrgen.reinforcement.options import ReinforceOptions
 from diffrgen.training.options import REINFORCED
 
+PROGRAM = "python -m diffrgen.reinforce"
+
 
 def parse_options(arguments: Sequence[str]) -> ReinforceOptions:
     """Parse the command line; with --resume unset options come from the run that is resumed."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(PROGRAM, add_help=False, allow_abbrev=False)
     first.add_argument("--output", type=Path)
     first.add_argument("--resume", action="store_true")
     known, _ = first.parse_known_args(arguments)
@@ -27,7 +29,7 @@ def parse_options(arguments: Sequence[str]) -> ReinforceOptions:
         from diffrgen.pipeline.settings import load_json
 
         given["default"] = replace(load_json(ReinforceOptions, known.output / REINFORCED), max_steps=None)
-    return tyro.cli(ReinforceOptions, args=arguments, prog="python -m diffrgen.reinforce", **given)
+    return tyro.cli(ReinforceOptions, args=arguments, prog=PROGRAM, **given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

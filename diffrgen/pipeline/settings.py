@@ -24,7 +24,8 @@ def load_json(kind: type[T], path: Path) -> T:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path}: needed the folder of a run, as diffrgen.train writes it, got: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise DataError(f"{path}: needed the folder of a run, as diffrgen.train writes it, got: {reason}") from error
     except ValidationError as error:
         raise DataError(f"{path}: {_first_fault(error)}") from error
 
