@@ -26,9 +26,9 @@ from diffrgen.model.language import IGNORED, token_weights, weighted_language_lo
 from diffrgen.model.outputs import DiffRGenOutput, EncodedStudy
 from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
-from diffrgen.model.promptmrg import RetrievedMemory, widen_cross_attention
+from diffrgen.model.promptmrg import RetrievedMemory, encode_for_promptmrg, widen_cross_attention
 from diffrgen.model.rows import given_or_true, masked_mean
-from diffrgen.model.views import ViewFeatures, ViewMarks, encode_views
+from diffrgen.model.views import ViewFeatures, ViewKinds, ViewMarks, encode_views
 from diffrgen.model.writing import ReportWriting
 
 if TYPE_CHECKING:
@@ -119,52 +119,28 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         """
         image = encode_views(self.image_encoder, inputs.pixel_values, inputs.view_mask, most=self.config.views)
         if self.memory is not None:
-            return self._encode_for_promptmrg(inputs, image)
-        patches, views = self.patch_projection(image.patches), None  # F (B, V m, d)
-        if self.view_marks is not None:
-            views = self.view_marks.kinds(image.pooled_views, inputs.view_kinds)
-            patches = self.view_marks(patches, views.kinds)
+            return encode_for_promptmrg(self.memory, self.classifier, image, inputs)
+        patches, views = self._patches(image, inputs)  # F (B, V m, d)
         reports = self.report_projection(inputs.retrieved)  # Z (B, N, d)
-        earlier = self._prior_rows(inputs.prior)  # (B, R, d)
-        retrieved_mask = mask = given_or_true(inputs.retrieved_mask, reports)
-        z = reports
-        if earlier is not None:
-            assert self.prior is not None  # or `_prior_rows` had refused
-            z = torch.cat([reports, self.prior.mark(earlier)], dim=1)  # N + R rows, as S and D have them
-            mask = torch.cat([mask, given_or_true(inputs.prior_mask, earlier)], dim=1)
-
-        # Similar features, finding queries and differences attend to the same image.
-        queries = 0 if self.finding_queries is None else self.config.findings
-        streams = 1 if self.difference is None or self.difference_fam is not None else 2
-        rows = streams * z.shape[1] + queries
-        routes = self.fam.route(patches, image.grid, image.mask, rows)
-        own_routes: tuple[Route, ...] = ()
+        prior = self._prior_rows(inputs.prior)  # (B, R, d)
+        z, mask = self._references(reports, prior, inputs)  # [Z ; prior] (B, N + R, d), (B, N + R)
         alphas: list[Tensor] = []
+        routes = self.fam.route(patches, image.grid, image.mask, self._rows_to_attend(z))
         similar, finding_rows = self._aggregate(z, routes, mask, alphas)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
+        retrieved_mask = given_or_true(inputs.retrieved_mask, reports)
         if self.difference is not None:
-            difference = self._difference(self.difference, reports, earlier, patches, image.mask)  # Eq. 1 (B, N + R, d)
-            fam = self.fam
-            if self.difference_fam is not None:
-                fam = self.difference_fam
-                own_routes = fam.route(patches, image.grid, image.mask, z.shape[1])
-            difference = fam(difference, own_routes or routes, mask, alphas if own_routes else None)  # D (B, N + R, d), Eq. 2-7
+            difference = self._difference(self.difference, reports, prior, patches, image.mask)  # Eq. 1 (B, N + R, d)
+            difference = self._aggregate_difference(difference, patches, image, routes, mask, alphas)  # D, Eq. 2-7
             memory, mean_difference = [*memory, difference], masked_mean(difference, retrieved_mask)
-
-        mean_similar = masked_mean(similar, retrieved_mask)
-        disease_logits, prompt_rows = self.classifier(image.pooled, mean_similar), None
-        if self.finding_queries is not None:
-            disease_logits = disease_logits + self.finding_queries.logits(finding_rows)
-            prompt_rows = self.finding_queries.prompt_rows(finding_rows)
         masks = [given_or_true(image.mask, patches)] + [mask] * (len(memory) - 1)
-        if (known := self._context_rows(inputs)) is not None:
-            assert self.context is not None  # or there had been no rows
-            disease_logits = disease_logits + self.context.logits(*known)
-            memory, masks = [*memory, known[0]], [*masks, known[1]]
+        if (context := self._context_rows(inputs)) is not None:
+            memory, masks = [*memory, context[0]], [*masks, context[1]]
+        mean_similar = masked_mean(similar, retrieved_mask)
         return EncodedStudy(
-            last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),
+            last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),  # [F ; S ; D ; context]
             memory_mask=torch.cat(masks, dim=1),
-            disease_logits=disease_logits,
+            disease_logits=self._disease_logits(image.pooled, mean_similar, finding_rows, context),
             routing=tuple(alphas),
             pooled=image.pooled,
             similar=mean_similar,
@@ -172,24 +148,62 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
             prior_states=inputs.prior_states,
             view_kinds=None if views is None else views.kinds,
             view_loss=None if views is None else views.loss,
-            prompt_rows=prompt_rows,
+            prompt_rows=None if self.finding_queries is None else self.finding_queries.prompt_rows(finding_rows),
         )
 
-    def _encode_for_promptmrg(self, inputs: StudyInputs, image: ViewFeatures) -> EncodedStudy:
-        """Return PromptMRG's encoding: the encoder's patches, and the classifier on [pooled image ; h]."""
-        if inputs.prior is not None or inputs.context is not None:
-            raise ValueError("expected no prior and no context, for variant 'promptmrg' has no such input, got one")
-        mask = given_or_true(inputs.retrieved_mask, inputs.retrieved)
-        assert self.memory is not None  # of this variant
-        similar = self.memory(image.pooled, inputs.retrieved, mask)  # h (B, d)
-        return EncodedStudy(
-            last_hidden_state=image.patches,
-            memory_mask=given_or_true(image.mask, image.patches),
-            disease_logits=self.classifier(image.pooled, similar),
-            routing=(),
-            pooled=image.pooled,
-            similar=similar,
+    def _patches(self, image: ViewFeatures, inputs: StudyInputs) -> tuple[Tensor, ViewKinds | None]:
+        """Return the patches F (B, V m, d), marked by the kinds of their views, and these kinds; None for one view."""
+        patches = self.patch_projection(image.patches)
+        if self.view_marks is None:
+            return patches, None
+        views = self.view_marks.kinds(image.pooled_views, inputs.view_kinds)
+        return self.view_marks(patches, views.kinds), views
+
+    def _references(self, reports: Tensor, prior: Tensor | None, inputs: StudyInputs) -> tuple[Tensor, Tensor]:
+        """Return [Z ; prior] (B, N + R, d) of Z (B, N, d) and a prior study's rows (B, R, d), and which exist (B, N + R)."""
+        mask = given_or_true(inputs.retrieved_mask, reports)
+        if prior is None:
+            return reports, mask
+        assert self.prior is not None  # or `_prior_rows` had refused
+        return (
+            torch.cat([reports, self.prior.mark(prior)], dim=1),
+            torch.cat([mask, given_or_true(inputs.prior_mask, prior)], dim=1),
         )
+
+    def _rows_to_attend(self, z: Tensor) -> int:
+        """Return the number of rows that attend to the image by one FAM: z (B, N + R, d), finding queries, differences."""
+        queries = 0 if self.finding_queries is None else self.config.findings
+        streams = 1 if self.difference is None or self.difference_fam is not None else 2
+        return streams * z.shape[1] + queries
+
+    def _aggregate_difference(
+        self,
+        difference: Tensor,
+        patches: Tensor,
+        image: ViewFeatures,
+        routes: tuple[Route, ...],
+        mask: Tensor,
+        alphas: list[Tensor],
+    ) -> Tensor:
+        """Return D (B, N + R, d) of Eq. 1's difference (B, N + R, d), by the FAM of S or by a separate one, whose alphas
+        are added to `alphas`.
+        """
+        if self.difference_fam is None:
+            return self.fam(difference, routes, mask)
+        routes = self.difference_fam.route(patches, image.grid, image.mask, difference.shape[1])
+        return self.difference_fam(difference, routes, mask, alphas)
+
+    def _disease_logits(
+        self, pooled: Tensor, similar: Tensor, finding_rows: Tensor, context: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Return the logits (B, 4, C) of the classifier, plus those of finding queries and of context rows."""
+        logits = self.classifier(pooled, similar)
+        if self.finding_queries is not None:
+            logits = logits + self.finding_queries.logits(finding_rows)
+        if context is not None:
+            assert self.context is not None  # or there had been no rows
+            logits = logits + self.context.logits(*context)
+        return logits
 
     def _aggregate(
         self, z: Tensor, routes: tuple[Route, ...], mask: Tensor, alphas: list[Tensor]

@@ -7,6 +7,11 @@ from torch import Tensor, nn
 from transformers import BertLMHeadModel
 
 from diffrgen.model.config import DiffRGenConfig
+from diffrgen.model.disease import DiseaseClassifier
+from diffrgen.model.inputs import StudyInputs
+from diffrgen.model.outputs import EncodedStudy
+from diffrgen.model.rows import given_or_true
+from diffrgen.model.views import ViewFeatures
 
 ENCODER_LAYERS, DECODER_LAYERS = 2, 2
 
@@ -89,6 +94,27 @@ class RetrievedMemory(nn.Module):
         absent = ~mask & mask.any(dim=1, keepdim=True)
         memory = self.encoder(reports, absent)
         return self.decoder(self.vision_proj(pooled).unsqueeze(1), memory, absent).squeeze(1)
+
+
+def encode_for_promptmrg(
+    memory: RetrievedMemory, classifier: DiseaseClassifier, image: ViewFeatures, inputs: StudyInputs
+) -> EncodedStudy:
+    """Return PromptMRG's encoding: the encoder's patches, and the classifier on [pooled image ; h].
+
+    Raises ValueError for a prior or a context.
+    """
+    if inputs.prior is not None or inputs.context is not None:
+        raise ValueError("expected no prior and no context, for variant 'promptmrg' has no such input, got one")
+    mask = given_or_true(inputs.retrieved_mask, inputs.retrieved)
+    similar = memory(image.pooled, inputs.retrieved, mask)  # h (B, d)
+    return EncodedStudy(
+        last_hidden_state=image.patches,
+        memory_mask=given_or_true(image.mask, image.patches),
+        disease_logits=classifier(image.pooled, similar),
+        routing=(),
+        pooled=image.pooled,
+        similar=similar,
+    )
 
 
 def widen_cross_attention(decoder: BertLMHeadModel, width: int) -> None:
