@@ -1,4 +1,4 @@
-"""What a run was made with, besides its weights."""
+"""The settings of a run other than its weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run was made with, besides its weights; written as run.json.
+    """The settings of a run other than its weights, stored as run.json.
 
-    generation: the decoding that applies where none is asked for, None in runs of version 0.1. sections: what the run
-    writes, nothing where that is one text.
+    generation: the run's decoding options, None in runs of version 0.1. sections: the sections that the run generates,
+    empty if it generates one text.
     """
 
     data: DataOptions
