@@ -149,7 +149,13 @@ def save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, T
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    grads = ops.routed_coattention_backward(grad, *ctx.saved_tensors, *ctx.options)
+    backward = ops.routed_coattention_backward
+    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+        # a batch of gradients (is_grads_batched=True) comes through vmap; derivatives.py builds on this file
+        from .derivatives import RoutedCoattentionBackward
+
+        backward = RoutedCoattentionBackward.apply
+    grads = backward(grad, *ctx.saved_tensors, *ctx.options)
     return (*grads, *(None,) * 9)
 
 

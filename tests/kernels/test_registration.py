@@ -133,6 +133,19 @@ def test_second_derivative_is_refused() -> None:
         dq.sum().backward()
 
 
+@on_every_backend
+def test_batch_of_gradients(backend: str, device: str) -> None:
+    """autograd.grad with is_grads_batched asks for several gradients of the output of a plain call at once."""
+    case = Case("batch_of_gradients")
+    inputs = case.inputs(torch.float32, device)
+    out = routed_coattention(*inputs, **case.options, backend=backend)
+    grads = torch.randn(3, *out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    found = torch.autograd.grad(out, inputs, grads, retain_graph=True, is_grads_batched=True)
+    for i, grad in enumerate(grads):
+        wanted = torch.autograd.grad(out, inputs, grad, retain_graph=True)
+        torch.testing.assert_close([x[i] for x in found], list(wanted), rtol=1e-5, atol=1e-6)
+
+
 def test_reference_function_has_second_derivatives() -> None:
     case = Case("second", rows=2, grid=(1, 2), heads=1, dim=2, batch=1)
     assert torch.autograd.gradgradcheck(
