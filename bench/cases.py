@@ -37,7 +37,7 @@ def select_cases(device: str, words: list[str] | None, *, quick: bool) -> list[C
 
 @dataclass(frozen=True)
 class Work:
-    """What a case stands for in one direction.
+    """The work of a case in one direction.
 
     flops: the products of Eq. 5 over all patches, 2 forward and 5 backward, counted dense as PyTorch counts a causal
     attention; a kernel that leaves out what lies outside the windows does fewer. moved: the bytes that must be read and

@@ -1,4 +1,4 @@
-"""One case, all contenders: checked, timed in turns, and set against the machine's limits."""
+"""One case, all contenders: checked, timed in turns, and compared with the machine's limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRACE = 2000  # characters kept of what broke a contender
 
 @dataclass(frozen=True)
 class Rate:
-    """What a call's median makes of the work that its case stands for.
+    """The rates of a call's median time for the work of its case.
 
     percent_gemm, percent_copy: of the measured limits; a kernel that leaves out masked patches may pass 100 % of the
     product's.

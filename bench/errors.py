@@ -39,7 +39,7 @@ class Check:
 
     @property
     def kind(self) -> str:
-        """What its results are gathered under."""
+        """The key of its results."""
         return f"{self.backend} {self.dtype}"
 
 
@@ -71,7 +71,7 @@ class Found:
 
     @classmethod
     def read(cls, path: Path) -> Found:
-        """What an earlier run has written."""
+        """The results of an earlier run."""
         kept = json.loads(path.read_text(encoding="utf-8"))
         worst = {kind: {name: Worst(**row) for name, row in rows.items()} for kind, rows in kept["worst"].items()}
         return cls(kept["done"], worst, kept["failures"])

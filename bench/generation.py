@@ -68,7 +68,7 @@ class Calls:
 
 
 class Desk:
-    """One network and one batch, and the ways to write its reports; every way returns tokens (B, T)."""
+    """One network and one batch, and the ways to generate its reports; every way returns tokens (B, T)."""
 
     def __init__(self, setting: Setting, device: str) -> None:
         with torch.device(device):
@@ -97,7 +97,7 @@ class Desk:
 
     @torch.no_grad()
     def encoded(self) -> tuple[Tensor, Tensor]:
-        """What the decoder attends to, and its prompt."""
+        """The decoder's memory and its prompt."""
         study = self.network.encode(self.inputs)
         return study.last_hidden_state, self.network.prompt_ids(study.disease_logits.argmax(1))
 

@@ -1,4 +1,4 @@
-"""What the operator is to reach on a GPU, and how far measured times are from it."""
+"""The operator's goals on a GPU, and the measured times relative to them."""
 
 from __future__ import annotations
 

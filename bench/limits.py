@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured in the process that times the contenders: a matrix product and a copy."""
+"""The machine's limits, measured in the process that times the contenders: a matrix product and a copy."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ PACKAGES = ("torch", "triton", "xformers", "transformers", "numpy")
 
 
 def describe(device: str) -> dict[str, Any]:
-    """What a reader needs to judge a time, as JSON values."""
+    """The machine and the versions behind a time, as JSON values."""
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "commit": commit(),

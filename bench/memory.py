@@ -1,4 +1,4 @@
-"""What a call keeps and needs: bytes saved for backward, and peak memory."""
+"""The memory of a call: bytes saved for backward, and the peak."""
 
 from __future__ import annotations
 

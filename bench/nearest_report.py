@@ -1,4 +1,4 @@
-"""How far retrieval alone can go on a data set's reports, no image needed: the training reports most like each test report.
+"""The limit of retrieval alone on a data set's reports, without images: the training reports most similar to each test report.
 
     python bench/nearest_report.py ANNOTATION.json --rules iu --output nearest.json
 

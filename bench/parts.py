@@ -1,7 +1,7 @@
-"""Where a training step's time goes: the share of each part of the network, forward and backward.
+"""The time of a training step by part of the network, forward and backward.
 
 Forward, an operation belongs to the innermost part that runs it; backward, to the part of the forward operation whose
-gradient it computes, which the profiler tells by autograd's sequence numbers.
+gradient it computes, which the profiler identifies by autograd's sequence numbers.
 """
 
 from __future__ import annotations

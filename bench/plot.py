@@ -36,7 +36,7 @@ TITLES = {"forward": "forward", "forward_backward": "forward + backward"}
 
 @dataclass(frozen=True)
 class Shape:
-    """What a case's name says: N rows, M patches, and the rest in the letters of the paper."""
+    """The sizes in a case's name: N rows, M patches, and the rest in the symbols of the paper."""
 
     rows: int
     patches: int

@@ -1,4 +1,4 @@
-"""What a model trained on the phantom makes of the earlier study: its statements of change, by what it is given of it.
+"""The use of the prior study by a model trained on the phantom: its statements of change, by the parts of the prior it gets.
 
     python bench/priors.py RUN --output priors.json
 
@@ -60,7 +60,7 @@ GIVEN: dict[str, Callable[[Sequence[Study]], list[PriorStudy]]] = {
 
 
 def kinds(reports: Sequence[str], references: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How often each kind of change is told, rightly told, and true."""
+    """The number of statements of each kind of change: in the reports, correct, and in the references."""
     told, true = ([stated_changes(text) for text in texts] for texts in (reports, references))
     found = {"told": told, "right": [a & b for a, b in zip(told, true, strict=True)], "true": true}
     return {name: dict(Counter(change for study in studies for _, change in study)) for name, studies in found.items()}

@@ -62,7 +62,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is indexed and how."""
+    """The index and its data."""
 
     rows: int = 1_000_000
     width: int = 512
@@ -123,7 +123,7 @@ def _recall(index: RetrievalIndex, queries: np.ndarray, found: np.ndarray) -> fl
 
 
 def _peak_mb() -> float | None:
-    """The most memory that this process held; None where the system does not tell."""
+    """The peak memory of this process; None if the system does not report it."""
     peak = resident_bytes("VmHWM")
     return None if peak is None else peak / 1e6
 

@@ -19,7 +19,7 @@ TAIL, SHOWN = 4000, 1500  # characters kept of what a command printed, and shown
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: "ok", "exit N", "out of time" or "not started"; the end of what it printed."""
+    """The outcome of a command: "ok", "exit N", "out of time" or "not started"; the end of its output."""
 
     step: str
     command: str

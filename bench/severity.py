@@ -1,4 +1,4 @@
-"""Can severity be seen by a network that is trained on the phantom, whatever its reports say of it?
+"""Does a network trained on the phantom encode severity, independently of its reports?
 
     python bench/severity.py RUN --output severity.json
 
@@ -56,7 +56,7 @@ def pooled_features(model: DiffRGenForReportGeneration, settings: ExampleSetting
 
 
 def severities(studies: Sequence[Study]) -> list[Mapping[str, int]]:
-    """Return the severity of each positive finding of each study, as a place in SEVERITIES: a reference tells them all."""
+    """Return the severity of each positive finding of each study, as an index in SEVERITIES; references give them all."""
     parse = GrammarParser().parse
     told = [parse(study.report).findings for study in studies]
     return [{name: SEVERITIES.index(r.severity) for name, r in each.items() if r.severity} for each in told]
@@ -100,7 +100,7 @@ def measure(run: RunFolder) -> dict[str, Any]:
     """Return what is read of each finding's severity; DataError for a run on other data than the phantom."""
     settings = run.settings()
     if settings.data.data != PHANTOM:
-        raise DataError(f"{run.path}: needed a run on the phantom, whose reports tell all severities, got {settings.data.data}")
+        raise DataError(f"{run.path}: needed a run on the phantom, whose reports give all severities, got {settings.data.data}")
     model = run.model()
     source = load_source(settings.data, settings.phantom)
     examples = run.example_settings(model.config, settings, read=source.read_image)

@@ -44,7 +44,7 @@ class Stage:
         return entrant
 
     def steps(self, entrant: Entrant, direction: Direction) -> list[Step]:
-        """What is timed: a call on each set of inputs."""
+        """The timed function: a call on each set of inputs."""
         return [inputs.step(entrant.contender.function, direction) for inputs in self.sets]
 
     def saved_mb(self, entrant: Entrant, direction: Direction) -> float | None:
@@ -54,7 +54,7 @@ class Stage:
         return saved_bytes(entrant.contender.function, self.sets[0].leaves) / 1e6
 
     def peak_mb(self, step: Step) -> float | None:
-        """MB that a call needs at once beside its inputs; None where that cannot be told."""
+        """Peak MB of a call beyond its inputs; None if unknown."""
         peak = peak_bytes(step, self.device)
         return None if peak is None else peak / 1e6
 

@@ -195,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def synthetic_settings(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What was measured in each setting, by name."""
+    """The measurements of each setting, by name."""
     device, precision = options.device, options.precision or PRECISION[options.device]
     default = [name for name, way in WAYS.items() if not way.precision and (device == "cuda" or not way.compiled)]
     ways = options.ways or default
@@ -205,7 +205,7 @@ def synthetic_settings(options: argparse.Namespace) -> Iterator[tuple[str, dict[
 
 
 def trained_presets(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the command took, by preset."""
+    """The times of the command, by preset."""
     sizes: dict[str, Any] = {"preset": "paper", "steps": 30, "studies": 800, "precision": "bf16"}
     if options.quick:
         sizes = {"preset": "tiny", "steps": 20, "studies": 300, "precision": "fp32"}

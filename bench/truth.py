@@ -18,7 +18,7 @@ CHUNK = 2**25
 
 @dataclass(frozen=True)
 class Part:
-    """What is checked of a call: for each of S blocks the studies (S, 1) and the heads (S, T)."""
+    """The checked part of a call: for each of S blocks the studies (S, 1) and the heads (S, T)."""
 
     studies: Tensor
     heads: Tensor

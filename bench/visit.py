@@ -52,12 +52,12 @@ class Visit:
             self.found = kept
 
     def status(self, step: Step) -> str | None:
-        """How a step ended last time; None if it was never tried."""
+        """The last outcome of a step; None if it was never tried."""
         kept = self.found["steps"].get(step.name)
         return None if kept is None else kept["status"]
 
     def ordered(self, steps: Sequence[Step]) -> list[Step]:
-        """What is left to do: the steps never tried, then those that did not end well."""
+        """The remaining steps: those never tried, then those that failed."""
         new = [step for step in steps if self.status(step) is None]
         return new + [step for step in steps if self.status(step) not in (None, "ok")]
 

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("table", "images", "output"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args(arguments)
+    if options.output.exists():
+        parser.error(f"{options.output} exists; name a new file")
     options.output.write_text(json.dumps(annotation(options.table), indent=1), encoding="utf-8")
     # A DataError names the record that cannot be used, by split, position and id.
     studies = read_annotation(options.output, images=options.images)
