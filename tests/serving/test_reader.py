@@ -85,13 +85,13 @@ def control(page, name: str):
 
 def written(page, text: str, number: int = 1) -> None:
     """Edit a sentence: click it, replace its text, save."""
-    page.find_elements(By.CSS_SELECTOR, "#answer .said")[number - 1].click()
+    page.find_elements(By.CSS_SELECTOR, "#answer .sentence-text")[number - 1].click()
     page.execute_script("arguments[0].value = arguments[1]", found(page, "#answer .editing textarea"), text)
     control(page, f"Save sentence {number}").click()
 
 
 def sentences(page) -> list[str]:
-    return [each.get_property("textContent") for each in page.find_elements(By.CSS_SELECTOR, "#answer .said")]
+    return [each.get_property("textContent") for each in page.find_elements(By.CSS_SELECTOR, "#answer .sentence-text")]
 
 
 def downloaded(page, folder: Path, kind: str, ending: str) -> bytes:
@@ -118,7 +118,7 @@ def test_an_edit_is_text_beside_what_was_written_and_goes_into_the_files(page, d
     assert found(page, "#answer .as-written").text == f"As generated: {before[0]}"
     time.sleep(0.3)
     assert page.title != "run"
-    assert page.find_elements(By.CSS_SELECTOR, "#answer .said *") == []
+    assert page.find_elements(By.CSS_SELECTOR, "#answer .sentence-text *") == []
     text = downloaded(page, downloads, "text", ".txt").decode()
     notice, kept, said = text.split("\n\n")
     assert "Research use only" in notice
@@ -242,7 +242,7 @@ def test_the_keyboard_alone_corrects_a_report(page):
 
 def test_a_phone_shows_all_controls(browser, server, dicom):
     page = reported(browser, server, dicom, PHONE)
-    page.find_element(By.CSS_SELECTOR, "#answer .said").click()
+    page.find_element(By.CSS_SELECTOR, "#answer .sentence-text").click()
     assert page.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
     small = page.execute_script(
         "return [...document.querySelectorAll('#answer button')].filter(e => e.offsetParent && "

@@ -150,7 +150,7 @@ def test_both_sections_are_generated_and_named(
     (page,) = (path.read_text(encoding="utf-8") for path in (tmp_path / "page").glob("*.html"))
     items = page.split("<li")
     assert [items.index(item) for item in items if '<b class="section">' in item] == [1, 3]
-    assert '<b class="section">Impression</b><span class="said">Mild cardiomegaly.' in items[3]
+    assert '<b class="section">Impression</b><span class="sentence-text">Mild cardiomegaly.' in items[3]
 
 
 def test_rexrank_gets_the_headings_of_its_references(

@@ -31,13 +31,13 @@ function show(source, text) {
 }
 
 // An example has a prior study; text that the visitor entered is kept.
-function offerPrior(told) {
+function offerPrior(report) {
   if (!examplePrior) return;
   const written = priorReport.value !== (priorReport.dataset.filled || "");
-  examplePrior.checked = told !== undefined;
-  examplePrior.closest("label").hidden = told === undefined;
-  if (!written) priorReport.value = priorReport.dataset.filled = told || "";
-  if (told !== undefined) examplePrior.closest("details").open = true;
+  examplePrior.checked = report !== undefined;
+  examplePrior.closest("label").hidden = report === undefined;
+  if (!written) priorReport.value = priorReport.dataset.filled = report || "";
+  if (report !== undefined) examplePrior.closest("details").open = true;
 }
 
 function choose(number) {
@@ -110,8 +110,8 @@ setInterval(() => {
 // Gradio calls these when it has put an answer into its place, or could not get one.
 window.diffrgenAnswered = (html) => {
   const answer = new DOMParser().parseFromString(html, "text/html");
-  const told = answer.querySelector("[data-problem]");
-  if (told) { complain(told.textContent); return; }
+  const message = answer.querySelector("[data-problem]");
+  if (message) { complain(message.textContent); return; }
   problem.textContent = "";
   busy(false);
   setTimeout(() => {

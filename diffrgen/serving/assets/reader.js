@@ -26,8 +26,8 @@ class Sentence {
     // Notes on the generated sentence: its confidence, and the retrieved reports that contain it.
     this.remarks = [...item.querySelectorAll("small")];
     this.sure = [...item.classList].find((name) => name.startsWith("sure-"));
-    this.said = item.querySelector(".said");
-    this.written = this.text = this.said.textContent;
+    this.display = item.querySelector(".sentence-text");
+    this.written = this.text = this.display.textContent;
     this.state = "";
     this.note = make("small", { class: "as-written", hidden: true });
     this.word = make("small", { class: "state-word", "aria-live": "polite" });
@@ -36,7 +36,7 @@ class Sentence {
     this.controls = make("div", { class: "controls", role: "group", "aria-label": `Sentence ${number}` },
       tool("Edit", `Edit sentence ${number}`, () => this.edit()), this.accept, this.strike,
       tool("Look", `Show where the decoder looked for sentence ${number}`, () => viewer.look(number - 1)));
-    this.said.addEventListener("click", () => this.edit());
+    this.display.addEventListener("click", () => this.edit());
     item.append(this.note, this.word, this.controls);
     this.show();
   }
@@ -60,7 +60,7 @@ class Sentence {
 
   show() {
     const edited = this.edited;
-    this.said.textContent = this.text;
+    this.display.textContent = this.text;
     this.note.hidden = !edited;
     this.note.textContent = edited ? `As generated: ${this.written}` : "";
     this.remarks.forEach((each) => { each.hidden = edited; });
@@ -78,7 +78,7 @@ class Sentence {
     const problem = make("small", { class: "edit-problem", role: "alert" });
     const area = make("textarea", { rows: 2, "aria-label": `Sentence ${this.number}, as edited` });
     area.value = this.text;
-    const done = () => { form.remove(); this.said.hidden = this.controls.hidden = false; this.controls.firstChild.focus(); };
+    const done = () => { form.remove(); this.display.hidden = this.controls.hidden = false; this.controls.firstChild.focus(); };
     const save = () => {
       const text = area.value.trim().replace(/\s+/g, " ");
       if (text.length > MOST_CHARACTERS) {
@@ -95,8 +95,8 @@ class Sentence {
       if (event.key === "Escape") { event.preventDefault(); done(); }
     });
     const form = make("div", { class: "editing" }, area, tool("Save", `Save sentence ${this.number}`, save), tool("Cancel", "Cancel", done), problem);
-    this.said.hidden = this.controls.hidden = true;
-    this.said.after(form);
+    this.display.hidden = this.controls.hidden = true;
+    this.display.after(form);
     area.focus();
   }
 }
@@ -112,14 +112,14 @@ class Viewer {
     this.canvas = make("canvas", { tabindex: 0, role: "img", "aria-describedby": "viewer-keys" });
     this.window = make("input", { type: "range", min: 10, max: 510, value: 255, "aria-label": "Window: width of the greys" });
     this.level = make("input", { type: "range", min: 0, max: 255, value: 127, "aria-label": "Level: middle of the greys" });
-    this.told = make("p", { class: "quiet", "aria-live": "polite" });
+    this.caption = make("p", { class: "quiet", "aria-live": "polite" });
     const views = this.images.length < 2 ? [] : [tool("Other view", "Show the other view", () => this.turn())];
     const bar = make("div", { class: "viewer-tools", role: "group", "aria-label": "Image" },
       tool("−", "Zoom out", () => this.zoom(1 / 1.25)), tool("+", "Zoom in", () => this.zoom(1.25)),
       tool("Reset", "Reset the image", () => this.reset()), tool("Attention off", "Hide the attention", () => this.look(null)), ...views,
       make("label", {}, "Window", this.window), make("label", {}, "Level", this.level));
     const keys = make("p", { class: "quiet", id: "viewer-keys" }, "Wheel or + and −: zoom. Drag or arrows: move. Shift and drag, or W and S, A and D: window and level. 0: reset.");
-    this.place = make("div", { class: "viewer" }, this.canvas, bar, this.told, keys);
+    this.place = make("div", { class: "viewer" }, this.canvas, bar, this.caption, keys);
     this.images.forEach((image) => { image.hidden = true; });
     figure.prepend(this.place);
     for (const input of [this.window, this.level]) input.addEventListener("input", () => this.draw());
@@ -143,7 +143,7 @@ class Viewer {
 
   look(sentence) {
     this.sentence = sentence;
-    this.told.textContent = sentence === null ? "" : `Attention for sentence ${sentence + 1}: it shows where the decoder looked, not why.`;
+    this.caption.textContent = sentence === null ? "" : `Attention for sentence ${sentence + 1}: it shows where the decoder looked, not why.`;
     this.draw();
     if (sentence !== null) this.canvas.scrollIntoView({ block: "nearest" });
   }
@@ -254,7 +254,7 @@ function keep(content, type, name) {
 function wholePage(article) {
   const copy = article.cloneNode(true);
   copy.querySelectorAll(".controls, .viewer, .editing, small[hidden]").forEach((each) => each.remove());
-  copy.querySelectorAll("img[hidden], .said[hidden]").forEach((each) => { each.hidden = false; });
+  copy.querySelectorAll("img[hidden], .sentence-text[hidden]").forEach((each) => { each.hidden = false; });
   return `<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -305,7 +305,7 @@ document.addEventListener("diffrgen-report", (event) => {
   const article = result.querySelector("article");
   const readings = JSON.parse(result.dataset.reading);
   const viewer = new Viewer(article.querySelector("section.report figure"), readings);
-  const items = [...article.querySelectorAll(".sentences li")].filter((item) => item.querySelector(".said"));
+  const items = [...article.querySelectorAll(".sentences li")].filter((item) => item.querySelector(".sentence-text"));
   const sentences = items.map((item, place) => new Sentence(item, place + 1, viewer, readings[place].probability));
   const missing = JSON.parse(result.dataset.notMentioned);
   const problem = result.querySelector(".export-problem");
