@@ -1,4 +1,4 @@
-"""The error for unusable user input."""
+"""The error for unusable user input, and the reasons that it gives."""
 
 from __future__ import annotations
 
@@ -9,3 +9,8 @@ class DataError(ValueError):
     The message names the file and the record, and gives the expected and received value and a remedy. Commands print it
     without a traceback and leave with status 2.
     """
+
+
+def reason_of(error: Exception) -> str:
+    """Return the message of `error` for a DataError that names the file: that of an OSError without its number and file."""
+    return str(error) if not isinstance(error, OSError) else error.strerror or str(error)

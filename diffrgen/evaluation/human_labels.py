@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.evaluation.columns import IDS
 from diffrgen.labels import FINDINGS, State
 from diffrgen.metrics.auroc import Auroc, auroc
@@ -91,7 +91,7 @@ def read_human_labels(path: Path) -> HumanLabels:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected human labels as UTF-8 text, got {error}") from error
+        raise DataError(f"{path}: expected human labels as UTF-8 text, got {reason_of(error)}") from error
     labels: dict[str, dict[str, int]] = {}
     columns: dict[str, str] = {}
     for line, row in delimited_rows(path, text):

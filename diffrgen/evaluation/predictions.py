@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.evaluation.columns import (
     HYPOTHESES,
     REFERENCE_SECTIONS,
@@ -98,7 +98,7 @@ def _read(path: Path, columns: ColumnOptions, choose: Chooser) -> PredictionFile
         # Not read_text, which converts carriage returns to line feeds.
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected predictions as UTF-8 JSON, JSON lines, CSV or TSV, got {error}") from error
+        raise DataError(f"{path}: expected predictions as UTF-8 JSON, JSON lines, CSV or TSV, got {reason_of(error)}") from error
     choices: dict[Choice, None] = {}
     predictions = []
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.evaluation.options import ReXrankOptions
 from diffrgen.images import check_images
 from diffrgen.pipeline.contexts import contexts_of_studies
@@ -85,7 +85,7 @@ def read_rexrank(path: Path) -> dict[str, dict[str, Any]]:
     try:
         content = parse_json(path.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected ReXrank's JSON, an object by study id, got {error}") from error
+        raise DataError(f"{path}: expected ReXrank's JSON, an object by study id, got {reason_of(error)}") from error
     if not isinstance(content, Mapping) or not content:
         raise DataError(f"{path}: expected an object of records by study id, got {type(content).__name__} of no study")
     for name, record in content.items():

@@ -44,7 +44,7 @@ class StudyResults:
 
     @property
     def description(self) -> str:
-        """The variants and seeds as text."""
+        """The data, the size of the trainings and the machine as text."""
         first = self.runs[self.study.rows[0].variant.name][0]
         options, summary = first.options, first.summary
         data = options.data.data

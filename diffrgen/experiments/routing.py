@@ -1,4 +1,4 @@
-"""Statistics of a trained network's routing (Eq. 7): entropy, and mean weights with and without each finding."""
+"""Statistics of a trained network's routing (Eq. 7): entropy, dependence on the image, and weights by finding."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.staging import replace_file
 
 T = TypeVar("T")
@@ -24,8 +24,8 @@ def load_json(kind: type[T], path: Path) -> T:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path}: needed the folder of a run, as diffrgen.train writes it, got: {reason}") from error
+        needed = "needed the folder of a run, as diffrgen.train writes it"
+        raise DataError(f"{path}: {needed}, got: {reason_of(error)}") from error
     except ValidationError as error:
         raise DataError(f"{path}: {_first_fault(error)}") from error
 

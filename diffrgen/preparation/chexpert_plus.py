@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.labels import FINDINGS, State
 from diffrgen.preparation.archive import Archive
 from diffrgen.preparation.collected import CollectedStudy, age_years, sex_of, single_spaced
@@ -165,7 +165,7 @@ def _read_labels(path: Path) -> dict[str, bytes]:
                     study, states = _label_line(line, f"{path}: line {number}")
                     labels[study] = states
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: expected JSON lines of labels, got: {error}") from error
+        raise DataError(f"{path}: expected JSON lines of labels, got: {reason_of(error)}") from error
     return labels
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 
 BLOCK = 1 << 20
 # Maximum size of a record with its key; the largest known have a few kB.
@@ -83,4 +83,4 @@ def json_members(path: Path) -> Iterator[tuple[str, Any]]:
                     reader.skip(",")
             reader.skip("}")
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected a JSON object of records, cannot read on: {error}") from error
+        raise DataError(f"{path}: expected a JSON object of records, cannot read on: {reason_of(error)}") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.preparation.archive import Archive
 from diffrgen.preparation.collected import CollectedStudy, age_years, day_of, sex_of, single_spaced
 from diffrgen.preparation.collection import ImageSource, plain_options, write_collection
@@ -118,7 +118,7 @@ def _records(path: Path) -> list[Any]:
     try:
         content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected PadChest-GR's list of reports, got: {error}") from error
+        raise DataError(f"{path}: expected PadChest-GR's list of reports, got: {reason_of(error)}") from error
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of reports, got {type(content).__name__}")
     return content

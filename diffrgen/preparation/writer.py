@@ -1,4 +1,4 @@
-"""Writing annotation.json and summary.json: record by record, all or nothing, never over other content."""
+"""Writes annotation.json and summary.json: record by record, all or nothing, never over other content."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -22,8 +23,8 @@ ANNOTATION, SUMMARY = "annotation.json", "summary.json"
 class AnnotationWriter:
     """Writes `{"train": [...], "val": [...], "test": [...]}`, one record per line, under a temporary name first.
 
-    Records come in any order; each split's are written to a file of their own, so that none is held in memory. `finish`
-    puts the files in their place; leaving the block without it leaves the folder as it was.
+    Records come in any order; each split's are written to a separate file, so that none is held in memory. `finish`
+    puts the files in their place; leaving the block without it leaves the folder as it was, or removes it if it is new.
     """
 
     def __init__(self, folder: Path, *, overwrite: bool) -> None:
@@ -33,10 +34,13 @@ class AnnotationWriter:
         self._parts = {split: folder / f"{ANNOTATION}.{split}.{os.getpid()}.tmp" for split in SPLITS}
         self._files: dict[Split, TextIO] = {}
         self._begun: set[Split] = set()
+        self._new_folders: list[Path] = []
 
     def __enter__(self) -> AnnotationWriter:
+        folder = self.path.parent
+        self._new_folders = [each for each in (folder, *folder.parents) if not each.exists()]
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for split, path in self._parts.items():
                 self._files[split] = path.open("w", encoding="utf-8")
         except OSError as error:
@@ -50,6 +54,9 @@ class AnnotationWriter:
             file.close()
         for path in (*self._partial, *self._parts.values()):
             path.unlink(missing_ok=True)
+        with suppress(OSError):  # one that is not empty stays
+            for folder in self._new_folders:
+                folder.rmdir()
 
     def add(self, split: Split, record: Mapping[str, Any]) -> None:
         """Write one record of `split`; DataError for an image path that leaves the images folder."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.labels import DISEASES, State
 from diffrgen.records import Study
 
@@ -91,7 +91,7 @@ def read_labelled(table: Path, images: Path) -> list[LabelledImage]:
                 truth = _of_columns(line, columns, where) if names is None else _of_names(line[names], where)
                 rows.append(LabelledImage(_found(images, line[place].strip(), where), truth))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: expected a CSV file of images and their labels, got: {error}") from error
+        raise DataError(f"{table}: expected a CSV file of images and their labels, got: {reason_of(error)}") from error
     if not rows:
         raise DataError(f"{table}: expected at least one image, got none")
     return rows

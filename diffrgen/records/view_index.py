@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.records.views import ViewKind, view_kind
 
 PATHS = ("path", "filename", "image_path")
@@ -43,7 +43,7 @@ def read_view_index(path: Path) -> dict[str, ViewKind]:
                 if image and kinds.setdefault(image, kind) != kind:
                     raise DataError(f"{path}: image {image!r}: expected one view, got {kinds[image]} and {kind}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV file of images and their views, got: {error}") from error
+        raise DataError(f"{path}: expected a CSV file of images and their views, got: {reason_of(error)}") from error
     return kinds
 
 

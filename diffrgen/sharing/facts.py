@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.evaluation.record import RECORD, EvaluationRecord
 from diffrgen.evaluation.result import MODEL_ROW
 from diffrgen.pipeline.data_summary import DataSummary
@@ -154,7 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: needed a file of a finished run as JSON, got: {error}") from error
+        raise DataError(f"{path}: needed a file of a finished run as JSON, got: {reason_of(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: needed an object, got {type(content).__name__}")
     return content

@@ -130,5 +130,7 @@ def check_run_folder(path: Path, *, resume: bool, overwrite: bool) -> None:
         if not (resume or overwrite):
             advice = "pass --resume to continue, --overwrite to replace it, or another --output"
             raise DataError(f"{path}: already holds a run; {advice}")
+    elif path.is_file():
+        raise DataError(f"{path}: needed a folder for the run, got a file; choose another --output")
     elif not is_vacant(path):
         raise DataError(f"{path}: holds files other than a run; choose another --output")

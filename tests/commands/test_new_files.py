@@ -1,4 +1,4 @@
-"""A command that writes one file checks before its work that the file is new and that its folder exists."""
+"""Commands name an output that cannot be made before their work, and an input that is missing; no file is replaced."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from diffrgen import rexrank, score
+from diffrgen import prepare, rexrank, score
 from diffrgen.command import run_command
+from diffrgen.errors import DataError
 from diffrgen.mechanisms import __main__ as mechanisms
 from diffrgen.phantom import __main__ as phantom
 from diffrgen.staging import cache_root
+from diffrgen.training.run import check_run_folder
 
 Main = Callable[[Sequence[str]], int]
 # None of the inputs exists: an error that names the output comes before any of them is read.
@@ -57,3 +59,27 @@ def test_a_contact_sheet_replaces_no_file(tmp_path: Path, capsys: pytest.Capture
 def test_an_empty_cache_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFRGEN_CACHE", "")
     assert cache_root() == Path.home() / ".cache" / "diffrgen"
+
+
+def test_a_missing_input_is_named_once_and_without_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "absent.csv"
+    message = error_of(score.main, (str(file),), capsys)
+    assert message.endswith("got No such file or directory\n")
+    assert message.count(str(file)) == 1
+
+
+def test_a_file_in_the_place_of_a_run_folder_is_called_one(tmp_path: Path) -> None:
+    file = tmp_path / "run"
+    file.write_text("notes")
+    with pytest.raises(DataError, match="run: needed a folder for the run, got a file; choose another --output"):
+        check_run_folder(file, resume=False, overwrite=False)
+    assert file.read_text() == "notes"
+
+
+def test_a_preparation_that_fails_leaves_no_new_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = tmp_path / "input.json"
+    records.write_text("[1]")
+    (tmp_path / "there").mkdir()
+    for out in ("there", "new/out"):
+        assert "expected '{', got '['" in error_of(prepare.main, ("rexrank", str(records), str(tmp_path / out)), capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["input.json", "there"]
