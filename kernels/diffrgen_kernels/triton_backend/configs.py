@@ -32,7 +32,7 @@ NARROW = {
         64: Config(128, 32, 8, 2),
         96: Config(64, 16, 8, 2),
         128: Config(64, 32, 8, 2),
-        256: Config(64, 16, 8, 2),
+        256: Config(32, 16, 8, 1),
     },
     "shared_backward_keys": {32: Config(32, 128, 8, 2), 128: Config(16, 128, 8, 2), 256: Config(32, 32, 8, 2)},
     # small shapes: the least rows and keys, and the warps of up to 64 rows
