@@ -52,6 +52,21 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Leave it to the system when it writes: a training puts a hundred files on the disk, which takes seconds of waiting.
+
+    No test cuts the power. Processes of their own wait, and tests/training/test_checkpoints.py looks at what is waited for.
+    """
+
+    def fsync(file: int) -> None:
+        os.fstat(file)  # raises OSError for what is no open file, as fsync does
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
+
+
 @contextmanager
 def _java_hidden(path: str = str(Path(sys.executable).parent)) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A training that takes seconds: twenty random studies, two a patient, and a network of a few thousand weights."""
+"""A training that takes seconds: twenty random studies, two a patient, and a small network."""
 
 from __future__ import annotations
 
