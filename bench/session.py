@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cases import ROOT
 
+LEAST_SECONDS = 5.0  # a command is not started where less time is left
 TAIL, SHOWN = 4000, 1500  # characters kept of what a command printed, and shown where it failed
 
 
@@ -55,7 +56,7 @@ class Session:
         seconds, status = min(60 * minutes, self.left), "not started"
         started = time.monotonic()
         start = self.log.stat().st_size
-        if seconds > 5:
+        if seconds > LEAST_SECONDS:
             status = self._finish(command, seconds, environment or {})
         with self.log.open("rb") as log:
             log.seek(start)

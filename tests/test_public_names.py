@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from warm_process import run_warm
 
 import diffrgen
 from diffrgen import Explainer, GenerationOptions, PriorStudy, Reporter, corpus_scores
@@ -62,7 +62,7 @@ def test_the_list_of_commands(capsys):
 
 def test_arguments_and_errors_reach_the_command(tmp_path):
     command = [sys.executable, "-m", "diffrgen", "generate", str(tmp_path), "nothing.png"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_warm(command, timeout=600)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "nothing.png" in done.stderr

@@ -195,10 +195,11 @@ def test_failing_contender_leaves_the_others_their_rows(monkeypatch):
     assert (xformers.contender, xformers.trace) == ("xformers", "")
 
 
-def test_session_outlives_failures(tmp_path):
+def test_session_outlives_failures(tmp_path, monkeypatch):
+    monkeypatch.setattr("session.LEAST_SECONDS", 0.1)
     session = Session(1, tmp_path / "log.txt")
     assert session.run("bad", ["-c", "print('word'); raise SystemExit(3)"], 1).status == "exit 3"
-    assert session.run("slow", ["-c", "import time; time.sleep(60)"], 0.1).status == "out of time"
+    assert session.run("slow", ["-c", "import time; time.sleep(60)"], 0.01).status == "out of time"
     good = session.run("good", ["-c", "print(7)"], 1)
     assert (good.ok, good.tail.splitlines()[-1]) == (True, "7")
     assert "word" in session.log.read_text()
@@ -373,25 +374,52 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "bare")}
 
 
-def run_part(part, steps, folder, environment):
-    command = [sys.executable, "bench/gpu.py", "--part", part, "--device", "cpu", "--quick", "--seconds", "0.1"]
-    command += ["--minutes", "60", "--no-build", "--output", str(folder), "--steps", *steps]
+# Runs `bench/gpu.py ARGUMENTS` for each list of arguments, its steps in processes that begin with these modules imported.
+WARM_SCRIPT = """
+import json, runpy, subprocess, sys
+from types import SimpleNamespace
+sys.path[:0] = ["bench", "tests/support"]
+import session, warm_process
+models = [f"transformers.models.{name}.modeling_{name}" for name in ("bert", "resnet")]
+warm_process.CONTEXT.set_forkserver_preload(["torch", "transformers.generation", *models])
+session.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": warm_process.WarmProcess})
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["bench/gpu.py", *arguments]
+    try:
+        runpy.run_path("bench/gpu.py", run_name="__main__")
+    except SystemExit as end:
+        print(f"part {arguments[1]} ended with {end.code}")
+"""
+
+
+def run_parts(parts, folder, environment):
+    """Take some steps of each part; what the script wrote by part, and what it printed."""
+    common = ["--device", "cpu", "--quick", "--seconds", "0.1", "--minutes", "60", "--no-build", "--output", str(folder)]
+    calls = [["--part", part, *common, "--steps", *steps] for part, steps in parts.items()]
+    command = [sys.executable, "-c", WARM_SCRIPT, json.dumps(calls)]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    found = json.loads((folder / f"{part}.json").read_text())
-    assert {name: step["status"] for name, step in found["steps"].items()} == dict.fromkeys(steps, "ok"), run.stdout
-    return found, run
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = {part: json.loads((folder / f"{part}.json").read_text()) for part in parts}
+    for part, steps in parts.items():
+        statuses = {name: step["status"] for name, step in found[part]["steps"].items()}
+        assert statuses == dict.fromkeys(steps, "ok"), run.stdout
+    return found, run.stdout
 
 
 def test_gpu_script_runs_on_a_cpu(tmp_path, bare_python):
     """One process for each kind of measurement, without the packages that a GPU machine may lack."""
-    found, run = run_part("a", ["49 patches, forward_backward", "parity of native"], tmp_path, bare_python)
-    assert run.returncode == 1
-    assert "not done: 1024 patches, forward_backward" in run.stdout
+    steps = {
+        "a": ["49 patches, forward_backward", "parity of native"],
+        "c": ["training, paper", "generation", "aggregation"],
+    }
+    parts, printed = run_parts(steps, tmp_path, bare_python)
+    found = parts["a"]
+    assert "part a ended with 1" in printed
+    assert "not done: 1024 patches, forward_backward" in printed
     assert {row["case"] for row in found["rows"] if row["contender"] == "eager"} == {case.name for case in QUICK_CASES}
     assert set(found["results"]["parity of native"]["worst"]) == {"native bf16", "native fp32", "native fp16"}
     assert found["commit"] == found["machine"]["commit"]
-    found, _ = run_part("c", ["training, paper", "generation", "aggregation"], tmp_path, bare_python)
-    results = found["results"]
+    results = parts["c"]["results"]
     assert results["training, paper"]["settings"]["quick"]["reference_over"]["fused"] > 0
     assert results["aggregation"]["blocks"]["quick"]["reference_over_fused"] > 0
     (generated,) = results["generation"]["results"]

@@ -24,8 +24,9 @@ from typing import IO
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# Not gradio, which takes its folder for temporary files from the environment when it is imported.
-CONTEXT.set_forkserver_preload(["diffrgen.training.run", "diffrgen.explanation", "diffrgen.reporting.reporter"])
+# What gradio imports, not gradio, which takes its folder for temporary files from the environment when it is imported.
+SERVING = ("fastapi", "uvicorn", "httpx", "pandas", "typer")
+CONTEXT.set_forkserver_preload(["diffrgen.training.run", "diffrgen.explanation", "diffrgen.reporting.reporter", *SERVING])
 
 
 class WarmProcess:
@@ -43,6 +44,7 @@ class WarmProcess:
         stderr: IO | int,
         stdin: int | None = None,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
         start_new_session: bool = False,
     ) -> None:
         read, self.stdin = CONTEXT.Pipe(duplex=False) if stdin == subprocess.PIPE else (None, None)
@@ -50,7 +52,7 @@ class WarmProcess:
         environment = dict(os.environ if env is None else env)
         outputs = (stdout.name, errors.name)
         self._process = CONTEXT.Process(
-            target=_run, args=(list(command[1:]), environment, outputs, read, start_new_session, os.getcwd())
+            target=_run, args=(list(command[1:]), environment, outputs, read, start_new_session, cwd or os.getcwd())
         )
         self._process.start()
         self.pid = self._process.pid
@@ -103,7 +105,7 @@ def _run(
     outputs: tuple[str, str],
     stdin: Connection | None,
     new_session: bool,
-    folder: str,
+    folder: Path | str,
 ) -> None:
     """Do in this process what Python does with `arguments`."""
     if new_session:
@@ -113,6 +115,7 @@ def _run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     tempfile.tempdir = None
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
     if stdin is not None:
