@@ -66,7 +66,7 @@ def one_job(options: TrainOptions, output: Path) -> Job:
 
 
 def run_one(options: TrainOptions, shared: Path, output: Path) -> RunRecord:
-    """Train in a process that has imported torch before; those of the tests of a study and of an end begin as a user's do."""
+    """Train in a process that has imported torch before; those of the test of a study begin as a user's do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Popen", WarmProcess)
         (record,) = Runner(output, shared, processes=1, steps=9).run([one_job(options, output)], progress=False)
@@ -81,7 +81,7 @@ def same(record: RunRecord, other: RunRecord) -> bool:
 def test_a_study_end_to_end_and_once_only(data, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out"
     command = ["table2", "--quick", "--variants", "without-difference", "--seeds", "1", "--output", str(output)]
-    command += ["--data", str(data), "--images", str(data.parent), "--no-image-cache"]
+    command += ["--data", str(data), "--images", str(data.parent), "--no-image-cache", "--epochs", "1"]
     assert main(command) == 0
     assert "| without feature difference |" in capsys.readouterr().out
     runs = {path.parent.name: RunRecord.load(path) for path in output.glob("runs/*/seed-0.json")}
@@ -143,14 +143,15 @@ def test_a_training_stops_with_its_runner(options, shared, unbroken, tmp_path):
     command = [sys.executable, "-m", "diffrgen.experiments.worker", str(folder)]
     # As many threads as a runner of one process gives its worker: with others, sums are rounded in another order.
     environment = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), **os.environ}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-    until = time.monotonic() + PATIENCE
-    while not list_checkpoints(folder / "checkpoints") and time.monotonic() < until:
-        time.sleep(0.02)
-    # What the end of the runner does to the pipe that it holds.
-    process.stdin.close()
-    process.stdin = None
-    said = process.communicate(timeout=PATIENCE)[1].decode()
+    with (tmp_path / "said.txt").open("wb") as log:
+        process = WarmProcess(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        until = time.monotonic() + PATIENCE
+        while not list_checkpoints(folder / "checkpoints") and time.monotonic() < until:
+            time.sleep(0.02)
+        # What the end of the runner does to the pipe that it holds.
+        process.stdin.close()
+        process.wait(PATIENCE)
+    said = (tmp_path / "said.txt").read_text()
     assert process.returncode == 143, said
     assert "which is saved" in said
     assert not job.record.exists()
