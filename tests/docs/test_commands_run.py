@@ -56,7 +56,9 @@ def size_of(command: ShownCommand) -> tuple[str, ...]:
     shown = command.arguments
     if command.module == "experiments":
         return STUDY
-    if command.module in {"evaluate", "generate"}:
+    if command.module == "evaluate":
+        return () if "--predictions" in shown else ("--generation.beams", "1", "--resamples", "20")
+    if command.module == "generate":
         return ("--generation.beams", "1")
     if command.module != "train":
         return ()
