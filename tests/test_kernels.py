@@ -16,17 +16,20 @@ from diffrgen_kernels import routed_coattention, window_masks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_backends import BY_NAME, PAIRS, RUNNABLE, has_small_kernels, on_every_backend
-from kernel_cases import CASES, GENERAL_CASES, Case, dense, dense_lse, with_one_head
+from kernel_cases import CASES, GENERAL_CASES, Case, dense, dense_lse, made_small
 from kernel_errors import NAMES, absent, bound, error, results, size_of_alpha_terms, truth_and_eager, unsupported
 
 ROOT = Path(__file__).resolve().parents[1]
-DRAWN_CALLS = int(os.environ.get("DIFFRGEN_DRAWN_CALLS", "200"))  # fewer where Triton's interpreter takes its time
+DRAWN_CALLS = int(os.environ.get("DIFFRGEN_DRAWN_CALLS", "100"))  # fewer where Triton's interpreter takes its time
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Triton's interpreter takes up to a second a study and head
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-PLAIN_CASES = [with_one_head(case) for case in CASES] if INTERPRETED else CASES
+SMALL = INTERPRETED or os.environ.get("DIFFRGEN_SMALL_CASES") == "1"  # where another run has the cases as they are
+PLAIN_CASES, WIDER_CASES = (
+    [made_small(case, bands=not INTERPRETED) for case in cases] if SMALL else cases for cases in (CASES, GENERAL_CASES)
+)
 on_every_case = pytest.mark.parametrize("case", PLAIN_CASES, ids=lambda case: case.name)
-on_every_general_case = pytest.mark.parametrize("case", GENERAL_CASES, ids=lambda case: case.name)
+on_every_general_case = pytest.mark.parametrize("case", WIDER_CASES, ids=lambda case: case.name)
 on_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 
 
@@ -237,10 +240,10 @@ def test_by_hand(backend: str, device: str) -> None:
 @pytest.mark.skipif(("native", "cpu") not in RUNNABLE, reason="the extension is not there")
 @pytest.mark.parametrize("instructions", ["avx2", "portable"])
 def test_other_instruction_sets(instructions: str) -> None:
-    """The kernels for processors below this one's; the choice is made once a process."""
+    """The kernels for processors below this one's, whose code is the same but for its vectors; chosen once a process."""
     selection = "test_parity and native and cpu and not float64"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", selection]
-    environment = {**os.environ, "DIFFRGEN_CPU": instructions}
+    environment = {**os.environ, "DIFFRGEN_CPU": instructions, "DIFFRGEN_SMALL_CASES": "1"}
     run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
 

@@ -64,10 +64,12 @@ PARTS = {
     "small_shapes": parity(CASES, small=True) + nodes("test_without_gradients", WITHOUT_GRADIENTS),
     "large_shapes": parity(LARGE, small=False) + nodes("test_without_gradients_of_large_shape_kernels", UNWEIGHTED),
     "large_shape_kernels": parity_of_large_shape_kernels(),
-    "general": nodes("test_parity_of_general_calls", GENERAL, "-float32"),
+    "general": [
+        *nodes("test_parity_of_general_calls", GENERAL, "-float32"),
+        f"{TESTS / 'test_kernels.py'}::test_parity_of_drawn_general_calls[triton-cpu]",
+    ],
     "general_without_gradients": nodes("test_parity_of_general_calls", OTHER_CODE, "-float16")
-    + nodes("test_lse_and_no_gradients_of_general_calls", OTHER_CODE)
-    + [f"{TESTS / 'test_kernels.py'}::test_parity_of_drawn_general_calls[triton-cpu]"],
+    + nodes("test_lse_and_no_gradients_of_general_calls", OTHER_CODE),
 }
 
 
