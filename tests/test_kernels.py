@@ -24,6 +24,7 @@ DRAWN_CALLS = int(os.environ.get("DIFFRGEN_DRAWN_CALLS", "100"))  # fewer where 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Triton's interpreter takes up to a second a study and head
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+MOST = 2 if INTERPRETED else 3  # studies, heads and views of a drawn call
 SMALL = INTERPRETED or os.environ.get("DIFFRGEN_SMALL_CASES") == "1"  # where another run has the cases as they are
 PLAIN_CASES, WIDER_CASES = (
     [made_small(case, bands=not INTERPRETED) for case in cases] if SMALL else cases for cases in (CASES, GENERAL_CASES)
@@ -176,15 +177,15 @@ def check_lse(case: Case, backend: str, device: str) -> None:
 @st.composite
 def drawn_general_cases(draw: st.DrawFn) -> Case:
     """A call of any small shape that may ask for anything."""
-    height, width, views = draw(st.integers(1, 6)), draw(st.integers(1, 20)), draw(st.integers(1, 3))
+    height, width, views = draw(st.integers(1, 6)), draw(st.integers(1, 20)), draw(st.integers(1, MOST))
     order = st.one_of(st.integers(0, 7), st.tuples(st.integers(0, 5), st.integers(0, 7)))
     return Case(
         "drawn",
-        batch=draw(st.integers(1, 3)),
+        batch=draw(st.integers(1, MOST)),
         rows=draw(st.integers(1, 50)),
         grid=(height, width),
         orders=tuple(draw(st.lists(order, min_size=1, max_size=4))),
-        heads=draw(st.integers(1, 3)),
+        heads=draw(st.integers(1, MOST)),
         dim=draw(st.integers(1, 40)),
         shared=draw(st.booleans()),
         masking=draw(st.sampled_from(["multiplicative", "exclusive"])),
