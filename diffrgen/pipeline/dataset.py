@@ -16,7 +16,7 @@ from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.model.language import IGNORED
 from diffrgen.pipeline.contexts import Contexts, hide_sections
-from diffrgen.pipeline.hiding import hide_rows
+from diffrgen.pipeline.hiding import hide_rows, shown_views
 from diffrgen.pipeline.views import kind_numbers, padded_views
 from diffrgen.records import Study
 from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
@@ -29,6 +29,8 @@ Example = dict[str, Tensor]
 PRIOR_DRAW = 1
 # Likewise those for its context.
 CONTEXT_DRAW = 2
+# Likewise those for which of its views are shown.
+VIEW_DRAW = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class ExampleSettings:
     """The settings of examples: image transform, tokenizer, cleaning rules, report index, image reader.
 
     findings: the network's number of findings, 14 or 18. sections: whether it generates findings and impression.
+    single_view: the probability that a training example of several views shows only one of them.
     """
 
     transform: ImageTransform
@@ -47,6 +50,7 @@ class ExampleSettings:
     read: ReadImage = read_resized
     findings: int = len(FINDINGS)
     sections: bool = False
+    single_view: float = 0.0
 
 
 class StudyDataset(Dataset[Example]):
@@ -125,11 +129,13 @@ class StudyDataset(Dataset[Example]):
         draw = hash((self.seed, self.epoch, row)) % 2**63
         transform, index, neighbours = self.settings.transform, self.settings.index, self.neighbours
         study, generator = self.studies[shown], torch.Generator().manual_seed(draw)
-        views = [transform(self.settings.read(path, transform.resize), generator) for path in query_images(study)]
+        images, kinds = query_images(study), kind_numbers(study.views)
+        places = self._shown_views(row, len(images))
+        views = [transform(self.settings.read(images[place], transform.resize), generator) for place in places]
         retrieved, mask = neighbour_features(index, neighbours, shown, token_features=self.settings.token_features)
         return {
             "pixel_values": torch.stack(views),
-            "view_kinds": kind_numbers(study.views),
+            "view_kinds": kinds[list(places)],
             "retrieved": retrieved,
             "retrieved_mask": mask,
             **self._prior(row, shown),
@@ -137,6 +143,13 @@ class StudyDataset(Dataset[Example]):
             "states": self.states[row],
             "labels": self.labels[row],
         }
+
+    def _shown_views(self, row: int, count: int) -> tuple[int, ...]:
+        """Return the places of the views in the example of study `row`: in training sometimes one, by a draw of its own."""
+        if not self.settings.transform.train:
+            return tuple(range(count))
+        draw = hash((self.seed, self.epoch, row, VIEW_DRAW)) % 2**63
+        return shown_views(count, self.settings.single_view, torch.Generator().manual_seed(draw))
 
     def _prior(self, row: int, shown: int) -> Example:
         """Return the rows of the study before `shown`, some hidden in training, by a draw of their own for `row`.
@@ -152,7 +165,6 @@ class StudyDataset(Dataset[Example]):
         before = self.priors.before(shown)
         states = prior_states(None if before is None else before.labels, self.settings.findings)
         return {"prior": features, "prior_mask": mask, "prior_states": states}
-
 
     def _context(self, row: int) -> Example:
         """Return the sections of study `row`, some hidden in training, by a draw of their own."""

@@ -1,4 +1,4 @@
-"""Dropping a part of the prior study in training, so that its image or its report alone is enough in inference."""
+"""Dropping a part of a study in training, so that the rest alone is enough in inference: of the prior study, of the views."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def hide_rows(mask: Tensor, generator: torch.Generator) -> Tensor:
     hidden = image if draw < HIDE_IMAGE else ~image if draw < HIDE_IMAGE + HIDE_REPORT else torch.zeros_like(mask)
     left = mask & ~hidden
     return left if left.any() else mask
+
+
+def shown_views(count: int, share: float, generator: torch.Generator) -> tuple[int, ...]:
+    """Return which of a study's `count` views are shown: with probability `share` a single one, drawn at random, else all."""
+    if count < 2 or torch.rand((), generator=generator).item() >= share:
+        return tuple(range(count))
+    return (int(torch.randint(count, (), generator=generator)),)

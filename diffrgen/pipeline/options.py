@@ -101,6 +101,9 @@ class ImageOptions:
     """Mean subtracted from grey levels in [0, 1]."""
     std: Positive = 0.25
     """Standard deviation by which grey levels are divided."""
+    single_view: Share = 0.0
+    """Probability that a training study of several views shows only one of them, drawn again each epoch, so that the
+    network also learns to report a single image."""
 
     def __post_init__(self) -> None:
         check_fields(self, "--image.")

@@ -113,6 +113,7 @@ def _example_settings(
         read=setup.source.read_image,
         findings=setup.findings,
         sections=bool(options.text.sections),
+        single_view=options.image.single_view,
     )
 
 

@@ -107,6 +107,48 @@ def test_the_first_view_is_augmented_as_before_and_every_view_by_draws_of_its_ow
         assert torch.equal(first, augmented(read_grey(alone.images[0]), draw))
 
 
+def test_training_shows_a_single_view_as_often_as_asked_and_evaluation_never(studies, tokenizer):
+    train = replace(TRANSFORM, train=True)
+    dataset = make_dataset(studies, tokenizer, transform=train, single_view=0.3)
+    shown = {row: Counter() for row in range(3)}
+    for epoch in range(400):
+        dataset.epoch = epoch
+        for row in range(3):
+            example = dataset[row]
+            kinds = tuple(VIEW_KINDS[kind] for kind in example["view_kinds"])
+            assert len(example["pixel_values"]) == len(kinds)
+            shown[row][kinds] += 1
+    assert set(shown[0]) == {("lateral", "frontal"), ("lateral",), ("frontal",)}
+    # 120 of 400 expected, standard deviation 9; the frontal view is one of two, then one of three.
+    assert 80 < 400 - shown[0]["lateral", "frontal"] < 160
+    assert 30 < shown[0]["frontal",] < 90 and 15 < shown[2]["frontal",] < 70
+    assert shown[1] == {("unknown",): 400}
+    dataset.epoch = 7
+    again = make_dataset(studies, tokenizer, transform=train, single_view=0.3)
+    again.epoch = 7
+    assert all(torch.equal(dataset[row]["pixel_values"], again[row]["pixel_values"]) for row in range(3))
+    evaluated = make_dataset(studies, tokenizer, single_view=1.0)
+    assert [len(evaluated[row]["view_kinds"]) for row in range(3)] == [2, 1, 3]
+
+
+def test_the_view_shown_is_the_image_of_its_kind(studies, tokenizer):
+    class Central:
+        """The evaluation transform, in training."""
+
+        train, resize = True, TRANSFORM.resize
+
+        def __call__(self, picture, generator):
+            return TRANSFORM(picture)
+
+    dataset = make_dataset(studies, tokenizer, transform=Central(), single_view=1.0)
+    images = [TRANSFORM(read_grey(path)) for path in studies[0].images]
+    for epoch in range(8):
+        dataset.epoch = epoch
+        example = dataset[0]
+        place = studies[0].views.index(VIEW_KINDS[example["view_kinds"].item()])
+        assert torch.equal(example["pixel_values"][0], images[place])
+
+
 def test_all_views_are_read_from_the_cache(studies, tokenizer, tmp_path):
     expected = [make_dataset(studies, tokenizer)[row]["pixel_values"] for row in range(3)]
     cache = open_image_cache(tmp_path / "cache", CachePlan.of(studies, resize=18), progress=False)
