@@ -46,9 +46,9 @@ def _cache(no_java, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory) -> Path:
-    """A training of an epoch on all views."""
+    """A training of an epoch on all views, of some studies on a single one."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert tiny_training.start(data, run, "--optimiser.epochs", "1") == 0
+    assert tiny_training.start(data, run, "--optimiser.epochs", "1", "--image.single-view", "0.3") == 0
     return run
 
 

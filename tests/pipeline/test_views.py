@@ -121,7 +121,8 @@ def test_training_shows_a_single_view_as_often_as_asked_and_evaluation_never(stu
     assert set(shown[0]) == {("lateral", "frontal"), ("lateral",), ("frontal",)}
     # 120 of 400 expected, standard deviation 9; the frontal view is one of two, then one of three.
     assert 80 < 400 - shown[0]["lateral", "frontal"] < 160
-    assert 30 < shown[0]["frontal",] < 90 and 15 < shown[2]["frontal",] < 70
+    assert 30 < shown[0]["frontal",] < 90
+    assert 15 < shown[2]["frontal",] < 70
     assert shown[1] == {("unknown",): 400}
     dataset.epoch = 7
     again = make_dataset(studies, tokenizer, transform=train, single_view=0.3)
