@@ -1,8 +1,13 @@
-"""The number of the current pass over a data set, seen also by workers that a loader keeps from pass to pass."""
+"""The number of the current pass over a data set, also in the workers that a loader keeps, and the random draws of a pass."""
 
 from __future__ import annotations
 
 import torch
+
+
+def seeded_generator(*numbers: int) -> torch.Generator:
+    """Return a new generator seeded by `numbers` alone, such as (seed, epoch, example)."""
+    return torch.Generator().manual_seed(hash(numbers) % 2**63)
 
 
 class SharedEpoch:

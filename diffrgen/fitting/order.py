@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from diffrgen.fitting.epoch import seeded_generator
 from diffrgen.workers import worker_options
 
 Item = TypeVar("Item")
@@ -27,7 +28,7 @@ class PassOrder(Sampler[int]):
         return self.count - self.start
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        generator = seeded_generator(self.seed, self.epoch)
         return iter(torch.randperm(self.count, generator=generator)[self.start :].tolist())
 
 

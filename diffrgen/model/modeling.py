@@ -123,12 +123,12 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         patches, views = self._patches(image, inputs)  # F (B, V m, d)
         reports = self.report_projection(inputs.retrieved)  # Z (B, N, d)
         prior = self._prior_rows(inputs.prior)  # (B, R, d)
-        z, mask = self._references(reports, prior, inputs)  # [Z ; prior] (B, N + R, d), (B, N + R)
+        retrieved_mask = given_or_true(inputs.retrieved_mask, reports)
+        z, mask = self._references(reports, retrieved_mask, prior, inputs.prior_mask)  # [Z ; prior] (B, N + R, d), (B, N + R)
         alphas: list[Tensor] = []
         routes = self.fam.route(patches, image.grid, image.mask, self._rows_to_attend(z))
         similar, finding_rows = self._aggregate(z, routes, mask, alphas)  # S (B, N + R, d), Eq. 2-7
         memory, mean_difference = [patches, similar], None
-        retrieved_mask = given_or_true(inputs.retrieved_mask, reports)
         if self.difference is not None:
             difference = self._difference(self.difference, reports, prior, patches, image.mask)  # Eq. 1 (B, N + R, d)
             difference = self._aggregate_difference(difference, patches, image, routes, mask, alphas)  # D, Eq. 2-7
@@ -159,15 +159,18 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         views = self.view_marks.kinds(image.pooled_views, inputs.view_kinds)
         return self.view_marks(patches, views.kinds), views
 
-    def _references(self, reports: Tensor, prior: Tensor | None, inputs: StudyInputs) -> tuple[Tensor, Tensor]:
-        """Return [Z ; prior] (B, N + R, d) of Z (B, N, d) and a prior study's rows (B, R, d), and which exist (B, N + R)."""
-        mask = given_or_true(inputs.retrieved_mask, reports)
+    def _references(
+        self, reports: Tensor, mask: Tensor, prior: Tensor | None, prior_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return [Z ; prior] (B, N + R, d) and which rows exist (B, N + R), of Z (B, N, d), a prior study's rows (B, R, d) and
+        the masks of both, (B, N) and (B, R).
+        """
         if prior is None:
             return reports, mask
         assert self.prior is not None  # or `_prior_rows` had refused
         return (
             torch.cat([reports, self.prior.mark(prior)], dim=1),
-            torch.cat([mask, given_or_true(inputs.prior_mask, prior)], dim=1),
+            torch.cat([mask, given_or_true(prior_mask, prior)], dim=1),
         )
 
     def _rows_to_attend(self, z: Tensor) -> int:

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 
-from diffrgen.fitting.epoch import SharedEpoch
+from diffrgen.fitting.epoch import SharedEpoch, seeded_generator
 from diffrgen.images import ImageTransform, ReadImage, read_resized
 from diffrgen.labels import FINDINGS, NO_STUDY, State
 from diffrgen.model.language import IGNORED
@@ -126,9 +126,8 @@ class StudyDataset(Dataset[Example]):
     def __getitem__(self, row: int) -> Example:
         """Return the example of study `row`; DataError names an image that cannot be read."""
         shown = self.image_rows[row]
-        draw = hash((self.seed, self.epoch, row)) % 2**63
         transform, index, neighbours = self.settings.transform, self.settings.index, self.neighbours
-        study, generator = self.studies[shown], torch.Generator().manual_seed(draw)
+        study, generator = self.studies[shown], self._generator(row)
         images, kinds = query_images(study), kind_numbers(study.views)
         places = self._shown_views(row, len(images))
         views = [transform(self.settings.read(images[place], transform.resize), generator) for place in places]
@@ -144,12 +143,15 @@ class StudyDataset(Dataset[Example]):
             "labels": self.labels[row],
         }
 
+    def _generator(self, row: int, *part: int) -> torch.Generator:
+        """Return the generator of the random draws for study `row` in this epoch, of the images or of another `part`."""
+        return seeded_generator(self.seed, self.epoch, row, *part)
+
     def _shown_views(self, row: int, count: int) -> tuple[int, ...]:
         """Return the places of the views in the example of study `row`: in training sometimes one, by a draw of its own."""
         if not self.settings.transform.train:
             return tuple(range(count))
-        draw = hash((self.seed, self.epoch, row, VIEW_DRAW)) % 2**63
-        return shown_views(count, self.settings.single_view, torch.Generator().manual_seed(draw))
+        return shown_views(count, self.settings.single_view, self._generator(row, VIEW_DRAW))
 
     def _prior(self, row: int, shown: int) -> Example:
         """Return the rows of the study before `shown`, some hidden in training, by a draw of their own for `row`.
@@ -160,8 +162,7 @@ class StudyDataset(Dataset[Example]):
             return {}
         features, mask = map(torch.from_numpy, self.priors.gather(shown))
         if self.settings.transform.train:
-            draw = hash((self.seed, self.epoch, row, PRIOR_DRAW)) % 2**63
-            mask = hide_rows(mask, torch.Generator().manual_seed(draw))
+            mask = hide_rows(mask, self._generator(row, PRIOR_DRAW))
         before = self.priors.before(shown)
         states = prior_states(None if before is None else before.labels, self.settings.findings)
         return {"prior": features, "prior_mask": mask, "prior_states": states}
@@ -172,8 +173,7 @@ class StudyDataset(Dataset[Example]):
             return {}
         features, mask = self.contexts.gather(self.context_rows[row])
         if self.settings.transform.train:
-            draw = hash((self.seed, self.epoch, row, CONTEXT_DRAW)) % 2**63
-            mask = hide_sections(mask, torch.Generator().manual_seed(draw))
+            mask = hide_sections(mask, self._generator(row, CONTEXT_DRAW))
         return {"context": features, "context_mask": mask}
 
 

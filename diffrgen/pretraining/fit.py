@@ -16,7 +16,7 @@ from transformers import get_cosine_schedule_with_warmup
 from diffrgen.errors import DataError
 from diffrgen.finite import all_finite, first_not_finite
 from diffrgen.fitting.checkpoint import FitCheckpoint
-from diffrgen.fitting.epoch import SharedEpoch
+from diffrgen.fitting.epoch import SharedEpoch, seeded_generator
 from diffrgen.fitting.optimiser import make_adamw
 from diffrgen.fitting.order import PassOrder, pass_loader
 from diffrgen.fitting.precision import Precision
@@ -52,9 +52,8 @@ class LabelledImages(Dataset[Labelled]):
 
     def __getitem__(self, row: int) -> Labelled:
         """Return the pixels and the truth of image `row`; DataError names one that cannot be read."""
-        draw = hash((self.seed, self.epoch.number, row)) % 2**63
         picture = self.read(self.images[row].path, self.transform.resize)
-        return self.transform(picture, torch.Generator().manual_seed(draw)), self.truth[row]
+        return self.transform(picture, seeded_generator(self.seed, self.epoch.number, row)), self.truth[row]
 
 
 class LabelClassifier(nn.Module):

@@ -8,6 +8,8 @@ from itertools import islice
 import torch
 from torch.utils.data import Sampler
 
+from diffrgen.fitting.epoch import seeded_generator
+
 BATCHES_SORTED_TOGETHER = 12
 
 
@@ -29,7 +31,7 @@ class EpochOrder(Sampler[int]):
         return islice(self._order(), self.start, None)
 
     def _order(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        generator = seeded_generator(self.seed, self.epoch)
         order = torch.randperm(len(self.lengths), generator=generator).tolist()
         for block in _parts(order, BATCHES_SORTED_TOGETHER * self.batch_size):
             batches = _parts(sorted(block, key=self.lengths.__getitem__), self.batch_size)
