@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.text import printable, printable_lines
 
 # A full disk, missing permissions, a disk that fails or is removed, invalid paths.
@@ -51,7 +51,7 @@ def run_command(main: Callable[[], int]) -> int:
 def _named(error: OSError) -> str:
     """Return the message of the system with the file."""
     if error.filename is None:
-        return f"{error.strerror or error}"
+        return reason_of(error)
     return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 

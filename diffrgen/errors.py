@@ -13,4 +13,4 @@ class DataError(ValueError):
 
 def reason_of(error: Exception) -> str:
     """Return the message of `error` for a DataError that names the file: that of an OSError without its number and file."""
-    return str(error) if not isinstance(error, OSError) else error.strerror or str(error)
+    return getattr(error, "strerror", None) or str(error)

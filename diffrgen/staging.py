@@ -36,10 +36,15 @@ def may_write(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
-def check_new_file(path: Path) -> None:
-    """Raise DataError unless `path` can become a new file in an existing folder: for commands to call before their work."""
+def check_absent(path: Path) -> None:
+    """Raise DataError if the file `path` exists: what users have is not overwritten."""
     if path.exists():
         raise DataError(f"{path}: needed a new file, got one that exists; choose another")
+
+
+def check_new_file(path: Path) -> None:
+    """Raise DataError unless `path` can become a new file in an existing folder: for commands to call before their work."""
+    check_absent(path)
     if not path.parent.is_dir() or not may_write(path.parent):
         raise DataError(f"{path}: needed a folder that exists and may be written, got {path.parent}")
 

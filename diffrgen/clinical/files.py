@@ -14,7 +14,7 @@ from diffrgen.clinical.origin import ReportOrigin
 from diffrgen.clinical.source import SourceImage
 from diffrgen.clinical.structured_report import basic_text_sr
 from diffrgen.errors import DataError
-from diffrgen.staging import replace_file
+from diffrgen.staging import check_absent, replace_file
 
 
 class ClinicalFiles:
@@ -31,8 +31,8 @@ class ClinicalFiles:
     ) -> None:
         if dicom_sr is not None and dicom_sr.exists() and not (dicom_sr.is_dir() and not any(dicom_sr.iterdir())):
             raise DataError(f"{dicom_sr}: needed a new or empty folder, got one that exists; choose another")
-        if fhir is not None and fhir.exists():
-            raise DataError(f"{fhir}: needed a new file, got one that exists; choose another")
+        if fhir is not None:
+            check_absent(fhir)
         self._dicom_sr, self._fhir, self._sources, self._origin = dicom_sr, fhir, sources, origin
         self._resources: list[dict[str, Any]] = []
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.labels.findings import FINDINGS, NO_FINDING, State
 
 WEIGHTS = "model_state_dict"
@@ -65,7 +65,7 @@ def _load(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise DataError(f"{path}: needed CheXbert's checkpoint (chexbert.pth), got: {error.strerror or error}") from error
+        raise DataError(f"{path}: needed CheXbert's checkpoint (chexbert.pth), got: {reason_of(error)}") from error
     # For a file that is no checkpoint, the restricted unpickler's exception depends on the bytes.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]

@@ -13,6 +13,7 @@ from diffrgen.command import run_command
 from diffrgen.errors import DataError
 from diffrgen.phantom.options import PhantomOptions
 from diffrgen.ranges import Count, check_fields
+from diffrgen.staging import check_absent
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(Command, args=arguments, prog="python -m diffrgen.phantom")
     if command.folder is None and command.contact_sheet is None:
         raise DataError("needed --folder, --contact-sheet or both, got none")
-    if command.contact_sheet is not None and command.contact_sheet.exists():
-        raise DataError(f"{command.contact_sheet}: needed a new file, got one that exists; choose another")
+    if command.contact_sheet is not None:
+        check_absent(command.contact_sheet)
     # After the options, so that --help does not wait for what draws.
     from diffrgen.phantom.sheet import write_contact_sheet
     from diffrgen.phantom.write import write_phantom

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.images.cache import CachePlan, ImageCache
 from diffrgen.images.cache_writer import open_image_cache
 from diffrgen.pipeline.options import ImageCacheOptions
@@ -25,7 +25,7 @@ def cached_images(studies: Iterable[Study], options: ImageCacheOptions, *, resiz
     try:
         return open_image_cache(root, CachePlan.of(studies, resize=resize), progress=True)
     except OSError as error:
-        reason = f"{root}: decoded images cannot be kept here: {error.strerror or error}"
+        reason = f"{root}: decoded images cannot be kept here: {reason_of(error)}"
     if options.image_cache_folder is not None:
         raise DataError(f"{reason}; choose another --image-cache-folder, or pass --no-image-cache")
     warnings.warn(f"{reason}; they are decoded in every epoch. --image-cache-folder chooses a place", stacklevel=2)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.images import ReadImage, check_images, raise_broken, read_resized
 from diffrgen.labels import Labeler
 from diffrgen.phantom import FORMAT_VERSION, PhantomOptions, write_phantom
@@ -100,7 +100,7 @@ def _drawn(options: PhantomOptions) -> Path:
         return write_phantom(folder, options)
     except OSError as error:
         raise DataError(
-            f"{folder}: the phantom cannot be drawn here: {error.strerror or error}; set the environment variable "
+            f"{folder}: the phantom cannot be drawn here: {reason_of(error)}; set the environment variable "
             "DIFFRGEN_CACHE to a folder with room that may be written"
         ) from error
 

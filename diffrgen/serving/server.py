@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.serving.api.bearer import read_token
 from diffrgen.serving.options import ServeOptions
 from diffrgen.serving.private_folder import private_folder
@@ -79,6 +79,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot listen on {host}, port {port}: {reason}; choose another with --host or --port") from error
+        raise DataError(
+            f"cannot listen on {host}, port {port}: {reason_of(error)}; choose another with --host or --port"
+        ) from error
     return listener

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from diffrgen.errors import DataError
+from diffrgen.errors import DataError, reason_of
 from diffrgen.finite import first_not_finite
 from diffrgen.images.encoder import PatchEncoder, encoder_config
 from diffrgen.labels import AUXILIARY, FINDINGS, State
@@ -81,7 +81,7 @@ def read_promptmrg(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise DataError(f"{path}: needed PromptMRG's checkpoint, got: {error.strerror or error}") from error
+        raise DataError(f"{path}: needed PromptMRG's checkpoint, got: {reason_of(error)}") from error
     # For a file that is no checkpoint, the restricted unpickler's exception depends on the bytes.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
