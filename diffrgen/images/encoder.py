@@ -14,6 +14,11 @@ from diffrgen.errors import DataError
 from diffrgen.images.efficientnet_lite import NAME as EFFICIENTNET_LITE
 from diffrgen.images.efficientnet_lite import load_efficientnet_lite
 
+# Images of 224 px that the CPU encodes at once where no gradient is needed. glibc returns blocks above 32 MB to the system, which
+# clears each page that is taken anew: EfficientNet-Lite0's largest feature map is 4.8 MB an image, and 64 images at once take
+# 3 times as long on one thread.
+IMAGES_AT_ONCE = 4
+
 
 class PatchFeatures(NamedTuple):
     """The features of a batch of images: one row a patch, row by row of the grid, and their mean."""
@@ -116,11 +121,24 @@ class PatchEncoder(nn.Module):
         if pixel_values.dim() == 4 and pixel_values.shape[1] == self.width != self.channels:
             return _features(pixel_values.to(self.dtype))
         self._check(pixel_values)
+        # A batch in training stays whole: its normalisations take the batch's statistics.
+        whole = self.training or (torch.is_grad_enabled() and not self.frozen) or pixel_values.device.type != "cpu"
+        count = len(pixel_values) if whole else max(1, IMAGES_AT_ONCE * 224**2 // math.prod(pixel_values.shape[2:]))
+        if len(pixel_values) <= count:
+            return self._encode(pixel_values)
+        parts = [self._encode(part) for part in pixel_values.split(count)]
+        patches, pooled = (torch.cat([getattr(part, name) for part in parts]) for name in ("patches", "pooled"))
+        return PatchFeatures(patches, pooled, parts[0].grid)
+
+    def _encode(self, pixel_values: Tensor) -> PatchFeatures:
         if isinstance(self.config, ResNetConfig):
             stem = self.model.get_submodule("embedder")(pixel_values)
             # channels_last after the stem: forward + backward 1.5x faster (tiny, 32 x 112 px, one AVX-512 thread).
             stem = stem.contiguous(memory_format=torch.channels_last)
             return _features(self.model.get_submodule("encoder")(stem, return_dict=True).last_hidden_state)
+        if self.config.model_type == "efficientnet":
+            # As above: forward + backward 1.4x faster (EfficientNet-Lite0, 32 x 224 px, one AVX-512 thread).
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         last = self.model(pixel_values).last_hidden_state
         if last.dim() == 4:
             return _features(last)  # (B, width, gh, gw)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import aggregation
 import data
+import encoder
 import errors
 import generation
 import goals
@@ -321,6 +322,14 @@ def test_retrieval_script_measures_recall(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert 0.9 < found["recall_of_queries"] <= 1
     assert found["milliseconds_a_query"]["alone"]["median"] > 0
+
+
+def test_encoder_script_measures_inference_and_training(tmp_path):
+    assert encoder.main(["--quick", "--encoders", "tiny", "--output", str(tmp_path / "found.json")]) == 0
+    (found,) = json.loads((tmp_path / "found.json").read_text())["results"]
+    for part in ("inference", "training"):
+        assert found[part]["times as fast"]["median"] > 0
+        assert found[part]["rounds"] >= 1
 
 
 def test_recall_of_queries_by_hand(tmp_path):

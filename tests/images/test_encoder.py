@@ -31,6 +31,25 @@ def test_patches_are_the_last_feature_map_of_the_resnet_row_by_row(encoder):
     torch.testing.assert_close(features.pooled, expected.mean((2, 3)))
 
 
+@pytest.mark.parametrize(("pixels", "parts"), [((64, 64), 1), ((224, 224), 2), ((512, 512), 7)])
+def test_many_images_are_encoded_in_parts_unless_the_whole_batch_counts(encoder, pixels, parts, monkeypatch):
+    calls, encode = [], encoder._encode
+    monkeypatch.setattr(encoder, "_encode", lambda images: calls.append(len(images)) or encode(images))
+    images = torch.randn(7, 1, *pixels)
+    with torch.no_grad():
+        together = encoder(images)
+        assert len(calls) == parts
+        assert sum(calls) == 7
+        for image, patches, pooled in zip(images, together.patches, together.pooled, strict=True):
+            alone = encoder(image[None])
+            torch.testing.assert_close(patches, alone.patches[0])
+            torch.testing.assert_close(pooled, alone.pooled[0])
+        calls.clear()
+        encoder.train()(images)  # statistics of the batch
+    encoder.eval()(images)  # gradients
+    assert calls == [7, 7]
+
+
 @pytest.mark.parametrize("size", [32, 33, 47, 112, 127])
 def test_grid_counts_the_patches_of_any_size(encoder, size):
     features = encoder(torch.zeros(1, 1, size, 32))
