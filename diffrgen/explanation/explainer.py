@@ -112,7 +112,7 @@ class Explainer:
             images=np.stack(
                 [
                     _grey(view.cpu(), self.reporter.example_settings.transform)
-                    for view in inputs.pixel_values[row, : inputs.view_counts[row]]
+                    for view in inputs.pixel_values[row, : int(inputs.view_counts[row])]
                 ]
             ),
             sentences=sentences,
@@ -156,7 +156,7 @@ class Explainer:
     def _sentences(self, row: int, batch: GeneratedBatch, reasons: Reasons) -> tuple[ReportSentence, ...]:
         """Cut a report into sentences, each with the mean attention of its tokens."""
         tokenizer, ids = self.reporter.example_settings.tokenizer, batch.generated.sequences[row].tolist()
-        views, of_batch = batch.inputs.view_counts[row], batch.inputs.pixel_values.shape[1]
+        views, of_batch = int(batch.inputs.view_counts[row]), batch.inputs.pixel_values.shape[1]
         patches, retrieved = of_batch * reasons.grid[0] * reasons.grid[1], batch.inputs.retrieved.shape[1]
         rows = retrieved + (0 if batch.inputs.prior is None else batch.inputs.prior.shape[1])
         sections = len(self.reporter.model.config.context)

@@ -48,7 +48,8 @@ class DiffRGenConfig(PretrainedConfig):
     `finding_weight`: of the tokens `finding_token_ids`, those of severity, side, zone and change, in the language loss of
     training; 1 for the others. `unlearned_token_ids`: those that training does not teach, de-identification marks; weight 0.
     `prompt_thresholds`: a finding whose P(positive) reaches its threshold prompts the decoder as positive; none: its most
-    likely state does. Training chooses them on the validation split (`--calibrate-prompts`).
+    likely state does. `single_view_thresholds`: the same for a study of which one view is given, in a network for several;
+    none: `prompt_thresholds`. Training chooses both on the validation split (`--calibrate-prompts`).
 
     `variant`: "promptmrg" is PromptMRG's network: the decoder attends to the encoder's patches as they are, and the classifier
     sees a row that a transformer reads out of the reports' embeddings, which are as wide as `width`. It has no aggregation
@@ -106,6 +107,7 @@ class DiffRGenConfig(PretrainedConfig):
         finding_token_ids: tuple[CountOrZero, ...] = (),
         unlearned_token_ids: tuple[CountOrZero, ...] = (),
         prompt_thresholds: tuple[PositiveOrZero, ...] = (),
+        single_view_thresholds: tuple[PositiveOrZero, ...] = (),
         prompt_token_ids: tuple[CountOrZero, CountOrZero, CountOrZero, CountOrZero] = (5, 6, 7, 8),
         prior_prompt_token_ids: tuple[tuple[CountOrZero, ...], ...] = (),
         **kwargs: Any,
@@ -135,6 +137,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.finding_weight, self.finding_token_ids = finding_weight, tuple(finding_token_ids)
         self.unlearned_token_ids = tuple(unlearned_token_ids)
         self.prompt_thresholds = tuple(prompt_thresholds)
+        self.single_view_thresholds = tuple(single_view_thresholds)
         self.prompt_token_ids = tuple(prompt_token_ids)
         self.prior_prompt_token_ids = tuple(map(tuple, prior_prompt_token_ids))
         kwargs["is_encoder_decoder"] = True
@@ -162,10 +165,11 @@ class DiffRGenConfig(PretrainedConfig):
                 f"expected a prior's embeddings as wide as the retrieved ones, got {self.prior_width} and "
                 f"{self.retrieved_width}"
             )
-        if self.prompt_thresholds and len(self.prompt_thresholds) != self.findings:
-            raise ValueError(
-                f"expected {self.findings} prompt_thresholds, one a finding, or none, got {len(self.prompt_thresholds)}"
-            )
+        for name in ("prompt_thresholds", "single_view_thresholds"):
+            if (count := len(getattr(self, name))) not in (0, self.findings):
+                raise ValueError(f"expected {self.findings} {name}, one a finding, or none, got {count}")
+        if self.single_view_thresholds and not self.prompt_thresholds:
+            raise ValueError("expected prompt_thresholds beside single_view_thresholds, got none")
         if self.prior_prompt_token_ids and [len(row) for row in self.prior_prompt_token_ids] != [4] * 4:
             raise ValueError(
                 "expected 4 x 4 prompt tokens, one for each state before and now, or none, got "

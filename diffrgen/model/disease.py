@@ -62,8 +62,8 @@ def adapted_class_prior(prior: Tensor, positive_probability: Tensor, states: Ten
 def thresholded_states(logits: Tensor, thresholds: Tensor) -> Tensor:
     """Return disease states (B, C): positive where P(positive) >= the threshold, else the most likely other state.
 
-    logits: (B, 4, C); thresholds: (C,) in [0, 1], above 1 for a finding that is never positive. "No finding" is positive
-    where no other of the first 14 findings is positive or uncertain, so that the states do not contradict each other.
+    logits: (B, 4, C); thresholds: (C,) or (B, C) in [0, 1], above 1 for a finding that is never positive. "No finding" is
+    positive where no other of the first 14 findings is positive or uncertain, so that the states do not contradict each other.
     """
     positive = logits.float().softmax(1)[:, State.POSITIVE] >= thresholds  # (B, C)
     others = logits.clone()

@@ -55,11 +55,12 @@ class StudyInputs:
         return StudyInputs(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     @property
-    def view_counts(self) -> list[int]:
-        """The number of views of each study."""
+    def view_counts(self) -> Tensor:
+        """The number of views of each study, (B,) int64."""
         if self.view_mask is not None:
-            return self.view_mask.sum(1).tolist()
-        return [1 if self.pixel_values.dim() == 4 else self.pixel_values.shape[1]] * len(self)
+            return self.view_mask.sum(1)
+        views = 1 if self.pixel_values.dim() == 4 else self.pixel_values.shape[1]
+        return torch.full((len(self),), views, device=self.pixel_values.device)
 
     def __len__(self) -> int:
         return len(self.pixel_values)

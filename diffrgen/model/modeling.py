@@ -147,6 +147,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
             difference=mean_difference,
             prior_states=inputs.prior_states,
             view_kinds=None if views is None else views.kinds,
+            view_counts=None if views is None else inputs.view_counts,
             view_loss=None if views is None else views.loss,
             prompt_rows=None if self.finding_queries is None else self.finding_queries.prompt_rows(finding_rows),
         )
@@ -272,7 +273,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         """
         encoded = self.encode(StudyInputs.of(inputs)) if encoder_outputs is None else encoder_outputs
         if labels is not None:
-            now = self.predicted_states(encoded.disease_logits) if states is None else states
+            now = self.predicted_states(encoded) if states is None else states
             prompt = self.prompt_ids(now, encoded.get("prior_states"))
             previous = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, self.config.pad_token_id)
             decoder_input_ids = torch.cat([prompt, previous], dim=1)  # (B, 1 + C + T - 1)
@@ -350,11 +351,20 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
             output.loss = output.loss + VIEW_WEIGHT * output.view_loss
         return output
 
-    def predicted_states(self, disease_logits: Tensor) -> Tensor:
-        """Return the state of each disease (B, C) from logits (B, 4, C): the most likely one, or `thresholded_states`."""
-        if not self.config.prompt_thresholds:
-            return disease_logits.argmax(dim=1)
-        return thresholded_states(disease_logits, disease_logits.new_tensor(self.config.prompt_thresholds))
+    def predicted_states(self, encoded: EncodedStudy) -> Tensor:
+        """Return the state of each disease (B, C): the most likely one, or `thresholded_states`.
+
+        NOTE: with one of two views the classifier of preset `iu` is less certain, and the thresholds for both prompt twice as
+        many false findings (docs/iu-xray.md), hence `single_view_thresholds`.
+        """
+        config, logits = self.config, encoded.disease_logits  # (B, 4, C)
+        if not config.prompt_thresholds:
+            return logits.argmax(dim=1)
+        thresholds = logits.new_tensor(config.prompt_thresholds)
+        if config.single_view_thresholds and encoded.view_counts is not None:
+            single = (encoded.view_counts == 1).unsqueeze(1)  # (B, 1)
+            thresholds = torch.where(single, logits.new_tensor(config.single_view_thresholds), thresholds)
+        return thresholded_states(logits, thresholds)
 
     def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor:
         """Return the decoder's first tokens (B, 1 + C): the start token, then one prompt token a disease.

@@ -28,7 +28,8 @@ class EncodedStudy(ModelOutput):
     the views and over the retrieved reports that Eq. 8 compares, difference None without D. prior_states (B, C): as they
     were given, None if they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
     (`FindingQueries`), None without finding queries. view_kinds (B, V): places in
-    `records.VIEW_KINDS`, recognised ones among them, None in a network for one image; view_loss: the recogniser's.
+    `records.VIEW_KINDS`, recognised ones among them, None in a network for one image; view_counts (B,) int64: the views that
+    are given, likewise; view_loss: the recogniser's.
     base_prompt (B, 1 + C) and guidance: of guided decoding (`diffrgen.model.guidance`), None if it is ordinary.
     """
 
@@ -41,6 +42,7 @@ class EncodedStudy(ModelOutput):
     difference: Tensor | None = None
     prior_states: Tensor | None = None
     view_kinds: Tensor | None = None
+    view_counts: Tensor | None = None
     view_loss: Tensor | None = None
     prompt_rows: Tensor | None = None
     base_prompt: Tensor | None = None

@@ -35,7 +35,7 @@ class ReportWriting(GenerationMixin):
     if TYPE_CHECKING:
         # Defined by the network (modeling.py).
         def encode(self, inputs: StudyInputs) -> EncodedStudy: ...  # noqa: D102
-        def predicted_states(self, disease_logits: Tensor) -> Tensor: ...  # noqa: D102
+        def predicted_states(self, encoded: EncodedStudy) -> Tensor: ...  # noqa: D102
         def prompt_ids(self, states: Tensor, prior_states: Tensor | None = None) -> Tensor: ...  # noqa: D102
         def decode_step(  # noqa: D102
             self, encoded: EncodedStudy, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
@@ -59,7 +59,7 @@ class ReportWriting(GenerationMixin):
         max_new_tokens, ...).
         """
         encoded = self.encode(inputs)
-        states = self.predicted_states(encoded.disease_logits)
+        states = self.predicted_states(encoded)
         prompt = Prompt(states, inputs.prior_states)
         sequences = self.decode(encoded, prompt, guidance=guidance if candidates is None else 1.0, **generation)
         if candidates is not None:

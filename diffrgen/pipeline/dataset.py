@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from diffrgen.model.language import IGNORED
 from diffrgen.pipeline.contexts import Contexts, hide_sections
 from diffrgen.pipeline.hiding import hide_rows, shown_views
 from diffrgen.pipeline.views import kind_numbers, padded_views
-from diffrgen.records import Study
+from diffrgen.records import Study, ViewKind, main_view
 from diffrgen.retrieval import Neighbours, Priors, RetrievalIndex
 from diffrgen.retrieval.pairs import query_images
 from diffrgen.text import ReportSections, Rules, clean_report, section_ids
@@ -87,6 +88,7 @@ class StudyDataset(Dataset[Example]):
         self._epoch = SharedEpoch()
         self.image_rows = list(range(len(studies)))
         self.context_rows = list(range(len(studies)))
+        self._one_view = False
         self.sections = [_sections(study).cleaned(settings.rules) for study in studies] if settings.sections else None
         self.reports = (
             [clean_report(study.report, rules=settings.rules) for study in studies]
@@ -120,6 +122,15 @@ class StudyDataset(Dataset[Example]):
         """Give each study the context of another: what a model gains by its context, it loses by this control."""
         self.context_rows = shuffled_rows(len(self.studies), seed)
 
+    @contextmanager
+    def one_view(self) -> Iterator[None]:
+        """Show one view of each study within the block: its first frontal one, where a view is known to be that."""
+        self._one_view = True
+        try:
+            yield
+        finally:
+            self._one_view = False
+
     def __len__(self) -> int:
         return len(self.studies)
 
@@ -129,7 +140,7 @@ class StudyDataset(Dataset[Example]):
         transform, index, neighbours = self.settings.transform, self.settings.index, self.neighbours
         study, generator = self.studies[shown], self._generator(row)
         images, kinds = query_images(study), kind_numbers(study.views)
-        places = self._shown_views(row, len(images))
+        places = self._shown_views(row, study.views)
         views = [transform(self.settings.read(images[place], transform.resize), generator) for place in places]
         retrieved, mask = neighbour_features(index, neighbours, shown, token_features=self.settings.token_features)
         return {
@@ -147,11 +158,13 @@ class StudyDataset(Dataset[Example]):
         """Return the generator of the random draws for study `row` in this epoch, of the images or of another `part`."""
         return seeded_generator(self.seed, self.epoch, row, *part)
 
-    def _shown_views(self, row: int, count: int) -> tuple[int, ...]:
+    def _shown_views(self, row: int, kinds: tuple[ViewKind, ...]) -> tuple[int, ...]:
         """Return the places of the views in the example of study `row`: in training sometimes one, by a draw of its own."""
+        if self._one_view:
+            return (main_view(kinds),)
         if not self.settings.transform.train:
-            return tuple(range(count))
-        return shown_views(count, self.settings.single_view, self._generator(row, VIEW_DRAW))
+            return tuple(range(len(kinds)))
+        return shown_views(len(kinds), self.settings.single_view, self._generator(row, VIEW_DRAW))
 
     def _prior(self, row: int, shown: int) -> Example:
         """Return the rows of the study before `shown`, some hidden in training, by a draw of their own for `row`.

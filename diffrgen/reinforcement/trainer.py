@@ -164,7 +164,7 @@ class PolicyTrainer(Trainer):
         inputs, rows = StudyInputs.of(batch), batch["row"].tolist()
         with self.accelerator.autocast():
             encoded = network.encode(inputs)
-            prompt = Prompt(network.predicted_states(encoded.disease_logits), inputs.prior_states)
+            prompt = Prompt(network.predicted_states(encoded), inputs.prior_states)
             limits = {**FREE, "max_new_tokens": self.max_tokens}
             with torch.random.fork_rng():
                 draw = np.random.SeedSequence((options.seed, self.progress.step)).generate_state(1)

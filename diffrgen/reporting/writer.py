@@ -157,7 +157,7 @@ def write_batch(
     ):
         generated = model.write_reports(inputs, token_scores=rater is not None, **arguments)
     texts = [decode_report(tokenizer, ids) for ids in generated.sequences]
-    reports = list(explain(generated, texts, evidence, inputs.view_counts))
+    reports = list(explain(generated, texts, evidence, inputs.view_counts.tolist()))
     sections = [split_sections(tokenizer, ids) for ids in generated.sequences.tolist()]
     reports = [replace(report, sections=own) for report, own in zip(reports, sections, strict=True)]
     if rater is not None:

@@ -35,13 +35,18 @@ def calibrate_prompts(probability: Tensor, states: Tensor, frequency: Tensor) ->
     truth = (states == State.POSITIVE)[:, :NO_FINDING]
     best: PromptCalibration | None = None
     for rate in RATES:
-        thresholds = torch.tensor([_threshold(p, rate * f) for p, f in zip(probability.T, frequency.tolist(), strict=True)])
-        predicted = (probability >= thresholds)[:, :NO_FINDING]
+        thresholds = thresholds_at(rate, probability, frequency)
+        predicted = (probability >= torch.tensor(thresholds))[:, :NO_FINDING]
         f1 = 2 * (predicted & truth).sum().item() / max(1, (predicted.sum() + truth.sum()).item())
         if best is None or f1 > best.micro_f1:
-            best = PromptCalibration(tuple(thresholds.tolist()), rate, f1)
+            best = PromptCalibration(thresholds, rate, f1)
     assert best is not None
     return best
+
+
+def thresholds_at(rate: float, probability: Tensor, frequency: Tensor) -> tuple[float, ...]:
+    """Return the threshold of each finding that lets `rate` x its `frequency` (C,) through, of P(positive) (n, C)."""
+    return tuple(_threshold(p, rate * f) for p, f in zip(probability.T, frequency.tolist(), strict=True))
 
 
 def _threshold(probability: Tensor, share: float) -> float:

@@ -15,11 +15,11 @@ from torch.utils.data import Subset
 
 from diffrgen.evaluation.scoring import finding_scores
 from diffrgen.labels import DISEASES, Labeler, State
-from diffrgen.model import DiffRGenForReportGeneration
+from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.writer import write_reports
-from diffrgen.training.calibration import calibrate_prompts
+from diffrgen.training.calibration import PromptCalibration, calibrate_prompts, thresholds_at
 
 T = TypeVar("T")
 LOSSES = ("loss", "language_loss", "disease_loss", "contrast_loss")
@@ -77,6 +77,47 @@ def validation_losses(
     return {name: total / len(dataset) for name, total in totals.items()}, torch.cat([b.positive for b in measured])
 
 
+def set_thresholds(
+    model: DiffRGenForReportGeneration,
+    dataset: StudyDataset,
+    positive: Tensor,
+    frequency: Tensor,
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> PromptCalibration:
+    """Set the thresholds of the prompts in the model's config, and return how they were chosen.
+
+    positive: P(positive) (n, C) of `dataset`; frequency: (C,) in training. A network for several views gets thresholds for
+    studies of one view too, which let the same share of these through.
+    """
+    calibration = calibrate_prompts(positive, dataset.states, frequency)
+    model.config.prompt_thresholds = calibration.thresholds
+    if model.config.views > 1:
+        single = single_view_probability(model, dataset, batch_size=batch_size, workers=workers)
+        model.config.single_view_thresholds = thresholds_at(calibration.rate, single, frequency)
+    return calibration
+
+
+@torch.no_grad()
+def single_view_probability(
+    model: DiffRGenForReportGeneration, dataset: StudyDataset, *, batch_size: int, workers: int = 0
+) -> Tensor:
+    """Return P(positive) of each study and disease (n, C) where one view of each study is shown; every process, the whole.
+
+    NOTE: the retrieved reports remain those found with all views.
+    """
+    model.eval()
+    batches = _batches(len(dataset), batch_size)
+    rows = [row for batch in batches for row in batch]
+    with dataset.one_view():
+        positive = [
+            model.encode(StudyInputs.of(batch).to(model.device)).disease_logits.float().softmax(1)[:, State.POSITIVE].cpu()
+            for batch in example_loader(Subset(dataset, rows), batch_size=batch_size, workers=workers)
+        ]
+    return torch.cat(from_all_processes([rows.start for rows in batches], positive))
+
+
 def _batches(count: int, batch_size: int) -> list[range]:
     state = PartialState()
     return own_batches(count, batch_size=batch_size, process=state.process_index, processes=state.num_processes)
@@ -105,13 +146,12 @@ def validate(
 ) -> Validation:
     """Measure the losses of `dataset`, and the micro-F1 (13 findings) of greedy reports for its first `studies`.
 
-    calibrated_to: the training frequencies (C,) that the thresholds of the prompts are set by first, in the model's config;
-    None: the config stays as it is. Every process does its share and returns the same.
+    calibrated_to: the training frequencies (C,) that the thresholds of the prompts are set by first, in the model's config,
+    also those for a single view; None: the config stays as it is. Every process does its share and returns the same.
     """
     losses, positive = validation_losses(model, dataset, batch_size=batch_size, workers=workers)
     if calibrated_to is not None:
-        calibration = calibrate_prompts(positive, dataset.states, calibrated_to)
-        model.config.prompt_thresholds = calibration.thresholds
+        calibration = set_thresholds(model, dataset, positive, calibrated_to, batch_size=batch_size, workers=workers)
         losses |= {"prompt_micro_f1": calibration.micro_f1, "prompt_rate": calibration.rate}
     count = min(studies, len(dataset))
     rows = [row for batch in _batches(count, batch_size) for row in batch]

@@ -33,7 +33,7 @@ def greedy_by_hand(guidance: float) -> list[list[int]]:
     for row in range(3):
         inputs = StudyInputs.of({name: tensor[row : row + 1] for name, tensor in random_batch(size=3).items()})
         encoded = NETWORK.encode(inputs)
-        states = NETWORK.predicted_states(encoded.disease_logits)
+        states = NETWORK.predicted_states(encoded)
         prompts = [NETWORK.prompt_ids(each) for each in (states, without_positives(states))]
         tokens: list[int] = []
         while len(tokens) < LENGTH and END not in tokens:
@@ -53,7 +53,7 @@ def greedy_by_hand(guidance: float) -> list[list[int]]:
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [0.0, 30.0, 300.0])
 def test_guided_reports_are_those_of_the_formula(guidance: float) -> None:
-    states = NETWORK.predicted_states(NETWORK.encode(INPUTS).disease_logits)
+    states = NETWORK.predicted_states(NETWORK.encode(INPUTS))
     assert (states[:, :NO_FINDING] == POSITIVE).any(1).all()
     found = [[token for token in row if token] for row in generate(guidance).tolist()]
     assert found == greedy_by_hand(guidance)

@@ -132,6 +132,16 @@ def test_training_shows_a_single_view_as_often_as_asked_and_evaluation_never(stu
     assert [len(evaluated[row]["view_kinds"]) for row in range(3)] == [2, 1, 3]
 
 
+def test_one_view_of_each_study_is_its_first_frontal_one_where_known_and_only_within_the_block(studies, tokenizer):
+    dataset = make_dataset(studies, tokenizer)
+    with dataset.one_view():
+        shown = [dataset[row] for row in range(3)]
+    for study, example, place in zip(studies, shown, (1, 0, 0), strict=True):
+        assert torch.equal(example["pixel_values"], TRANSFORM(read_grey(study.images[place]))[None])
+        assert VIEW_KINDS[example["view_kinds"].item()] == study.views[place]
+    assert [len(dataset[row]["pixel_values"]) for row in range(3)] == [2, 1, 3]
+
+
 def test_the_view_shown_is_the_image_of_its_kind(studies, tokenizer):
     class Central:
         """The evaluation transform, in training."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 import torch
-from tiny_network import tiny_config, tiny_network
+from tiny_network import random_batch, tiny_config, tiny_network
+from torch.utils.data import Dataset
 
 from diffrgen.labels import FINDINGS, NO_FINDING, State
+from diffrgen.model import EncodedStudy, StudyInputs
 from diffrgen.model.disease import thresholded_states
 from diffrgen.training.calibration import NEVER, calibrate_prompts
+from diffrgen.training.validation import set_thresholds, single_view_probability
 
 
 def logits_of(probability: dict[int, dict[State, float]], studies: int = 1) -> torch.Tensor:
@@ -60,11 +66,87 @@ def test_thresholds_let_the_training_frequency_times_the_best_rate_through():
 def test_the_network_prompts_by_its_thresholds_and_keeps_them_in_its_configuration(tmp_path):
     network = tiny_network()
     logits = logits_of({1: {State.BLANK: 0.6, State.POSITIVE: 0.4}})
-    assert network.predicted_states(logits)[0, 1] == State.BLANK
+    encoded = EncodedStudy(last_hidden_state=logits, disease_logits=logits)
+    assert network.predicted_states(encoded)[0, 1] == State.BLANK
     # A finding that never prompts as positive keeps its threshold too.
     network.config.prompt_thresholds = (0.3,) * 13 + (NEVER,)
-    assert network.predicted_states(logits)[0, 1] == State.POSITIVE
+    assert network.predicted_states(encoded)[0, 1] == State.POSITIVE
     network.config.save_pretrained(tmp_path)
     assert type(network.config).from_pretrained(tmp_path).prompt_thresholds == (0.3,) * 13 + (NEVER,)
     with pytest.raises(ValueError, match="expected 14 prompt_thresholds, one a finding, or none, got 3"):
         tiny_config(prompt_thresholds=(0.1, 0.2, 0.3))
+
+
+def test_a_study_of_one_view_is_prompted_by_thresholds_of_its_own(tmp_path):
+    network = tiny_network(views=2, prompt_thresholds=(0.3,) * 14, single_view_thresholds=(0.5,) * 14)
+    logits = logits_of({1: {State.BLANK: 0.6, State.POSITIVE: 0.4}}, studies=3)
+    encoded = EncodedStudy(last_hidden_state=logits, disease_logits=logits, view_counts=torch.tensor([1, 2, 1]))
+    assert network.predicted_states(encoded)[:, 1].tolist() == [State.BLANK, State.POSITIVE, State.BLANK]
+    network.config.save_pretrained(tmp_path)
+    assert type(network.config).from_pretrained(tmp_path).single_view_thresholds == (0.5,) * 14
+    network.config.single_view_thresholds = ()
+    assert network.predicted_states(encoded)[:, 1].tolist() == [State.POSITIVE] * 3
+    with pytest.raises(ValueError, match="expected 14 single_view_thresholds, one a finding, or none, got 2"):
+        tiny_config(prompt_thresholds=(0.3,) * 14, single_view_thresholds=(0.1, 0.2))
+    with pytest.raises(ValueError, match="expected prompt_thresholds beside single_view_thresholds, got none"):
+        tiny_config(single_view_thresholds=(0.5,) * 14)
+
+
+def test_the_network_counts_the_views_that_are_there():
+    network, batch = tiny_network(views=2), random_batch(size=3)
+    pixels = torch.stack([batch["pixel_values"], batch["pixel_values"]], dim=1)
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    inputs = StudyInputs.of({**batch, "pixel_values": pixels})
+    assert network.encode(replace(inputs, view_mask=mask)).view_counts.tolist() == [2, 1, 2]
+    assert network.encode(inputs).view_counts.tolist() == [2, 2, 2]
+    assert network.encode(replace(inputs, pixel_values=pixels[:, :1])).view_counts.tolist() == [1, 1, 1]
+    assert tiny_network().encode(StudyInputs.of(batch)).view_counts is None
+
+
+class TwoViews(Dataset):
+    """The studies of a random batch with two images each, of which `one_view` shows the second."""
+
+    def __init__(self, size):
+        self.batch, self.places = random_batch(size), (0, 1)
+        self.states = self.batch["states"]
+        self.other = torch.randn(self.batch["pixel_values"].shape, generator=torch.Generator().manual_seed(5))
+
+    @contextmanager
+    def one_view(self):
+        self.places = (1,)
+        yield
+        self.places = (0, 1)
+
+    def __len__(self):
+        return len(self.states)
+
+    def __getitem__(self, row):
+        views = torch.stack([self.batch["pixel_values"][row], self.other[row]])
+        places = list(self.places)
+        return {
+            **{name: self.batch[name][row] for name in ("retrieved", "retrieved_mask", "states", "labels")},
+            "pixel_values": views[places],
+            "view_kinds": torch.tensor([1, 2])[places],
+        }
+
+
+def test_single_view_thresholds_let_the_same_share_of_single_views_through():
+    network, dataset = tiny_network(views=2), TwoViews(10)
+    given, kinds = dataset.other[:, None], torch.full((10, 1), 2)
+    inputs = StudyInputs.of({**dataset.batch, "pixel_values": given, "view_kinds": kinds})
+    with torch.no_grad():
+        positive = network.encode(inputs).disease_logits.softmax(1)[:, State.POSITIVE]
+    torch.testing.assert_close(single_view_probability(network, dataset, batch_size=4), positive)
+    both = torch.stack([dataset.batch["pixel_values"], dataset.other], dim=1)
+    with torch.no_grad():
+        whole = network.encode(
+            StudyInputs.of({**dataset.batch, "pixel_values": both, "view_kinds": torch.tensor([[1, 2]] * 10)})
+        ).disease_logits.softmax(1)[:, State.POSITIVE]
+    set_thresholds(network, dataset, whole, torch.full((14,), 0.3), batch_size=4)
+    config = network.config
+    shares = [
+        (probability >= torch.tensor(thresholds)).sum(0).tolist()
+        for probability, thresholds in ((whole, config.prompt_thresholds), (positive, config.single_view_thresholds))
+    ]
+    assert shares[0] == shares[1]
+    assert shares[0][0] >= 1
