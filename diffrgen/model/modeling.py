@@ -354,8 +354,8 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     def predicted_states(self, encoded: EncodedStudy) -> Tensor:
         """Return the state of each disease (B, C): the most likely one, or `thresholded_states`.
 
-        NOTE: with one of two views the classifier of preset `iu` is less certain, and the thresholds for both prompt twice as
-        many false findings (docs/iu-xray.md), hence `single_view_thresholds`.
+        NOTE: where one of two views is given, the thresholds for both prompt twice as many false findings (preset `iu`,
+        docs/iu-xray.md), hence `single_view_thresholds`.
         """
         config, logits = self.config, encoded.disease_logits  # (B, 4, C)
         if not config.prompt_thresholds:
