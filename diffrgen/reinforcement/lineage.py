@@ -13,7 +13,7 @@ from diffrgen.pipeline.hub import NEEDED
 from diffrgen.pipeline.run_check import weights_digest
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import save_json
-from diffrgen.reinforcement.options import Method, ReinforceOptions
+from diffrgen.reinforcement.options import Keep, Method, ReinforceOptions
 from diffrgen.staging import remove, staged
 from diffrgen.training.initial_record import NETWORK
 
@@ -30,7 +30,7 @@ class Lineage:
     """The start's name and the SHA-256 of its weights, and how the decoder was trained further.
 
     weights: of the rewards by name; batches: of samples that were trained on, 0 until the end; reward: the weighted mean on the
-    validation split of the start and of the weights that were kept.
+    validation split of the start and of the weights that were kept, the best by `keep`.
     """
 
     start: str
@@ -41,6 +41,7 @@ class Lineage:
     kl_weight: float
     batches: int = 0
     reward: tuple[float, float] | None = None
+    keep: Keep = "reward"
 
     def lines(self) -> list[str]:
         """Return the record as text, a line for each fact."""
@@ -54,6 +55,8 @@ class Lineage:
         if self.reward is not None:
             before, after = self.reward
             lines.append(f"{self.batches:,} batches of samples; validation reward {before:.4f} before, {after:.4f} after")
+            kept = "the last weights" if self.keep == "last" else f"the weights of the best validation {self.keep}"
+            lines.append(f"kept: {kept}")
         return lines
 
 
@@ -76,5 +79,5 @@ def take_start(options: ReinforceOptions, start: RunFolder, model: DiffRGenForRe
             remove(output / folder.name)
     name = start.path.resolve().name if start.name is None else str(start.name)
     digest, weights = weights_digest(start.path), options.weights()
-    record = Lineage(name, digest, options.method, weights, options.group, options.kl_weight)
+    record = Lineage(name, digest, options.method, weights, options.group, options.kl_weight, keep=options.keep)
     save_json(record, output / RECORD)

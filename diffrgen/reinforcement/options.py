@@ -17,6 +17,7 @@ from diffrgen.ranges import Count, CountOrZero, Positive, PositiveOrZero, Seed, 
 
 RewardName = Literal["states", "change", "temporal", "bleu_4", "rouge_l", "cider"]
 Method = Literal["grpo", "scst"]
+Keep = Literal["reward", "micro_f1", "last"]
 # Defaults of each method.
 REWARDS: Mapping[Method, tuple[str, ...]] = MappingProxyType({"grpo": ("states=0.5", "bleu_4=0.2"), "scst": ("cider=1",)})
 ITERATIONS: Mapping[Method, int] = MappingProxyType({"grpo": 3, "scst": 1})
@@ -64,6 +65,9 @@ class ReinforceOptions:
     an epoch."""
     resume: bool = False
     """Continue from the newest complete checkpoint of --output; in a folder without a run, start a new run."""
+    keep: Keep = "reward"
+    """Weights that the new run keeps: those with the best weighted `reward` on the validation split, with the best
+    `micro_f1` of its findings, or the `last` ones."""
     validation_studies: Count = 256
     """Validation studies for which reports are generated before the first step and after each epoch."""
     precision: Literal["fp32", "bf16"] = "fp32"

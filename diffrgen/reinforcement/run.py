@@ -65,7 +65,7 @@ def reinforce(options: ReinforceOptions) -> Lineage:
                     take_start(options, home, home.model(fused_kernels=options.fused_kernels), run.path)
                 trainer = _trainer(options, run, source, accelerator, stop)
                 summary = trainer.fit()
-                return _finished(run.path, summary.steps, summary.best_micro_f1)
+                return _finished(run.path, summary.steps)
 
 
 def _source(options: ReinforceOptions, home: RunFolder) -> StudySource:
@@ -118,10 +118,11 @@ def _trainer(
     )
 
 
-def _finished(path: Path, batches: int, best: float) -> Lineage:
+def _finished(path: Path, batches: int) -> Lineage:
     """Add the change of the reward to the record of the run's origin."""
-    before = next(line.scalars["reward"] for line in read_log(path / "metrics.jsonl") if line.phase == "val")
-    record = replace(load_json(Lineage, path / RECORD), batches=batches, reward=(before, best))
+    record, lines = load_json(Lineage, path / RECORD), [x for x in read_log(path / "metrics.jsonl") if x.phase == "val"]
+    kept = lines[-1] if record.keep == "last" else max(lines, key=lambda line: line.scalars[record.keep])
+    record = replace(record, batches=batches, reward=(lines[0].scalars["reward"], kept.scalars["reward"]))
     save_json(record, path / RECORD)
     return record
 

@@ -194,7 +194,7 @@ class PolicyTrainer(Trainer):
         log.write("train", self.progress.step, {**scalars, "learning_rate": self.scheduler.get_last_lr()[0]})
 
     def _end_epoch(self, log: TrainingLog, bar: tqdm) -> None:
-        """Score greedy reports of the validation split, and those from other studies' images; keep the best weights."""
+        """Score greedy reports of the validation split, and those from other studies' images; keep what `--keep` asks for."""
         val, step = self.parts.val, self.progress.step
         rows = range(min(self.options.validation_studies, len(val)))
         scores = self._scores(rows)
@@ -209,7 +209,9 @@ class PolicyTrainer(Trainer):
             f"{scores['micro_f1']:.3f} ({shuffled['micro_f1']:.3f}), BLEU-4 {scores['corpus_bleu_4']:.3f} "
             f"({shuffled['corpus_bleu_4']:.3f}), distinct {scores['distinct']:.2f} ({shuffled['distinct']:.2f})"
         )
-        self._keep_if(scores["reward"] > self.progress.best, scores["reward"])
+        # The newest weights are the best by their step.
+        score = float(step) if self.asked.keep == "last" else scores[self.asked.keep]
+        self._keep_if(score > self.progress.best, score)
         if not self.plan.left(self.progress):
             self._next_epoch()
 

@@ -116,6 +116,30 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     assert tiny_training.differences(output, reinforced) == []
 
 
+@pytest.mark.parametrize("keep", ["micro_f1", "last"])
+def test_the_weights_kept_are_the_best_by_the_score_asked_for(
+    keep: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The reward falls; micro-F1 is best after the first of two epochs. Every other row is that of shuffled images.
+    rows = [(0.5, 0.1), (0.0, 0.0), (0.4, 0.3), (0.9, 0.9), (0.3, 0.2), (0.0, 0.0)]
+
+    def scores(self: PolicyTrainer, _: Any) -> dict[str, float]:
+        reward, found = rows.pop(0)
+        return {"reward": reward, "micro_f1": found, "corpus_bleu_4": 0.0, "distinct": 1.0}
+
+    monkeypatch.setattr(PolicyTrainer, "_scores", scores)
+    output = tmp_path / keep
+    options = ["--rewards", "bleu_4=1", "--epochs", "2", "--learning-rate", "1e-2", *OPTIONS]
+    assert run(start, "--output", output, "--keep", keep, *options) == 0
+    step = {"micro_f1": 5, "last": 10}[keep]
+    weights = load_file(next((output / "checkpoints").glob(f"step-{step:08d}*")) / "model.safetensors")
+    kept = load_file(output / "model.safetensors")
+    assert all(torch.equal(kept[name], weights[name]) for name in kept)
+    lineage = json.loads((output / "lineage.json").read_text())
+    assert (lineage["keep"], lineage["reward"]) == (keep, [0.5, {"micro_f1": 0.4, "last": 0.3}[keep]])
+    assert f"{'last weights' if keep == 'last' else 'best validation micro_f1'}" in str(make_card(RunFacts.read(output)))
+
+
 def test_self_critical_training_compares_with_the_greedy_report(start: Path, tmp_path: Path) -> None:
     output = tmp_path / "scst"
     assert run(start, "--output", output, "--method", "scst", *OPTIONS, "--max-steps", "1", "--group", "1") == 0
