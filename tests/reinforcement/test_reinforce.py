@@ -71,6 +71,7 @@ def test_the_decoder_alone_is_trained_and_the_new_run_is_complete(start: Path, r
     card = str(make_card(RunFacts.read(reinforced)))
     assert "rewards: states 0.5, change 0.3, bleu_4 0.2" in card
     assert "5 batches of samples" in card
+    assert "The initial weights are those of the best validation micro-F1" in card
 
 
 def test_the_log_shows_what_is_gained_and_how(reinforced: Path) -> None:
