@@ -59,13 +59,18 @@ def adapted_class_prior(prior: Tensor, positive_probability: Tensor, states: Ten
     return torch.cat([torch.where(counts > 0, adapted.to(prior), prior).clamp_min(PRIOR_FLOOR), auxiliary])
 
 
+def positive_probability(logits: Tensor) -> Tensor:
+    """Return P(positive) (B, C) float32 of each disease from logits (B, 4, C)."""
+    return logits.float().softmax(1)[:, State.POSITIVE]
+
+
 def thresholded_states(logits: Tensor, thresholds: Tensor) -> Tensor:
     """Return disease states (B, C): positive where P(positive) >= the threshold, else the most likely other state.
 
     logits: (B, 4, C); thresholds: (C,) or (B, C) in [0, 1], above 1 for a finding that is never positive. "No finding" is
     positive where no other of the first 14 findings is positive or uncertain, so that the states do not contradict each other.
     """
-    positive = logits.float().softmax(1)[:, State.POSITIVE] >= thresholds  # (B, C)
+    positive = positive_probability(logits) >= thresholds  # (B, C)
     others = logits.clone()
     others[:, State.POSITIVE] = -torch.inf
     states = torch.where(positive, int(State.POSITIVE), others.argmax(1))

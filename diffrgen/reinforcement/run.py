@@ -120,7 +120,8 @@ def _trainer(
 
 def _finished(path: Path, batches: int) -> Lineage:
     """Add the change of the reward to the record of the run's origin."""
-    record, lines = load_json(Lineage, path / RECORD), [x for x in read_log(path / "metrics.jsonl") if x.phase == "val"]
+    record = load_json(Lineage, path / RECORD)
+    lines = [line for line in read_log(path / "metrics.jsonl") if line.phase == "val"]
     kept = lines[-1] if record.keep == "last" else max(lines, key=lambda line: line.scalars[record.keep])
     record = replace(record, batches=batches, reward=(lines[0].scalars["reward"], kept.scalars["reward"]))
     save_json(record, path / RECORD)

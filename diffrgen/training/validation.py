@@ -11,12 +11,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from diffrgen.evaluation.scoring import finding_scores
-from diffrgen.labels import DISEASES, Labeler, State
+from diffrgen.labels import DISEASES, Labeler
 from diffrgen.model import DiffRGenForReportGeneration, StudyInputs
-from diffrgen.pipeline.dataset import StudyDataset, example_loader
+from diffrgen.model.disease import positive_probability
+from diffrgen.pipeline.dataset import Example, StudyDataset, example_loader
 from diffrgen.pipeline.options import GenerationOptions
 from diffrgen.reporting.writer import write_reports
 from diffrgen.training.calibration import PromptCalibration, calibrate_prompts, thresholds_at
@@ -109,11 +110,10 @@ def single_view_probability(
     """
     model.eval()
     batches = _batches(len(dataset), batch_size)
-    rows = [row for batch in batches for row in batch]
     with dataset.one_view():
         positive = [
-            model.encode(StudyInputs.of(batch).to(model.device)).disease_logits.float().softmax(1)[:, State.POSITIVE].cpu()
-            for batch in example_loader(Subset(dataset, rows), batch_size=batch_size, workers=workers)
+            positive_probability(model.encode(StudyInputs.of(batch).to(model.device)).disease_logits).cpu()
+            for batch in _loader(dataset, batches, batch_size, workers)
         ]
     return torch.cat(from_all_processes([rows.start for rows in batches], positive))
 
@@ -123,13 +123,18 @@ def _batches(count: int, batch_size: int) -> list[range]:
     return own_batches(count, batch_size=batch_size, process=state.process_index, processes=state.num_processes)
 
 
+def _loader(dataset: StudyDataset, batches: Sequence[range], batch_size: int, workers: int) -> DataLoader[Example]:
+    """Return a loader of these batches, in their order."""
+    rows = [row for batch in batches for row in batch]
+    return example_loader(Subset(dataset, rows), batch_size=batch_size, workers=workers)
+
+
 def _measure(
     model: DiffRGenForReportGeneration, dataset: StudyDataset, batches: Sequence[range], batch_size: int, workers: int
 ) -> Iterator[MeasuredBatch]:
-    rows = [row for batch in batches for row in batch]
-    for batch in example_loader(Subset(dataset, rows), batch_size=batch_size, workers=workers):
+    for batch in _loader(dataset, batches, batch_size, workers):
         output = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        positive = output.disease_logits.float().softmax(1)[:, State.POSITIVE].cpu()
+        positive = positive_probability(output.disease_logits).cpu()
         yield MeasuredBatch(tuple(output[name].item() for name in LOSSES), positive)
 
 
