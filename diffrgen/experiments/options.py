@@ -11,11 +11,14 @@ import tyro
 from annotated_types import Ge
 
 from diffrgen.errors import DataError
+from diffrgen.experiments.job import Scoring
 from diffrgen.experiments.variants import STUDIES, Row, Study, StudyName
 from diffrgen.phantom import PhantomOptions
 from diffrgen.pipeline.options import PHANTOM, DataOptions, GenerationOptions, ImageCacheOptions, ImageOptions
 from diffrgen.ranges import Count, check_fields
-from diffrgen.training.options import TrainOptions
+from diffrgen.records import Split
+from diffrgen.text.protocol import Protocol
+from diffrgen.training.options import Preset, TrainOptions
 from diffrgen.training.presets import preset_options
 
 # Maximum parallel trainings; each of the preset `tiny` takes about 1 GiB.
@@ -34,6 +37,9 @@ class ExperimentOptions:
     layers; ours: choices that the paper leaves open."""
     seeds: Count | None = None
     """Number of trainings per variant, with seeds 0, 1, ...; default: 5, or 2 with --quick."""
+    preset: Preset | None = None
+    """Train networks of this preset of diffrgen.train, at its full size; default: small trainings that suit the phantom
+    (docs/experiments.md)."""
     quick: bool = False
     """Very small trainings, minutes in total: checks that everything works, too small to compare variants."""
     output: Path | None = None
@@ -44,9 +50,13 @@ class ExperimentOptions:
     """Trainings in parallel; default: one per core, at most eight, or one if there is a GPU. Each has its share of the
     cores as threads, or OMP_NUM_THREADS if set."""
     epochs: Count | None = None
-    """Epochs over the training split; default: 3."""
+    """Epochs over the training split; default: those of the preset, or 3 without one."""
     studies: Annotated[int, Ge(3)] | None = None
-    """Number of phantom studies; default: 6000, or 250 with --quick."""
+    """Number of phantom studies; default: 6000, 250 with --quick, or the number of the preset."""
+    split: Split = "test"
+    """Split on which the trained networks are scored: val for choosing among them, test for a final table."""
+    protocol: Protocol = "promptmrg"
+    """Preprocessing protocol of the language scores, as in diffrgen.evaluate."""
     keep_weights: bool = False
     """Keep the folder of each finished training, including the weights."""
     data: tyro.conf.OmitArgPrefixes[DataOptions] = field(default_factory=DataOptions)
@@ -56,6 +66,8 @@ class ExperimentOptions:
         check_fields(self, "--")
         if self.studies is not None and self.data.data != PHANTOM:
             raise DataError(f"--studies is the size of the phantom, got it with --data {self.data.data}; leave it out")
+        if self.quick and self.preset is not None:
+            raise DataError(f"needed either --quick or --preset, got both (--preset {self.preset})")
         known = [row.variant.name for row in STUDIES[self.study].rows[1:]]
         unknown = [name for name in self.variants if name not in known]
         if unknown:
@@ -65,6 +77,11 @@ class ExperimentOptions:
     def folder(self) -> Path:
         """The output folder."""
         return self.output or Path("runs/experiments-quick" if self.quick else "runs/experiments")
+
+    @property
+    def scoring(self) -> Scoring:
+        """How the trained networks are scored."""
+        return Scoring(self.split, self.protocol)
 
     @property
     def trainings(self) -> int:
@@ -91,7 +108,7 @@ class ExperimentOptions:
 
     def training(self) -> TrainOptions:
         """Return the options of the full network with seed 0; its output folder is not used."""
-        size = _size(quick=self.quick)
+        size = _size(quick=self.quick) if self.preset is None else preset_options(self.preset)
         return replace(
             size,
             data=self.data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from diffrgen.errors import DataError
+from diffrgen.experiments.job import Scoring
 from diffrgen.experiments.routing import RoutingStatistics
 from diffrgen.staging import replace_file
 from diffrgen.training.options import TrainOptions
@@ -22,9 +23,9 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One variant trained with one seed and evaluated on the test split.
+    """One variant trained with one seed and evaluated.
 
-    scores: the model's part of metrics.json; studies: ids of the test studies; per_study: matrices by name, each study's
+    scores: the model's part of metrics.json; studies: ids of the evaluated studies; per_study: matrices by name, each study's
     row of numbers as text, so that a line of the file is a study (see `Scores.per_study`, "statements" as COUNTS).
     """
 
@@ -37,6 +38,7 @@ class RunRecord:
     routing: RoutingStatistics | None
     studies: tuple[str, ...]
     per_study: dict[str, tuple[str, ...]]
+    scoring: Scoring = field(default_factory=Scoring)
     format_version: int = FORMAT_VERSION
 
     def numbers(self, name: str) -> np.ndarray | None:

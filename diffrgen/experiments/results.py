@@ -52,9 +52,9 @@ class StudyResults:
             data = f"phantom of {options.phantom.studies} studies, {options.phantom.size} px"
         seconds = [run.summary.seconds for runs in self.runs.values() for run in runs]
         return (
-            f"{data}; {len(first.studies)} test studies; {len(self.runs[first.variant])} seed(s); {summary.steps} steps of "
-            f"{options.optimiser.batch_size} studies at {options.image.size} px, {sum(seconds) / len(seconds):.0f} s a "
-            f"training; {summary.machine}; "
+            f"{data}; {len(first.studies)} {first.scoring.split} studies; {len(self.runs[first.variant])} seed(s); "
+            f"{summary.steps} steps of {options.optimiser.batch_size} studies at {options.image.size} px, "
+            f"{sum(seconds) / len(seconds):.0f} s a training; {summary.machine}; "
             + ", ".join(f"{name} {version}" for name, version in summary.versions.items())
             + "."
         )

@@ -17,7 +17,7 @@ from typing import IO
 from tqdm import tqdm
 
 from diffrgen.errors import DataError
-from diffrgen.experiments.job import Job
+from diffrgen.experiments.job import Job, Scoring
 from diffrgen.experiments.record import RunRecord
 from diffrgen.experiments.shared import open_job_folder
 from diffrgen.experiments.variants import Study
@@ -28,14 +28,17 @@ POLL_SECONDS = 0.5
 LOG = "log.txt"
 
 
-def jobs_of(study: Study, full: TrainOptions, *, seeds: int, output: Path) -> list[Job]:
+def jobs_of(
+    study: Study, full: TrainOptions, *, seeds: int, output: Path, scoring: Scoring | None = None
+) -> list[Job]:
     """Return a job for each variant and seed, all variants of a seed before the next seed."""
-    jobs = []
+    jobs, scoring = [], scoring or Scoring()
     for seed in range(seeds):
         for row in study.rows:
             name = row.variant.name
             options = replace(row.variant.of(full), seed=seed, output=Path(f"{name}-{seed}"))
-            jobs.append(Job(name, options, (output / "runs" / name / f"seed-{seed}.json").resolve()))
+            record = (output / "runs" / name / f"seed-{seed}.json").resolve()
+            jobs.append(Job(name, options, record, scoring))
     return jobs
 
 
@@ -44,7 +47,7 @@ def finished(job: Job) -> RunRecord | None:
     if not job.record.exists():
         return None
     record = RunRecord.load(job.record)
-    if record.options != job.options:
+    if (record.options, record.scoring) != (job.options, job.scoring):
         raise DataError(f"{job.record}: holds a run with other options than those asked for; choose another --output")
     return record
 

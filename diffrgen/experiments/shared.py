@@ -15,8 +15,10 @@ from diffrgen.pipeline.data_digest import FILE as DIGESTS
 from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
-from diffrgen.records import SPLITS
+from diffrgen.records import SPLITS, Split
+from diffrgen.retrieval import DualRetriever
 from diffrgen.staging import staged
+from diffrgen.training.artifacts import crop_choice
 from diffrgen.training.assembly import TrainingParts, assemble
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.run_lock import made_folder
@@ -26,11 +28,11 @@ from diffrgen.training.setup import set_up
 COMPLETE = "shared.json"
 
 
-def make_shared(options: TrainOptions, folder: Path) -> int:
+def make_shared(options: TrainOptions, folder: Path, *, split: Split = "test") -> int:
     """Make in `folder` what runs with `options` share, unless it is there; return the steps of a training.
 
     The retriever is fitted with the seed of `options`, whatever that of a run. DataError if the folder was made with
-    other options, and where the data have no test split.
+    other options, and where the data lack the `split` that trained networks are scored on.
     """
     options = replace(options, output=Path(folder.name))
     complete = folder / COMPLETE
@@ -38,22 +40,28 @@ def make_shared(options: TrainOptions, folder: Path) -> int:
         raise DataError(f"{folder}: was made with other options than those asked for; choose another --output")
     run, state = RunFolder(folder), PartialState()
     with made_folder(folder):
-        parts = assemble(set_up(options, run, state, needed=SPLITS))
+        parts = assemble(set_up(options, run, state, needed=[name for name in SPLITS if name in {"train", "val", split}]))
     if not complete.exists():
-        _find_test_references(run, parts, state.device)
+        _find_references_of(split, run, parts, state.device, features=options.freeze == "encoder")
         save_json(options, complete)
     batch_size = min(options.optimiser.batch_size, len(parts.train))
     return options.optimiser.epochs * (len(parts.train) // batch_size // options.optimiser.accumulate)
 
 
-def _find_test_references(run: RunFolder, parts: TrainingParts, device: torch.device) -> None:
-    source = parts.source
+def _find_references_of(
+    split: Split, run: RunFolder, parts: TrainingParts, device: torch.device, *, features: bool
+) -> None:
+    """Retrieve for the studies of `split`; features: whether the images are read as those of a frozen encoder."""
+    source, retriever = parts.source, run.retriever().to(device)
+    if features:
+        assert isinstance(retriever, DualRetriever)  # TrainOptions refuses another one
+        retriever.image_transform = crop_choice()
     find_references(
-        run.retriever().to(device),
+        retriever,
         run.index(),
         source,
-        source.splits.test,
-        split="test",
+        source.splits[split],
+        split=split,
         settings=parts.settings,
         prior=parts.model.config.prior,
         context=parts.model.config.context,

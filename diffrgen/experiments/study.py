@@ -30,8 +30,8 @@ def run_study(options: ExperimentOptions, *, progress: bool = True) -> StudyFile
     Raises DataError for unusable data, for an output folder made with other options, and for a training that fails.
     """
     study, full, output = options.chosen, options.training(), options.folder
-    steps = make_shared(full, output / "shared")
-    jobs = jobs_of(study, full, seeds=options.trainings, output=output)
+    steps = make_shared(full, output / "shared", split=options.split)
+    jobs = jobs_of(study, full, seeds=options.trainings, output=output, scoring=options.scoring)
     runner = Runner(
         output, output / "shared", processes=options.side_by_side, steps=steps, keep_weights=options.keep_weights
     )

@@ -52,7 +52,13 @@ def run_job(job: Job, folder: Path) -> RunRecord:
         # No intervals here: the table computes them over all runs of a study, from the stored per-study scores.
         evaluation = evaluate(
             EvaluateOptions(
-                folder, baselines=False, resamples=0, generation=options.generation, decoded=options.decoded
+                folder,
+                split=job.scoring.split,
+                protocol=job.scoring.protocol,
+                baselines=False,
+                resamples=0,
+                generation=options.generation,
+                decoded=options.decoded,
             )
         )
         record = make_record(job, summary, evaluation, parameters=run.model().num_parameters())
@@ -77,6 +83,7 @@ def make_record(job: Job, summary: TrainingSummary, evaluation: Evaluation, *, p
         routing=routing_statistics([report.routing for report in evaluation.written], states),
         studies=tuple(study.id for study in evaluation.studies),
         per_study={name: as_rows(matrix) for name, matrix in numbers.items()},
+        scoring=job.scoring,
     )
 
 

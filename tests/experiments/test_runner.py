@@ -19,7 +19,7 @@ from diffrgen import train as train_command
 from diffrgen.errors import DataError
 from diffrgen.experiments import runner
 from diffrgen.experiments.__main__ import main
-from diffrgen.experiments.job import Job
+from diffrgen.experiments.job import Job, Scoring
 from diffrgen.experiments.record import RunRecord
 from diffrgen.experiments.runner import Runner, jobs_of
 from diffrgen.experiments.shared import make_shared, open_job_folder
@@ -61,15 +61,16 @@ def unbroken(options, shared) -> RunRecord:
     return run_one(options, shared, shared.parent / "unbroken")
 
 
-def one_job(options: TrainOptions, output: Path) -> Job:
-    return jobs_of(replace(STUDIES["table2"], rows=STUDIES["table2"].rows[:1]), options, seeds=1, output=output)[0]
+def one_job(options: TrainOptions, output: Path, scoring: Scoring | None = None) -> Job:
+    study = replace(STUDIES["table2"], rows=STUDIES["table2"].rows[:1])
+    return jobs_of(study, options, seeds=1, output=output, scoring=scoring)[0]
 
 
-def run_one(options: TrainOptions, shared: Path, output: Path) -> RunRecord:
+def run_one(options: TrainOptions, shared: Path, output: Path, scoring: Scoring | None = None) -> RunRecord:
     """Train in a process that has imported torch before; those of the test of a study begin as a user's do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "Popen", WarmProcess)
-        (record,) = Runner(output, shared, processes=1, steps=9).run([one_job(options, output)], progress=False)
+        (record,) = Runner(output, shared, processes=1, steps=9).run([one_job(options, output, scoring)], progress=False)
     return record
 
 
@@ -184,3 +185,22 @@ def test_data_without_a_test_split_are_refused_before_anything_is_made(tmp_path)
     with pytest.raises(DataError, match="needed studies in the split 'test', got none"):
         make_shared(options, tmp_path / "study" / "shared")
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_frozen_encoder_is_trained_once_and_networks_are_scored_on_the_split_that_is_asked_for(
+    data, tmp_path, monkeypatch
+):
+    parsed = train_command.parse_options(
+        arguments(data, Path("full-0"), "--pretrain.epochs", "1", "--freeze", "encoder", "--stored-crops", "1")
+    )
+    options = replace(parsed, decoded=replace(parsed.decoded, image_cache_folder=tmp_path / "cache"))
+    shared = tmp_path / "shared"
+    make_shared(options, shared)  # with the retrieved reports of the test split
+    monkeypatch.setattr(runner, "discard", lambda _: None)
+    folder = tmp_path / "out"
+    record = run_one(options, shared, folder, Scoring("val", "r2gen-iu"))
+    assert record.studies == tuple(study["id"] for study in json.loads(data.read_text())["val"])
+    assert "training the encoder on labels" not in (folder / "work" / "full-0" / "log.txt").read_text()
+    with pytest.raises(DataError, match="other options than those asked for"):
+        run_one(options, shared, folder, Scoring("test", "r2gen-iu"))
+    assert run_one(options, shared, tmp_path / "other").scoring == Scoring("test", "promptmrg")

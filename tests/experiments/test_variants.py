@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from tiny_network import tiny_config
 
 from diffrgen.errors import DataError
 from diffrgen.experiments.__main__ import parse_options
+from diffrgen.experiments.job import Scoring
 from diffrgen.experiments.options import ExperimentOptions
 from diffrgen.experiments.runner import jobs_of
 from diffrgen.experiments.variants import STUDIES
@@ -102,7 +103,21 @@ def test_seeds_and_size():
     assert parse_options(["table3", "--quick"]).folder != parse_options(["table3"]).folder
 
 
+def test_a_preset_is_trained_at_its_full_size_and_scored_as_asked(tmp_path):
+    command = ["table2", "--preset", "iu", "--data", "iu.json", "--split", "val", "--protocol", "r2gen-iu"]
+    options = parse_options(command)
+    iu = preset_options("iu")
+    assert options.training() == replace(iu, data=DataOptions(data="iu.json"))
+    assert parse_options([*command, "--epochs", "8"]).training().optimiser == replace(iu.optimiser, epochs=8)
+    jobs = jobs_of(options.chosen, options.training(), seeds=1, output=tmp_path, scoring=options.scoring)
+    assert {job.scoring for job in jobs} == {Scoring("val", "r2gen-iu")}
+    assert [job.options.model.contrast_weight for job in jobs] == [iu.model.contrast_weight] * 3 + [0]
+    assert parse_options(["table2"]).scoring == Scoring("test", "promptmrg")
+
+
 def test_unusable_options_are_named():
+    with pytest.raises(DataError, match=r"needed either --quick or --preset, got both \(--preset iu\)"):
+        ExperimentOptions("table2", quick=True, preset="iu")
     with pytest.raises(DataError, match="--seeds: expected a whole number of at least 1 or none, got 0"):
         ExperimentOptions("table2", seeds=0)
     with pytest.raises(DataError, match="--studies: expected a whole number of at least 3 or none, got 2"):
