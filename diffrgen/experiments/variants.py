@@ -126,6 +126,7 @@ STUDIES: dict[StudyName, Study] = {
                 _row(Variant("lambda-1", {"disease_weight": 1.0}), "lambda 1"),
                 _row(Variant("scalar-difference", {"difference": "scalars"}), "D of scalars alone"),
                 _row(Variant("finding-queries", {"finding_queries": True}), "finding queries"),
+                _row(Variant("severities", {"severities": True}), "severities in the prompt"),
                 _row(Variant("finding-weight-3", {"finding_weight": 3.0}), "finding words with weight 3"),
                 _row(Variant("indication", {"context": ("indication",)}), "with the indication"),
             ),

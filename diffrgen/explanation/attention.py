@@ -45,7 +45,7 @@ def cross_attention(
     attention: Any = decoder.get_submodule(f"encoder.layer.{model.config.decoder.num_hidden_layers - 1}.crossattention.self")
     with recorded(attention.query, attention.key) as (queries, keys):
         decoder(
-            **model.decoder_inputs(ids, encoded.prompt_rows),
+            **model.decoder_inputs(ids, encoded.prompt_rows, encoded.severities),
             attention_mask=torch.ones_like(ids),
             encoder_hidden_states=encoded.last_hidden_state,
             encoder_attention_mask=encoded.memory_mask,

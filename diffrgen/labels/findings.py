@@ -48,6 +48,15 @@ class State(IntEnum):
     UNCERTAIN = 3
 
 
+class Severity(IntEnum):
+    """Severity of one positive finding in a report."""
+
+    UNSTATED = 0
+    MILD = 1
+    MODERATE = 2
+    SEVERE = 3
+
+
 # Used for each state of a prior study if there is no prior study.
 NO_STUDY = -1
 

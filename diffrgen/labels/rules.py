@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,15 @@ _UNDECIDED: dict[Convention, State] = {"chexpert": State.UNCERTAIN, "openi": Sta
 # Rank of the states: a report that mentions a finding more than once keeps the highest.
 _RANK = {State.BLANK: 0, State.NEGATIVE: 1, State.UNCERTAIN: 2, State.POSITIVE: 3}
 _PRESENT = (State.POSITIVE, State.UNCERTAIN)
+
+
+class Mention(NamedTuple):
+    """A finding in a sentence: its number (14: an abnormality outside FINDINGS), its first character, its end, its state."""
+
+    finding: int
+    start: int
+    end: int
+    state: State
 
 
 class RuleLabeler:
@@ -50,7 +59,7 @@ class RuleLabeler:
             for name in self._columns
             if name in table
         }
-        self._read = lru_cache(maxsize=remember)(self._read_sentence)
+        self.mentions = lru_cache(maxsize=remember)(self._mentions)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the states of `FINDINGS` in each text, (len(texts), 14) int64.
@@ -66,28 +75,28 @@ class RuleLabeler:
         states = [State.BLANK] * (len(FINDINGS) + 1)
         sentences = split_sentences(text)
         for sentence in sentences:
-            for column, state in self._read(sentence):
-                states[column] = max(states[column], state, key=_RANK.__getitem__)
+            for mention in self.mentions(sentence):
+                states[mention.finding] = max(states[mention.finding], mention.state, key=_RANK.__getitem__)
         device = FINDINGS.index("support devices")
         abnormal = any(state in _PRESENT for column, state in enumerate(states) if column != device)
         states[NO_FINDING] = State.POSITIVE if sentences and not abnormal else State.BLANK
         return [int(state) for state in states[: len(FINDINGS)]]
 
-    def _read_sentence(self, sentence: str) -> tuple[tuple[int, State], ...]:
-        """Return (column, state) of every mention in one sentence."""
-        found: list[tuple[int, State]] = []
+    def _mentions(self, sentence: str) -> tuple[Mention, ...]:
+        """Return every mention in one sentence."""
+        found: list[Mention] = []
         mentions: list[tuple[int, str, tuple[int, int]]] = []
         for name, pattern in self._patterns.items():
             column = self._columns[name]
             for match in pattern.finditer(sentence):
                 group = match.lastgroup or ""
                 if group in self._fixed:
-                    found.append((column, self._fixed[group]))
+                    found.append(Mention(column, *match.span(), self._fixed[group]))
                 elif group in ("mention", "weak"):
                     mentions.append((column, group, match.span()))
         states = self._scope.states(sentence, [span for _, _, span in mentions])
-        for (column, group, _), state in zip(mentions, states, strict=True):
+        for (column, group, span), state in zip(mentions, states, strict=True):
             # A weak sign is uncertain at most.
             weakened = group == "weak" and state is State.POSITIVE
-            found.append((column, State.UNCERTAIN if weakened else state))
+            found.append(Mention(column, *span, State.UNCERTAIN if weakened else state))
         return tuple(found)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from diffrgen.labels.findings import Severity
+
 OTHER = "other"
-WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+SEVERITY_WORDS: Mapping[Severity, tuple[str, ...]] = MappingProxyType(
     {
-        "severity": (
-            *("tiny", "trace", "small", "minimal", "minimally", "slight", "slightly", "mild", "mildly", "minor"),
-            *("moderate", "moderately", "intermediate", "medium", "fairly", "noticeably"),
+        Severity.MILD: ("tiny", "trace", "small", "minimal", "minimally", "slight", "slightly", "mild", "mildly", "minor"),
+        Severity.MODERATE: ("moderate", "moderately", "intermediate", "medium", "fairly", "noticeably"),
+        Severity.SEVERE: (
             *("large", "sizeable", "severe", "severely", "marked", "markedly", "extensive", "massive", "grossly"),
         ),
+    }
+)
+WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "severity": tuple(word for words in SEVERITY_WORDS.values() for word in words),
         "side": ("left", "right", "bilateral", "bilaterally", "both", "unilateral"),
         "zone": (
             *("upper", "mid", "middle", "lower", "midlung", "lingula", "lingular", "base", "bases", "basal", "basilar"),

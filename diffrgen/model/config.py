@@ -53,7 +53,7 @@ class DiffRGenConfig(PretrainedConfig):
 
     `variant`: "promptmrg" is PromptMRG's network: the decoder attends to the encoder's patches as they are, and the classifier
     sees a row that a transformer reads out of the reports' embeddings, which are as wide as `width`. It has no aggregation
-    module, difference features, contrast (Eq. 8), prior, context or finding queries.
+    module, difference features, contrast (Eq. 8), prior, context, finding queries or severities.
 
     The parts that the paper's ablations take away: `difference_metrics=()` leaves out the difference features, so that
     the memory holds no D and Eq. 8 contrasts with other studies alone; a layer of one mask is plain cross-attention over
@@ -94,6 +94,7 @@ class DiffRGenConfig(PretrainedConfig):
         centres: Centres = "rank",
         row_routing: bool = False,
         finding_queries: bool = False,
+        severities: bool = False,
         dropout: Annotated[PositiveOrZero, Lt(1)] = 0.1,
         findings: Count = 14,
         disease_weight: PositiveOrZero = 4.0,
@@ -127,7 +128,7 @@ class DiffRGenConfig(PretrainedConfig):
         self.share_fam, self.share_projections = share_fam, share_projections
         self.masking, self.routing, self.operator_backend = masking, routing, operator_backend
         self.centres, self.row_routing = centres, row_routing
-        self.finding_queries = finding_queries
+        self.finding_queries, self.severities = finding_queries, severities
         self.dropout = dropout
         self.findings = findings
         self.disease_weight, self.logit_adjustment = disease_weight, logit_adjustment
@@ -185,7 +186,7 @@ class DiffRGenConfig(PretrainedConfig):
                 f"expected retrieved embeddings of width {self.width} for variant 'promptmrg', which does not project them, "
                 f"got {self.retrieved_width}"
             )
-        parts = ("masks_per_layer", "difference_metrics", "prior", "context", "finding_queries", "contrast_weight")
+        parts = ("masks_per_layer", "difference_metrics", "prior", "context", "finding_queries", "severities", "contrast_weight")
         found = [name for name in parts if getattr(self, name)]
         if found:
             raise DataError(f"expected none of {', '.join(found)} for variant 'promptmrg', which has no such part")

@@ -28,14 +28,16 @@ from diffrgen.model.prior import PriorReferences
 from diffrgen.model.processes import weight_of
 from diffrgen.model.promptmrg import RetrievedMemory, encode_for_promptmrg, widen_cross_attention
 from diffrgen.model.rows import given_or_true, masked_mean
+from diffrgen.model.severity import SeverityHead
 from diffrgen.model.views import ViewFeatures, ViewKinds, ViewMarks, encode_views
 from diffrgen.model.writing import ReportWriting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Weight of the view recogniser's loss; small, because all gradients are clipped by their common norm.
-VIEW_WEIGHT = 0.1
+# Weight of the losses of the view recogniser and of the severities; small, because all gradients are clipped by their
+# common norm. Neither reaches the other parts, and AdamW's steps do not depend on it.
+SIDE_WEIGHT = 0.1
 # Names that tensors had in version 0.1.
 FORMER_NAMES = {r"^classifier\.prior$": "classifier.class_prior"}
 
@@ -79,6 +81,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         self.difference_fam = FlexiRouteAggregation(config) if own else None
         self.finding_queries = FindingQueries(config) if config.finding_queries else None
         self.classifier = DiseaseClassifier(config, image_width)
+        self.severity = SeverityHead(config, image_width) if config.severities else None
         self.contrast = ContrastHead(config, image_width)
         self.memory_projection = nn.Linear(config.width, config.decoder.hidden_size)
         self.memory: RetrievedMemory | None = None
@@ -86,7 +89,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
 
     def _add_promptmrg_parts(self, config: DiffRGenConfig, image_width: int) -> None:
         self.view_marks = self.prior = self.difference = self.difference_fam = None
-        self.context = self.finding_queries = None
+        self.context = self.finding_queries = self.severity = None
         # This variant's encoding and losses use neither.
         absent: Any = None
         self.fam = self.contrast = absent
@@ -137,6 +140,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         if (context := self._context_rows(inputs)) is not None:
             memory, masks = [*memory, context[0]], [*masks, context[1]]
         mean_similar = masked_mean(similar, retrieved_mask)
+        severity_logits = None if self.severity is None else self.severity(image.pooled.detach(), mean_similar.detach())
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),  # [F ; S ; D ; context]
             memory_mask=torch.cat(masks, dim=1),
@@ -150,6 +154,8 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
             view_counts=None if views is None else inputs.view_counts,
             view_loss=None if views is None else views.loss,
             prompt_rows=None if self.finding_queries is None else self.finding_queries.prompt_rows(finding_rows),
+            severity_logits=severity_logits,
+            severities=None if severity_logits is None else severity_logits.argmax(1),
         )
 
     def _patches(self, image: ViewFeatures, inputs: StudyInputs) -> tuple[Tensor, ViewKinds | None]:
@@ -258,6 +264,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         self,
         *,
         states: Tensor | None = None,
+        severities: Tensor | None = None,
         labels: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -267,11 +274,14 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     ) -> DiffRGenOutput:
         """Compute the losses of a batch (with `states` and `labels`), or one decoding step (with `decoder_input_ids`).
 
-        states (B, C) int64: the reference disease states; labels (B, T) int64: report tokens and the end token, padded by
+        states (B, C) int64: the reference disease states; severities (B, C) int64: those that the reference report states, for
+        a network with severities; labels (B, T) int64: report tokens and the end token, padded by
         -100; the report is decoded after the prompt of the reference states. inputs: the fields of `StudyInputs` by name. The
         other arguments are `generate`'s.
         """
         encoded = self.encode(StudyInputs.of(inputs)) if encoder_outputs is None else encoder_outputs
+        if severities is not None:
+            encoded.severities = severities
         if labels is not None:
             now = self.predicted_states(encoded) if states is None else states
             prompt = self.prompt_ids(now, encoded.get("prior_states"))
@@ -295,7 +305,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
             encoder_last_hidden_state=encoded.last_hidden_state,
             **{CACHE: decoded.get(CACHE)},
         )
-        return output if labels is None else self._with_losses(output, encoded, states, labels)
+        return output if labels is None else self._with_losses(output, encoded, states, severities, labels)
 
     def decode_step(
         self, encoded: EncodedStudy, ids: Tensor, memory_mask: Tensor | None, cache: Any, **options: Any
@@ -303,12 +313,13 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         """Return the decoder's output for ids (B, T), which follow the tokens in `cache`; the logits are guided if requested."""
         past = 0 if cache is None else cache.get_seq_length()
         memory, rows, base = encoded.last_hidden_state, encoded.get("prompt_rows"), encoded.get("base_prompt")
+        severities = encoded.get("severities")
         if base is not None:
             ids = beside_base(ids, base, past=past)
-            memory, rows = twice(memory), twice(rows)
+            memory, rows, severities = twice(memory), twice(rows), twice(severities)
             memory_mask = None if memory_mask is None else twice(memory_mask)
         decoded = self.decoder(
-            **self.decoder_inputs(ids, rows, past=past),
+            **self.decoder_inputs(ids, rows, severities, past=past),
             encoder_hidden_states=memory,
             encoder_attention_mask=memory_mask,
             **{CACHE: cache},
@@ -320,11 +331,16 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         return decoded
 
     def _with_losses(
-        self, output: DiffRGenOutput, encoded: EncodedStudy, states: Tensor | None, labels: Tensor
+        self,
+        output: DiffRGenOutput,
+        encoded: EncodedStudy,
+        states: Tensor | None,
+        severities: Tensor | None,
+        labels: Tensor,
     ) -> DiffRGenOutput:
         """Add L = L_LM + lambda L_SDL + gamma L_SCL and its terms; without states, L_LM alone.
 
-        NOTE: a view recogniser adds a loss of its own, whose gradient reaches nothing but the recogniser.
+        NOTE: a view recogniser and severities add losses of their own, whose gradients reach nothing but these parts.
         """
         config, weights = self.config, (labels != IGNORED).float()
         if self.training:
@@ -346,9 +362,13 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
                 + config.disease_weight * output.disease_loss
                 + config.contrast_weight * output.contrast_loss
             )
+        if self.severity is not None and states is not None and severities is not None:
+            assert encoded.severity_logits is not None  # `encode` gives them
+            output.severity_loss = self.severity.loss(encoded.severity_logits, severities, states)
+            output.loss = output.loss + SIDE_WEIGHT * output.severity_loss
         if encoded.view_loss is not None:
             output.view_loss = encoded.view_loss
-            output.loss = output.loss + VIEW_WEIGHT * output.view_loss
+            output.loss = output.loss + SIDE_WEIGHT * output.view_loss
         return output
 
     def predicted_states(self, encoded: EncodedStudy) -> Tensor:
@@ -378,15 +398,23 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         start = tokens.new_full((len(tokens), 1), self.config.decoder_start_token_id)
         return torch.cat([start, tokens], dim=1)
 
-    def decoder_inputs(self, ids: Tensor, prompt_rows: Tensor | None, *, past: int = 0) -> dict[str, Tensor]:
+    def decoder_inputs(
+        self, ids: Tensor, prompt_rows: Tensor | None, severities: Tensor | None = None, *, past: int = 0
+    ) -> dict[str, Tensor]:
         """Return the decoder's input for ids (B, T), which follow `past` cached tokens, by its argument name.
 
-        prompt_rows: the encoded study's rows, which are added to the prompt's embeddings; None: no such rows.
+        prompt_rows and severities: the encoded study's, which are added to the prompt's embeddings; None: there are none.
         """
-        if prompt_rows is None or past:
+        if past or (prompt_rows is None and severities is None):
             return {"input_ids": ids}
-        assert self.finding_queries is not None  # whose rows these are
-        return {"inputs_embeds": self.finding_queries.join(self.get_input_embeddings()(ids), prompt_rows)}
+        words = self.get_input_embeddings()(ids)
+        if prompt_rows is not None:
+            assert self.finding_queries is not None  # whose rows these are
+            words = self.finding_queries.join(words, prompt_rows)
+        if severities is not None:
+            assert self.severity is not None  # which they come from
+            words = self.severity.join(words, ids, severities)
+        return {"inputs_embeds": words}
 
     def set_temperature(self, value: float) -> None:
         """Set the routers' Gumbel-softmax temperature (Eq. 7)."""

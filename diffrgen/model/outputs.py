@@ -27,7 +27,8 @@ class EncodedStudy(ModelOutput):
     pooled (B, E), similar and difference (B, d): the means over
     the views and over the retrieved reports that Eq. 8 compares, difference None without D. prior_states (B, C): as they
     were given, None if they were not. prompt_rows (B, C, decoder width): what joins the prompt's embeddings
-    (`FindingQueries`), None without finding queries. view_kinds (B, V): places in
+    (`FindingQueries`), None without finding queries. severity_logits (B, 4, C) and severities (B, C), the most probable ones
+    or those of the reference reports (`SeverityHead`), None in a network without severities. view_kinds (B, V): places in
     `records.VIEW_KINDS`, recognised ones among them, None in a network for one image; view_counts (B,) int64: the views that
     are given, likewise; view_loss: the recogniser's.
     base_prompt (B, 1 + C) and guidance: of guided decoding (`diffrgen.model.guidance`), None if it is ordinary.
@@ -45,6 +46,8 @@ class EncodedStudy(ModelOutput):
     view_counts: Tensor | None = None
     view_loss: Tensor | None = None
     prompt_rows: Tensor | None = None
+    severity_logits: Tensor | None = None
+    severities: Tensor | None = None
     base_prompt: Tensor | None = None
     guidance: float | None = None
 
@@ -70,6 +73,7 @@ class DiffRGenOutput(OutputWithCache):
     disease_loss: Tensor | None = None
     contrast_loss: Tensor | None = None
     view_loss: Tensor | None = None
+    severity_loss: Tensor | None = None
     logits: Tensor = GIVEN
     disease_logits: Tensor | None = None
     routing: tuple[Tensor, ...] | None = None
@@ -80,7 +84,8 @@ class DiffRGenOutput(OutputWithCache):
 class GeneratedReports:
     """Reports as token ids (B, T) without prompt, padded, and what the model based them on.
 
-    states (B, C): the disease states that prompted the decoder; state_probability (B, 4, C): of each state of each disease;
+    states (B, C): the disease states that prompted the decoder; severities (B, C): those of positive findings that did, values
+    of `Severity`, None in a network without severities; state_probability (B, 4, C): of each state of each disease;
     routing and view_kinds as in `EncodedStudy`. token_log_probability (B, T) float32: of each token, 0 for padding; None
     where it was not asked for.
     """
@@ -90,6 +95,7 @@ class GeneratedReports:
     state_probability: Tensor
     routing: tuple[Tensor, ...]
     view_kinds: Tensor | None = None
+    severities: Tensor | None = None
     token_log_probability: Tensor | None = None
 
     @property

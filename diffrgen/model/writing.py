@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationMixin
 
+from diffrgen.labels import State
 from diffrgen.model.beam_cache import CACHE, NAMES, BeamCache
 from diffrgen.model.config import DiffRGenConfig
 from diffrgen.model.guidance import without_positives
@@ -70,6 +71,7 @@ class ReportWriting(GenerationMixin):
             state_probability=encoded.disease_logits.float().softmax(1),
             routing=encoded.routing,
             view_kinds=encoded.view_kinds,
+            severities=None if encoded.severities is None else encoded.severities * (states == State.POSITIVE),
             token_log_probability=self.token_log_probability(encoded, prompt, sequences) if token_scores else None,
         )
 
@@ -80,7 +82,9 @@ class ReportWriting(GenerationMixin):
         Arguments are as in `write_reports`. Raises ValueError for a cache that guided decoding has not made itself.
         """
         ids = self.prompt_ids(prompt.states, prompt.prior_states)
-        study = EncodedStudy(encoded.last_hidden_state, prompt_rows=encoded.prompt_rows)
+        study = EncodedStudy(
+            encoded.last_hidden_state, prompt_rows=encoded.prompt_rows, severities=encoded.severities
+        )
         if guidance != 1:
             study.base_prompt = self.prompt_ids(without_positives(prompt.states), prompt.prior_states)
             study.guidance = guidance

@@ -91,7 +91,10 @@ def _content(explained: ExplainedReport, abstain: float | None = None) -> dict[s
         "written": written,
         "pictures": [picture(image) for image in explained.images],
         "views": [view_name(written.views, place) for place in range(len(explained.images))],
-        "findings": [(name, STATE_WORDS[written.states[name]], written.positive_probability[name]) for name in findings],
+        "findings": [
+            (name, STATE_WORDS[written.states[name]], written.severity_of(name), written.positive_probability[name])
+            for name in findings
+        ],
         "confidence": [confidence_words(sentence, below=abstain) for sentence in written.confidence or ()],
         "not_mentioned": not_mentioned_words(written.not_mentioned or ()),
         "heats": [heat_pictures(explained.images, sentence.heat) for sentence in explained.sentences],

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffrgen.explanation import ExplainedReport
-from diffrgen.page.words import METRIC_NAMES, STATE_WORDS, confidence_words, share_words
+from diffrgen.page.words import METRIC_NAMES, confidence_words, share_words, state_words
 from diffrgen.reporting.confidence import not_mentioned_words
 from diffrgen.text import printable
 
@@ -53,5 +53,6 @@ def _states(explained: ExplainedReport) -> Table:
     table = Table("finding", "state", "P(positive)", "", title="disease states", title_justify="left")
     for finding, state in written.states.items():
         probability = written.positive_probability[finding]
-        table.add_row(finding, STATE_WORDS[state], f"{probability:.2f}", "━" * round(BAR * probability))
+        words = state_words(state, written.severity_of(finding))
+        table.add_row(finding, words, f"{probability:.2f}", "━" * round(BAR * probability))
     return table

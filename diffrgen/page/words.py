@@ -30,6 +30,15 @@ CLEAR = 0.05
 HALF = 0.5
 
 
+def state_words(state: str, severity: str | None = None) -> str:
+    """Return the state of a finding as text, with its severity.
+
+    >>> state_words("blank"), state_words("positive", "mild")
+    ('not mentioned', 'present, mild')
+    """
+    return STATE_WORDS[state] if severity is None else f"{STATE_WORDS[state]}, {severity}"
+
+
 def prose(text: str) -> str:
     """Return a cleaned sentence as one writes it: no blank before a stop, a capital first.
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from diffrgen.fitting.epoch import SharedEpoch, seeded_generator
 from diffrgen.images import ImageTransform, ReadImage, read_resized
-from diffrgen.labels import FINDINGS, NO_STUDY, State
+from diffrgen.labels import FINDINGS, NO_STUDY, Severity, SeverityReader, State
 from diffrgen.model.language import IGNORED
 from diffrgen.pipeline.contexts import Contexts, hide_sections
 from diffrgen.pipeline.hiding import hide_rows, shown_views
@@ -38,8 +39,9 @@ VIEW_DRAW = 3
 class ExampleSettings:
     """The settings of examples: image transform, tokenizer, cleaning rules, report index, image reader.
 
-    findings: the network's number of findings, 14 or 18. sections: whether it generates findings and impression.
-    single_view: the probability that a training example of several views shows only one of them.
+    findings: the network's number of findings, 14 or 18. severities: whether it takes their severities. sections: whether it
+    generates findings and impression. single_view: the probability that a training example of several views shows only one
+    of them.
     """
 
     transform: ImageTransform
@@ -50,6 +52,7 @@ class ExampleSettings:
     token_features: bool = False
     read: ReadImage = read_resized
     findings: int = len(FINDINGS)
+    severities: bool = False
     sections: bool = False
     single_view: float = 0.0
 
@@ -59,8 +62,9 @@ class StudyDataset(Dataset[Example]):
 
     An example holds the V views of a study, pixel_values (V, C, S, S) and view_kinds (V,) int64; retrieved (N, E) and
     retrieved_mask (N,) bool; with `priors`, prior (R, E), prior_mask (R,) bool and prior_states (C,) int64 of the
-    patient's prior study; with `contexts`, context (F, E) and context_mask (F,) bool; states (C,) int64; labels (T,) int64,
-    report tokens and the end token. `neighbours`, `priors` and `contexts` have one row a study. Augmentation, of the images,
+    patient's prior study; with `contexts`, context (F, E) and context_mask (F,) bool; states (C,) int64; with
+    `settings.severities`, severities (C,) int64 that the report states; labels (T,) int64, report tokens and the end token.
+    `neighbours`, `priors` and `contexts` have one row a study. Augmentation, of the images,
     the prior and the context, is drawn from (seed, epoch, study), so that an example does not depend on the number
     of workers or on where training was resumed.
 
@@ -96,6 +100,7 @@ class StudyDataset(Dataset[Example]):
             else [sections.text for sections in self.sections]
         )
         self.states = torch.tensor([study.labels for study in studies], dtype=torch.int64)  # (n, C)
+        self.severities = _severities(self.reports, self.states) if settings.severities else None
         tokenizer = settings.tokenizer
         ids = (
             [tokenizer(report, add_special_tokens=False).input_ids for report in self.reports]
@@ -151,6 +156,7 @@ class StudyDataset(Dataset[Example]):
             **self._prior(row, shown),
             **self._context(row),
             "states": self.states[row],
+            **({} if self.severities is None else {"severities": self.severities[row]}),
             "labels": self.labels[row],
         }
 
@@ -188,6 +194,13 @@ class StudyDataset(Dataset[Example]):
         if self.settings.transform.train:
             mask = hide_sections(mask, self._generator(row, CONTEXT_DRAW))
         return {"context": features, "context_mask": mask}
+
+
+def _severities(reports: Sequence[str], states: Tensor) -> Tensor:
+    """Return the severities (n, C) int64 that reports state of positive findings; unstated for other findings."""
+    stated = torch.from_numpy(SeverityReader()(reports))
+    severities = F.pad(stated, (0, states.shape[1] - stated.shape[1]), value=int(Severity.UNSTATED))
+    return severities.masked_fill(states != State.POSITIVE, int(Severity.UNSTATED))
 
 
 def _sections(study: Study) -> ReportSections:

@@ -157,6 +157,7 @@ class RunFolder:
             token_features=config.retrieved == "tokens",
             read=read,
             findings=config.findings,
+            severities=config.severities,
             sections=bool(settings.sections),
         )
 

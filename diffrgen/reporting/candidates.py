@@ -80,7 +80,7 @@ def studies_of(encoded: EncodedStudy, prompt: Prompt, rows: Tensor) -> tuple[Enc
     def of_rows(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[rows]
 
-    names = ("last_hidden_state", "memory_mask", "prompt_rows")
+    names = ("last_hidden_state", "memory_mask", "prompt_rows", "severities")
     parts: dict[str, Any] = {name: of_rows(encoded.get(name)) for name in names}
     kept = EncodedStudy(**parts)
     return kept, Prompt(prompt.states[rows], of_rows(prompt.prior_states))

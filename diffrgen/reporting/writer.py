@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from diffrgen.labels import AUXILIARY, FINDINGS, Labeler, State
+from diffrgen.labels import AUXILIARY, FINDINGS, Labeler, Severity, State
 from diffrgen.model import DiffRGenForReportGeneration, GeneratedReports, StudyInputs
 from diffrgen.pipeline.dataset import StudyDataset, example_loader
 from diffrgen.pipeline.generation import Decoding
@@ -41,7 +41,8 @@ class RetrievedReport:
 class GeneratedReport:
     """A generated report and its explanation.
 
-    states and positive_probability: the classifier's, one per finding; neighbours: most similar first; routing: the
+    states and positive_probability: the classifier's, one per finding; severities: its severity of each positive finding
+    whose severity the report is to state, None if the network has no severities; neighbours: most similar first; routing: the
     weights alpha of each layer's masks (Eq. 7), those for similar features first; views: the kind of each image's view, as
     given or classified, empty if the network takes one image. confidence: one for each sentence of the report, in order;
     not_mentioned: probable findings that the report omits, the most probable first. Both are None if the
@@ -58,6 +59,11 @@ class GeneratedReport:
     confidence: tuple[SentenceConfidence, ...] | None = None
     not_mentioned: tuple[NotMentioned, ...] | None = None
     sections: ReportSections | None = None
+    severities: dict[str, str] | None = None
+
+    def severity_of(self, finding: str) -> str | None:
+        """Return the severity of a finding, None if there is none."""
+        return (self.severities or {}).get(finding)
 
     @property
     def neighbour_reports(self) -> tuple[str, ...]:
@@ -70,13 +76,13 @@ class GeneratedReport:
         return [State[name.upper()] for name in self.states.values()]
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain values for JSON; without `confidence` and `not_mentioned` if the run has no calibration, and
-        without `sections` if it generates one text.
+        """Return plain values for JSON; without `confidence` and `not_mentioned` if the run has no calibration, without
+        `sections` if it generates one text, and without `severities` if its network has none.
         """
         content = asdict(self)
         if self.sections is not None:
             content["sections"] = self.sections._asdict()
-        for name in ("confidence", "not_mentioned", "sections"):
+        for name in ("confidence", "not_mentioned", "sections", "severities"):
             if content[name] is None:
                 del content[name]
         return content
@@ -217,14 +223,23 @@ def explain(
             neighbours=neighbours,
             routing=tuple(_rounded(alpha[row]) for alpha in generated.routing),
             views=tuple(VIEW_KINDS[kind] for kind in kinds),
+            severities=None if generated.severities is None else named_severities(generated.severities[row]),
         )
 
 
 def named_states(states: Tensor) -> dict[str, str]:
     """Return the name of each state (C,), by the finding's name."""
-    names = [name.lower() for name in State.__members__]
-    findings = (FINDINGS + AUXILIARY)[: len(states)]
-    return {finding: names[state] for finding, state in zip(findings, states.tolist(), strict=True)}
+    return {finding: State(state).name.lower() for finding, state in _by_finding(states)}
+
+
+def named_severities(severities: Tensor) -> dict[str, str]:
+    """Return the name of each severity (C,) that is not "unstated", by the finding's name."""
+    named = {finding: Severity(severity) for finding, severity in _by_finding(severities)}
+    return {finding: severity.name.lower() for finding, severity in named.items() if severity}
+
+
+def _by_finding(values: Tensor) -> Iterator[tuple[str, int]]:
+    return zip((FINDINGS + AUXILIARY)[: len(values)], values.tolist(), strict=True)
 
 
 def retrieved_reports(index: RetrievalIndex, neighbours: Neighbours, row: int) -> tuple[RetrievedReport, ...]:

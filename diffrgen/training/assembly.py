@@ -112,6 +112,7 @@ def _example_settings(
         token_features=options.model.retrieved == "tokens",
         read=setup.source.read_image,
         findings=setup.findings,
+        severities=options.model.severities,
         sections=bool(options.text.sections),
         single_view=options.image.single_view,
     )

@@ -52,7 +52,7 @@ def without_absent_parts(options: TrainOptions) -> TrainOptions:
         return options
     absent: dict[str, Any] = {"masks_per_layer": (), "difference_metrics": ()}
     absent |= {"contrast_form": "supervised", "contrast_weight": 0.0}
-    absent |= {"prior": False, "finding_queries": False, "row_routing": False}
+    absent |= {"prior": False, "finding_queries": False, "severities": False, "row_routing": False}
     return replace(options, model=replace(options.model, **absent))
 
 

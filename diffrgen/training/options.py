@@ -97,6 +97,9 @@ class ModelOptions:
     """Mask weights per row, computed from the row and the image, instead of per image (Eq. 7)."""
     finding_queries: bool = False
     """Add a learned row for each finding to the rows of the references, as input of the classifier and the decoder."""
+    severities: bool = False
+    """Classify the severity of each finding too (mild, moderate, severe; read from the training reports by word lists), and
+    prompt the decoder with it."""
     dropout: Annotated[PositiveOrZero, Lt(1)] = 0.1
     """Dropout in the aggregation module and the decoder."""
     logit_adjustment: bool = True

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # All other options of these three groups follow from the weights, or were fitted with them.
 OF_THE_NETWORK = (
-    *("prior", "context", "finding_queries", "dropout", "logit_adjustment", "disease_weight", "contrast_weight", "contrast_form"),
+    *("prior", "context", "finding_queries", "severities", "dropout", "logit_adjustment"),
+    *("disease_weight", "contrast_weight", "contrast_form"),
     *("label_smoothing", "finding_weight", "learn_marks"),
 )
 OF_THE_RETRIEVER = (

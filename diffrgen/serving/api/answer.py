@@ -40,6 +40,9 @@ class Finding(BaseModel):
 
     state: str = Field(description='"blank", "positive", "negative" or "uncertain".')
     probability: float = Field(description="Probability that the finding is present, 0 to 1.")
+    severity: str | None = Field(
+        default=None, description='"mild", "moderate" or "severe"; absent if the run does not classify it.'
+    )
 
 
 class ReportAnswer(BaseModel):
@@ -75,7 +78,9 @@ def report_answer(
             )
         ],
         findings={
-            name: Finding(state=state, probability=written.positive_probability[name])
+            name: Finding(
+                state=state, probability=written.positive_probability[name], severity=written.severity_of(name)
+            )
             for name, state in written.states.items()
         },
         not_mentioned=None
