@@ -21,6 +21,7 @@ NOTHING = "nothing"
 VIEWS = ("pixel_values", "view_mask", "view_kinds")
 OTHER_D = "another's D in the memory"
 OTHER_ROWS = "another's finding rows in the prompt"
+OTHER_SEVERITIES = "another's severities in the prompt"
 
 
 def exchanged(rows: Tensor) -> Tensor:
@@ -93,6 +94,14 @@ def with_other_finding_rows(model: DiffRGenForReportGeneration, example: Example
     return encoded
 
 
+def with_other_severities(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
+    """Encode with the severities that the network gives the findings of other studies in the prompt."""
+    encoded = encode(model, example)
+    assert encoded.severities is not None  # of a network with severities
+    encoded.severities = exchanged(encoded.severities)
+    return encoded
+
+
 # The name of each change, and the function that encodes a batch with it.
 CHANGES: Mapping[str, Encode] = MappingProxyType(
     {
@@ -103,6 +112,7 @@ CHANGES: Mapping[str, Encode] = MappingProxyType(
         "another's S in the memory": with_other_rows(1),
         OTHER_D: with_other_rows(2),
         OTHER_ROWS: with_other_finding_rows,
+        OTHER_SEVERITIES: with_other_severities,
         "another's patches in the co-attention": with_other_co_attention,
         "another's routing": with_routing(exchanged),
         "even routing": with_routing(lambda alpha: torch.full_like(alpha, 1 / alpha.shape[-1])),
@@ -115,4 +125,5 @@ def changes_of(model: DiffRGenForReportGeneration) -> dict[str, Encode]:
     """Return those of CHANGES that `model` has the parts for."""
     absent = {OTHER_D} if model.difference is None else set()
     absent |= {OTHER_ROWS} if model.finding_queries is None else set()
+    absent |= {OTHER_SEVERITIES} if model.severity is None else set()
     return {name: change for name, change in CHANGES.items() if name not in absent}

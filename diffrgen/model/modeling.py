@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Weight of the losses of the view recogniser and of the severities; small, because all gradients are clipped by their
-# common norm. Neither reaches the other parts, and AdamW's steps do not depend on it.
+# common norm. With weight 1 of the severities the findings are learned less well: docs/experiments.md.
 SIDE_WEIGHT = 0.1
 # Names that tensors had in version 0.1.
 FORMER_NAMES = {r"^classifier\.prior$": "classifier.class_prior"}
@@ -140,7 +140,7 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
         if (context := self._context_rows(inputs)) is not None:
             memory, masks = [*memory, context[0]], [*masks, context[1]]
         mean_similar = masked_mean(similar, retrieved_mask)
-        severity_logits = None if self.severity is None else self.severity(image.pooled.detach(), mean_similar.detach())
+        severity_logits = None if self.severity is None else self.severity(image.pooled, mean_similar)
         return EncodedStudy(
             last_hidden_state=self.memory_projection(torch.cat(memory, dim=1)),  # [F ; S ; D ; context]
             memory_mask=torch.cat(masks, dim=1),
@@ -340,7 +340,8 @@ class DiffRGenForReportGeneration(ReportWriting, PreTrainedModel, GenerationMixi
     ) -> DiffRGenOutput:
         """Add L = L_LM + lambda L_SDL + gamma L_SCL and its terms; without states, L_LM alone.
 
-        NOTE: a view recogniser and severities add losses of their own, whose gradients reach nothing but these parts.
+        NOTE: a view recogniser adds a loss of its own, whose gradient reaches nothing but the recogniser; severities add one
+        that trains the encoder too.
         """
         config, weights = self.config, (labels != IGNORED).float()
         if self.training:

@@ -18,8 +18,6 @@ class SeverityHead(nn.Module):
     e_c is the embedding of the prompt token for the state of finding c, u_v a learned embedding of severity v. In training
     v is what the reference report states, in generation the most probable one.
 
-    The classifier's loss trains no other part: with the gradient, the encoder learned the findings less well.
-
     NOTE: not in the paper. A decoder that sees the image alone guesses severities, though a linear classifier reads them
     from the pooled features: docs/experiments.md.
     """

@@ -125,6 +125,16 @@ def test_finding_rows_are_exchanged_where_there_are_any(example):
     assert torch.equal(other.last_hidden_state, own.last_hidden_state)
 
 
+def test_severities_are_exchanged_where_there_are_any(example):
+    model = make_network(SETTING, "reference").eval()
+    assert changes.OTHER_SEVERITIES not in changes.changes_of(model)
+    model = DiffRGenForReportGeneration(type(model.config)(**{**model.config.to_dict(), "severities": True})).eval()
+    with torch.no_grad():
+        own, other = changes.encode(model, example), changes.changes_of(model)[changes.OTHER_SEVERITIES](model, example)
+    assert torch.equal(other.severities, own.severities[[2, 3, 0, 1]])
+    assert torch.equal(other.last_hidden_state, own.last_hidden_state)
+
+
 def test_a_run_is_measured(tiny_run, tmp_path, capsys):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     output = tmp_path / "mechanisms.json"
@@ -132,7 +142,7 @@ def test_a_run_is_measured(tiny_run, tmp_path, capsys):
     assert "loss increase in nats" in capsys.readouterr().out
     measured = json.loads(output.read_text())
     assert measured["studies"] > 0
-    assert set(measured["added"]) == set(changes.CHANGES) - {"nothing", changes.OTHER_ROWS}
+    assert set(measured["added"]) == set(changes.CHANGES) - {"nothing", changes.OTHER_ROWS, changes.OTHER_SEVERITIES}
     words = measured["words"]
     total = sum(terms["tokens"] * (terms["word"]["mean"] or 0.0) for terms in words.values())
     assert total / sum(terms["tokens"] for terms in words.values()) == pytest.approx(measured["language_loss"], rel=0.1)

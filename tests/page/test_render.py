@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from explained_reports import explained_report, surely
 from PIL import Image
+from rich.console import Console
 
 from diffrgen.errors import DataError
 from diffrgen.explanation import ExplainedReport
 from diffrgen.explanation.routes import layer_routes
 from diffrgen.page import NOTICE, PageFolder, render_fragment, render_page
 from diffrgen.page.figures import heat_pictures, picture, route_picture
+from diffrgen.page.terminal import print_report
 from diffrgen.page.words import place_words, prose, route_words, spread_words, strongest, sure_words
 
 HOSTILE = "<script>alert('x')</script>"
@@ -122,6 +124,19 @@ def test_page_tells_everything_in_words():
     bars = [svg["aria-label"] for svg in page.named("svg")]
     assert "probability that edema is present: 0.91" in bars
     assert all(bars)
+
+
+def test_a_severity_stands_behind_the_state():
+    explained = explained_report(prior=True)
+    present = next(name for name, state in explained.written.states.items() if state == "positive")
+    written = replace(explained.written, severities={present: "moderate"})
+    assert "present, moderate" not in Page(render_page(explained, title="a.png")).text
+    page = Page(render_page(replace(explained, written=written), title="a.png"))
+    assert page.text.count("present, moderate") == 1
+    assert {"class": "state-present"} in page.named("li")
+    console = Console(file=io.StringIO(), width=100)
+    print_report(console, "a.png", replace(explained, written=written))
+    assert console.file.getvalue().count("present, moderate") == 1
 
 
 def test_bars_are_as_long_as_their_numbers():
