@@ -45,6 +45,8 @@ class DiffRGenConfig(PretrainedConfig):
 
     `context`: sections that are known before the images are read (`ContextRows`), embeddings of width `prior_width`.
 
+    `severities`: the severity of each finding is classified and prompts the decoder (`SeverityHead`).
+
     `finding_weight`: of the tokens `finding_token_ids`, those of severity, side, zone and change, in the language loss of
     training; 1 for the others. `unlearned_token_ids`: those that training does not teach, de-identification marks; weight 0.
     `prompt_thresholds`: a finding whose P(positive) reaches its threshold prompts the decoder as positive; none: its most
