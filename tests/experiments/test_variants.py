@@ -52,6 +52,7 @@ def test_variants_differ_from_the_full_network_in_what_they_say():
         "lambda-1": {"disease_weight": 1.0},
         "scalar-difference": {"difference": "scalars"},
         "finding-queries": {"finding_queries": True},
+        "severities": {"severities": True},
         "finding-weight-3": {"finding_weight": 3.0},
         "indication": {"context": ("indication",)},
     }

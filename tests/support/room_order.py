@@ -55,7 +55,7 @@ ALLOWED = {
         *("errors", "labels", "metrics", "records", "phantom", "model", "pipeline", "explanation", "command"),
     },
     "experiments": {
-        *("errors", "staging", "labels", "records", "phantom", "metrics", "retrieval", "pipeline", "reporting", "evaluation"),
-        *("training", "command"),
+        *("errors", "staging", "labels", "records", "text", "phantom", "metrics", "retrieval", "pipeline", "reporting"),
+        *("evaluation", "training", "command"),
     },
 }
