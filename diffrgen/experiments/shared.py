@@ -16,9 +16,8 @@ from diffrgen.pipeline.references import find_references
 from diffrgen.pipeline.run_folder import RunFolder
 from diffrgen.pipeline.settings import load_json, save_json
 from diffrgen.records import SPLITS, Split
-from diffrgen.retrieval import DualRetriever
 from diffrgen.staging import staged
-from diffrgen.training.artifacts import crop_choice
+from diffrgen.training.artifacts import reading_features
 from diffrgen.training.assembly import TrainingParts, assemble
 from diffrgen.training.options import TrainOptions
 from diffrgen.training.run_lock import made_folder
@@ -53,11 +52,8 @@ def _find_references_of(
 ) -> None:
     """Retrieve for the studies of `split`; features: whether the images are read as those of a frozen encoder."""
     source, retriever = parts.source, run.retriever().to(device)
-    if features:
-        assert isinstance(retriever, DualRetriever)  # TrainOptions refuses another one
-        retriever.image_transform = crop_choice()
     find_references(
-        retriever,
+        reading_features(retriever) if features else retriever,
         run.index(),
         source,
         source.splits[split],

@@ -19,6 +19,7 @@ from diffrgen.pipeline.stored_features import CropChoice, FeatureReader, stored_
 from diffrgen.pretraining import FitSettings, label_trained_encoder, read_labelled, studies_as_labelled
 from diffrgen.records import Study
 from diffrgen.retrieval import (
+    DualRetriever,
     ProcessGroup,
     RetrievalIndex,
     Retriever,
@@ -113,6 +114,13 @@ def with_features(setup: RunSetup, encoder: PatchEncoder) -> RunSetup:
         if paths
     ]
     return replace(setup, source=replace(source, read_image=cast(ReadImage, FeatureReader(tuple(parts)).read)))
+
+
+def reading_features(retriever: Retriever) -> Retriever:
+    """Return `retriever`, which takes stored features where it takes images."""
+    assert isinstance(retriever, DualRetriever)  # fitted: TrainOptions refuses another one for a frozen encoder
+    retriever.image_transform = crop_choice()
+    return retriever
 
 
 def crop_choice() -> ImageTransform:

@@ -18,12 +18,13 @@ from diffrgen.pipeline.run_check import note_parts
 from diffrgen.pipeline.run_settings import RunSettings
 from diffrgen.pipeline.source import StudySource
 from diffrgen.records import Split
-from diffrgen.retrieval import DualRetriever, ProcessGroup, RetrievalIndex, Retriever
+from diffrgen.retrieval import ProcessGroup, RetrievalIndex, Retriever
 from diffrgen.training.artifacts import (
     crop_choice,
     make_index,
     make_retriever,
     make_tokenizer,
+    reading_features,
     with_features,
     with_label_trained_encoder,
 )
@@ -88,10 +89,7 @@ def _with_retriever(
         return setup, make_retriever(setup, tokenizer, _layout(setup, encoder)).to(setup.device)
     assert encoder is not None  # TrainOptions refuses a random one
     setup = with_features(setup, encoder)
-    retriever = make_retriever(setup, tokenizer, encoder).to(setup.device)
-    assert isinstance(retriever, DualRetriever)  # fitted: TrainOptions refuses another one
-    retriever.image_transform = crop_choice()
-    return setup, retriever
+    return setup, reading_features(make_retriever(setup, tokenizer, encoder).to(setup.device))
 
 
 def _layout(setup: RunSetup, encoder: PatchEncoder | None) -> PretrainedConfig:
