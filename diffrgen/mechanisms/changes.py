@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Literal
 from unittest.mock import patch
 
 import torch
@@ -86,20 +87,15 @@ def all_ones_alone(alpha: Tensor) -> Tensor:
     return alone
 
 
-def with_other_finding_rows(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
-    """Encode with other studies' rows of the findings in the prompt."""
-    encoded = encode(model, example)
-    assert encoded.prompt_rows is not None  # of a network with finding queries
-    encoded.prompt_rows = exchanged(encoded.prompt_rows)
-    return encoded
+def with_other_in_prompt(field: Literal["prompt_rows", "severities"]) -> Encode:
+    """Encode with a field of other studies in the prompt: the finding rows, or the severities that the network gives."""
 
+    def encode_and_exchange(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
+        encoded = encode(model, example)
+        encoded[field] = exchanged(encoded[field])
+        return encoded
 
-def with_other_severities(model: DiffRGenForReportGeneration, example: Example) -> EncodedStudy:
-    """Encode with the severities that the network gives the findings of other studies in the prompt."""
-    encoded = encode(model, example)
-    assert encoded.severities is not None  # of a network with severities
-    encoded.severities = exchanged(encoded.severities)
-    return encoded
+    return encode_and_exchange
 
 
 # The name of each change, and the function that encodes a batch with it.
@@ -111,8 +107,8 @@ CHANGES: Mapping[str, Encode] = MappingProxyType(
         "another's patches in the memory": with_other_rows(0),
         "another's S in the memory": with_other_rows(1),
         OTHER_D: with_other_rows(2),
-        OTHER_ROWS: with_other_finding_rows,
-        OTHER_SEVERITIES: with_other_severities,
+        OTHER_ROWS: with_other_in_prompt("prompt_rows"),
+        OTHER_SEVERITIES: with_other_in_prompt("severities"),
         "another's patches in the co-attention": with_other_co_attention,
         "another's routing": with_routing(exchanged),
         "even routing": with_routing(lambda alpha: torch.full_like(alpha, 1 / alpha.shape[-1])),

@@ -25,6 +25,7 @@ from diffrgen.page.words import (
     share_words,
     shares_by_name,
     spread_words,
+    state_words,
     sure_words,
     view_name,
 )
@@ -92,7 +93,12 @@ def _content(explained: ExplainedReport, abstain: float | None = None) -> dict[s
         "pictures": [picture(image) for image in explained.images],
         "views": [view_name(written.views, place) for place in range(len(explained.images))],
         "findings": [
-            (name, STATE_WORDS[written.states[name]], written.severity_of(name), written.positive_probability[name])
+            (
+                name,
+                STATE_WORDS[written.states[name]],
+                state_words(written.states[name], written.severity_of(name)),
+                written.positive_probability[name],
+            )
             for name in findings
         ],
         "confidence": [confidence_words(sentence, below=abstain) for sentence in written.confidence or ()],

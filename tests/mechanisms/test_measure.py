@@ -115,23 +115,17 @@ def test_the_mean_over_tokens_has_the_error_of_studies():
     assert mean == pytest.approx(draw.mean())
 
 
-def test_finding_rows_are_exchanged_where_there_are_any(example):
+@pytest.mark.parametrize(
+    ("option", "change", "field"),
+    [("finding_queries", changes.OTHER_ROWS, "prompt_rows"), ("severities", changes.OTHER_SEVERITIES, "severities")],
+)
+def test_a_part_of_the_prompt_is_exchanged_where_there_is_one(example, option, change, field):
     model = make_network(SETTING, "reference").eval()
-    assert changes.OTHER_ROWS not in changes.changes_of(model)
-    model = DiffRGenForReportGeneration(type(model.config)(**{**model.config.to_dict(), "finding_queries": True})).eval()
+    assert change not in changes.changes_of(model)
+    model = DiffRGenForReportGeneration(type(model.config)(**{**model.config.to_dict(), option: True})).eval()
     with torch.no_grad():
-        own, other = changes.encode(model, example), changes.changes_of(model)[changes.OTHER_ROWS](model, example)
-    assert torch.equal(other.prompt_rows, own.prompt_rows[[2, 3, 0, 1]])
-    assert torch.equal(other.last_hidden_state, own.last_hidden_state)
-
-
-def test_severities_are_exchanged_where_there_are_any(example):
-    model = make_network(SETTING, "reference").eval()
-    assert changes.OTHER_SEVERITIES not in changes.changes_of(model)
-    model = DiffRGenForReportGeneration(type(model.config)(**{**model.config.to_dict(), "severities": True})).eval()
-    with torch.no_grad():
-        own, other = changes.encode(model, example), changes.changes_of(model)[changes.OTHER_SEVERITIES](model, example)
-    assert torch.equal(other.severities, own.severities[[2, 3, 0, 1]])
+        own, other = changes.encode(model, example), changes.changes_of(model)[change](model, example)
+    assert torch.equal(other[field], own[field][[2, 3, 0, 1]])
     assert torch.equal(other.last_hidden_state, own.last_hidden_state)
 
 
